@@ -1,0 +1,284 @@
+"""What the Kafka listener needs of a broker. ``broker/`` fills these; tests fill them with fakes.
+
+Topics travel by name here; the API files translate topic ids with ``MetadataPort.topic_name``. No kio type passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from twisted.internet.defer import Deferred
+
+from zkbroker.model.channel import NewTopic, TopicResult
+from zkbroker.model.errors import ErrorCode
+from zkbroker.model.topics import PartitionState
+
+
+class CurrentLeader(NamedTuple):
+    """Who leads, as far as this broker knows: sent along with NOT_LEADER_OR_FOLLOWER (KIP-951)."""
+
+    leader: int
+    leader_epoch: int
+
+
+class ProduceRow(NamedTuple):
+    topic: str
+    partition: int
+    records: bytes | memoryview | None
+    """Record batches as the client sent them; None is a null field."""
+
+
+class ProducedRow(NamedTuple):
+    topic: str
+    partition: int
+    error: ErrorCode
+    base_offset: int = -1
+    log_append_time_ms: int = -1
+    log_start: int = -1
+    message: str | None = None
+    current_leader: CurrentLeader | None = None
+
+
+class ConsumeRow(NamedTuple):
+    """One partition of a client's Fetch."""
+
+    topic: str
+    partition: int
+    offset: int
+    max_bytes: int
+    current_leader_epoch: int = -1
+    last_fetched_epoch: int = -1
+
+
+class ConsumedRow(NamedTuple):
+    topic: str
+    partition: int
+    error: ErrorCode
+    high_watermark: int = -1
+    last_stable_offset: int = -1
+    log_start: int = -1
+    aborted: tuple[tuple[int, int], ...] | None = None
+    """(producer id, first offset) of aborted transactions in range, for read_committed."""
+    records: Sequence[bytes | memoryview] = ()
+    """Chunks of whole record batches, to be written one after the other without joining."""
+    diverging_epoch: int = -1
+    diverging_end: int = -1
+    current_leader: CurrentLeader | None = None
+
+
+class ConsumeOptions(NamedTuple):
+    max_wait_ms: int
+    min_bytes: int
+    max_bytes: int
+    read_committed: bool = False
+
+
+class OffsetRow(NamedTuple):
+    topic: str
+    partition: int
+    timestamp_ms: int
+    """A time, or -1 latest, -2 earliest, -3 max timestamp, -4 earliest local, -5 latest tiered (Kafka's values)."""
+    current_leader_epoch: int = -1
+
+
+class OffsetAnswer(NamedTuple):
+    topic: str
+    partition: int
+    error: ErrorCode
+    timestamp_ms: int = -1
+    offset: int = -1
+    leader_epoch: int = -1
+
+
+class EpochRow(NamedTuple):
+    topic: str
+    partition: int
+    leader_epoch: int
+    current_leader_epoch: int = -1
+
+
+class EpochAnswer(NamedTuple):
+    topic: str
+    partition: int
+    error: ErrorCode
+    leader_epoch: int = -1
+    end_offset: int = -1
+
+
+class Cancellable(Protocol):
+    def cancel(self) -> None:
+        """Drop the request: its client is gone. Never fails; the callback is not called any more."""
+        ...
+
+
+class DataPort(Protocol):
+    """Records in and out of the partitions this broker leads. Callbacks come on the reactor thread, also at once."""
+
+    def produce(
+        self,
+        acks: int,
+        timeout_ms: int,
+        transactional_id: str | None,
+        rows: Sequence[ProduceRow],
+        done: Callable[[list[ProducedRow]], None],
+    ) -> Cancellable | None:
+        """Append each row; ``done`` gets one answer per row in their order, when ``acks`` is satisfied or the time
+        is over. With acks=0 the answers come at once and are for the log only."""
+        ...
+
+    def consume(
+        self, options: ConsumeOptions, rows: Sequence[ConsumeRow], done: Callable[[list[ConsumedRow]], None]
+    ) -> Cancellable | None:
+        """Read up to the high watermark; wait up to ``max_wait_ms`` while there is less than ``min_bytes``."""
+        ...
+
+    def list_offsets(
+        self, read_committed: bool, rows: Sequence[OffsetRow], done: Callable[[list[OffsetAnswer]], None]
+    ) -> None: ...
+
+    def offsets_for_leader_epochs(self, rows: Sequence[EpochRow]) -> list[EpochAnswer]: ...
+
+
+class BrokerView(NamedTuple):
+    """A broker as a client of one listener reaches it."""
+
+    broker_id: int
+    host: str
+    port: int
+    rack: str | None
+
+
+class TopicView(NamedTuple):
+    """A topic as Metadata shows it; ``partitions`` is never changed in place."""
+
+    name: str
+    topic_id: str
+    is_internal: bool
+    partitions: dict[int, PartitionState]
+
+
+class MetadataPort(Protocol):
+    """This broker's picture of the cluster, as the controller told it."""
+
+    @property
+    def cluster_id(self) -> str: ...
+
+    @property
+    def broker_id(self) -> int: ...
+
+    @property
+    def controller_id(self) -> int:
+        """-1 when unknown."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """Rises with every change: encoded answers may be kept while it stays."""
+        ...
+
+    @property
+    def is_ready(self) -> bool:
+        """False until the first snapshot is applied: client requests wait or are refused before."""
+        ...
+
+    def brokers(self, listener: str) -> list[BrokerView]:
+        """The live brokers that have this listener, by id."""
+        ...
+
+    def topic(self, name: str) -> TopicView | None: ...
+
+    def topic_name(self, topic_id: str) -> str | None: ...
+
+    def topics(self) -> list[TopicView]:
+        """All topics, by name."""
+        ...
+
+    def has_listener(self, broker_id: int, listener: str) -> bool:
+        """True when that broker is alive and reachable through this listener (else LEADER_NOT_AVAILABLE / -1)."""
+        ...
+
+
+class ConfigEntry(NamedTuple):
+    """One setting as DescribeConfigs shows it."""
+
+    name: str
+    value: str | None
+    """None for a sensitive one."""
+    read_only: bool
+    is_default: bool
+    source: int
+    """Kafka's ConfigSource: 1 topic, 2 dynamic broker, 3 dynamic default broker, 4 static broker, 5 default."""
+    is_sensitive: bool
+    synonyms: tuple[tuple[str, str | None, int], ...] = ()
+    """(name, value, source) from the strongest to the weakest."""
+    type: int = 0
+    """Kafka's ConfigType: 1 boolean, 2 string, 3 int, 4 short, 5 long, 6 double, 7 list, 8 class, 9 password."""
+    documentation: str | None = None
+
+
+class ConfigDescription(NamedTuple):
+    error: ErrorCode
+    message: str | None
+    entries: tuple[ConfigEntry, ...] = ()
+
+
+class TopicToDelete(NamedTuple):
+    """By name, or by id with ``name`` None."""
+
+    name: str | None
+    topic_id: str | None
+
+
+class PartitionsToAdd(NamedTuple):
+    """``total`` is the new number of partitions; ``assignments`` the replicas of each added partition, None to choose."""
+
+    name: str
+    total: int
+    assignments: tuple[tuple[int, ...], ...] | None = None
+
+
+class AdminPort(Protocol):
+    """What administrators ask. Only the controller's broker does the first three: the others answer NOT_CONTROLLER."""
+
+    def create_topics(
+        self, topics: Sequence[NewTopic], timeout_ms: int, validate_only: bool
+    ) -> Deferred[list[TopicResult]]: ...
+
+    def delete_topics(self, topics: Sequence[TopicToDelete], timeout_ms: int) -> Deferred[list[TopicResult]]: ...
+
+    def create_partitions(
+        self, topics: Sequence[PartitionsToAdd], timeout_ms: int, validate_only: bool
+    ) -> Deferred[list[TopicResult]]: ...
+
+    def auto_create_topic(self, name: str) -> bool:
+        """A client asked Metadata for an unknown topic: begin creating it where the configuration allows. True if begun
+        (answer LEADER_NOT_AVAILABLE), False if not allowed (UNKNOWN_TOPIC_OR_PARTITION)."""
+        ...
+
+    def describe_topic_config(self, name: str) -> ConfigDescription: ...
+
+    def describe_broker_config(self, name: str) -> ConfigDescription:
+        """``name`` is a broker id as text, or empty for the cluster-wide defaults."""
+        ...
+
+
+class ProducerIdPort(Protocol):
+    def init_producer_id(
+        self, transactional_id: str | None, producer_id: int, producer_epoch: int
+    ) -> Deferred[tuple[int, int]]:
+        """A (producer id, epoch) never given before, from this broker's block of ``/latest_producer_id_block``; or for
+        a known pair the same id with its epoch raised. Fails with BrokerError."""
+        ...
+
+
+class ListenerLimits(NamedTuple):
+    """The broker configuration that the listener obeys."""
+
+    socket_request_max_bytes: int
+    queued_max_request_bytes: int
+    connections_max_idle_ms: int
+    max_connections: int
+    fetch_max_bytes: int
+    request_timeout_ms: int
+    auto_create_topics: bool

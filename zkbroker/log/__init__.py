@@ -1,0 +1,1 @@
+"""One partition's log in Kafka's files: segments, indexes, checkpoints, recovery, retention."""

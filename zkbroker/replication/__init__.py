@@ -1,0 +1,1 @@
+"""The line protocol between brokers; its specification is PROTOCOL.md beside this file."""
