@@ -1,1 +1,1 @@
-"""Record batches (magic 2): read and patch the header, check the CRC, build batches, walk records where a topic needs it."""
+"""Record batches, format version 2: the header that every path checks, codecs, and the records inside where a topic needs them."""

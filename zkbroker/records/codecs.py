@@ -1,0 +1,115 @@
+"""The four compression codecs of record batches, as Kafka's clients frame them."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+
+import cramjam
+
+from zkbroker.model.errors import BrokerError, ErrorCode
+from zkbroker.records.batch import CODEC_NAMES
+
+_XERIAL_MAGIC = b"\x82SNAPPY\x00"
+_XERIAL_HEADER = _XERIAL_MAGIC + (1).to_bytes(4, "big") + (1).to_bytes(4, "big")
+_XERIAL_BLOCK_BYTES = 32 * 1024
+
+
+def codec_number(name: str) -> int:
+    """The number of ``compression.type`` ``name`` (``uncompressed`` is none). Raises ValueError for others."""
+    return 0 if name == "uncompressed" else CODEC_NAMES.index(name)
+
+
+def compress(codec: int, payload: bytes) -> bytes:
+    """``payload`` as the records field of a batch with that codec."""
+    if codec == 0:
+        return payload
+    if codec == 1:
+        return bytes(cramjam.gzip.compress(payload))
+    if codec == 2:
+        parts = [_XERIAL_HEADER]
+        for start in range(0, len(payload), _XERIAL_BLOCK_BYTES):
+            block = bytes(cramjam.snappy.compress_raw(payload[start : start + _XERIAL_BLOCK_BYTES]))
+            parts.append(len(block).to_bytes(4, "big"))
+            parts.append(block)
+        return b"".join(parts)
+    if codec == 3:
+        return bytes(cramjam.lz4.compress(payload))
+    return bytes(cramjam.zstd.compress(payload))
+
+
+def decompress(codec: int, payload: bytes | memoryview, bytes_max: int) -> bytes:
+    """The records of a batch as plain bytes.
+
+    ``bytes_max`` bounds what a small malicious batch may grow to. Raises BrokerError: CORRUPT_MESSAGE if it is not
+    that codec's, MESSAGE_TOO_LARGE beyond the bound, UNSUPPORTED_COMPRESSION_TYPE for an unknown number.
+    """
+    data = bytes(payload)
+    try:
+        if codec == 0:
+            return data
+        if codec == 1:
+            return _gunzip(data, bytes_max)
+        if codec == 2:
+            return _unsnappy(data, bytes_max)
+        if codec == 3:
+            return _bounded(cramjam.lz4.decompress_into, data, bytes_max)
+        if codec == 4:
+            return _bounded(cramjam.zstd.decompress_into, data, bytes_max)
+    except (cramjam.DecompressionError, zlib.error, ValueError, OSError) as error:
+        raise BrokerError(ErrorCode.CORRUPT_MESSAGE, f"records are not {CODEC_NAMES[codec]}: {error}") from None
+    raise BrokerError(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE, f"unknown compression codec {codec}")
+
+
+def _gunzip(data: bytes, bytes_max: int) -> bytes:
+    unpacker = zlib.decompressobj(wbits=31)
+    plain = unpacker.decompress(data, bytes_max + 1)
+    if len(plain) > bytes_max:
+        raise _too_large(bytes_max)
+    if not unpacker.eof:
+        raise ValueError("the stream ends early")
+    return plain
+
+
+def _unsnappy(data: bytes, bytes_max: int) -> bytes:
+    if data[:8] != _XERIAL_MAGIC:
+        if cramjam.snappy.decompress_raw_len(data) > bytes_max:
+            raise _too_large(bytes_max)
+        return bytes(cramjam.snappy.decompress_raw(data))
+    parts = []
+    total = 0
+    position = len(_XERIAL_HEADER)
+    while position < len(data):
+        size = int.from_bytes(data[position : position + 4], "big")
+        position += 4
+        block = data[position : position + size]
+        if len(block) != size or size == 0:
+            raise ValueError("a block ends early")
+        total += cramjam.snappy.decompress_raw_len(block)
+        if total > bytes_max:
+            raise _too_large(bytes_max)
+        parts.append(bytes(cramjam.snappy.decompress_raw(block)))
+        position += size
+    return b"".join(parts)
+
+
+def _bounded(into: Callable[[bytes, bytearray], int], data: bytes, bytes_max: int) -> bytes:
+    # The library knows no bound of its own, so it writes into a buffer of ours that grows up to the bound.
+    room = min(max(len(data) * 4, 4096), bytes_max)
+    while True:
+        plain = bytearray(room)
+        try:
+            written = int(into(data, plain))
+        except cramjam.DecompressionError as error:
+            if "write whole buffer" not in str(error):
+                raise
+            if room >= bytes_max:
+                raise _too_large(bytes_max) from None
+            room = min(room * 4, bytes_max)
+            continue
+        del plain[written:]
+        return bytes(plain)
+
+
+def _too_large(bytes_max: int) -> BrokerError:
+    return BrokerError(ErrorCode.MESSAGE_TOO_LARGE, f"records grow beyond {bytes_max} bytes when decompressed")
