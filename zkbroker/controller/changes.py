@@ -1,0 +1,65 @@
+"""What changed since brokers were last told: gathered over one turn, sent as one delta."""
+
+from __future__ import annotations
+
+from zkbroker.controller.cluster_image import ClusterImage
+from zkbroker.model.cluster import ClusterDelta, DeletedReplica
+from zkbroker.model.topics import TopicPartition
+
+
+class Changes:
+    """Keys only: the values are taken from the image when the delta is made, so the last one counts."""
+
+    __slots__ = ("_brokers", "_deleted_topics", "_orders", "_partitions", "_removed_brokers")
+
+    def __init__(self) -> None:
+        self._brokers: dict[int, None] = {}
+        self._removed_brokers: dict[int, None] = {}
+        self._partitions: dict[TopicPartition, None] = {}
+        self._deleted_topics: dict[tuple[str, str], None] = {}
+        self._orders: dict[int, list[DeletedReplica]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._brokers or self._removed_brokers or self._partitions or self._deleted_topics or self._orders)
+
+    def broker(self, broker_id: int) -> None:
+        """It is new, or its registration changed."""
+        self._brokers[broker_id] = None
+
+    def broker_gone(self, broker_id: int) -> None:
+        self._removed_brokers[broker_id] = None
+
+    def partition(self, partition: TopicPartition) -> None:
+        self._partitions[partition] = None
+
+    def topic_gone(self, topic: str, topic_id: str) -> None:
+        self._deleted_topics[topic, topic_id] = None
+
+    def order(self, broker_id: int, replica: DeletedReplica) -> None:
+        """That broker must delete the replica's data."""
+        self._orders.setdefault(broker_id, []).append(replica)
+
+    def take(
+        self, image: ClusterImage, controller_id: int, controller_epoch: int, hidden: set[str]
+    ) -> tuple[ClusterDelta, tuple[tuple[int, tuple[DeletedReplica, ...]], ...]]:
+        """The delta (without a number) and the deletion orders per broker; nothing is left. ``hidden`` topics are
+        being deleted and not told of."""
+        brokers = tuple(image.brokers[broker] for broker in sorted(self._brokers) if broker in image.brokers)
+        removed = tuple(broker for broker in sorted(self._removed_brokers) if broker not in image.brokers)
+        partitions = tuple(
+            (partition, image.states[partition])
+            for partition in sorted(self._partitions)
+            if partition in image.states and partition.topic not in hidden
+        )
+        delta = ClusterDelta(
+            controller_id,
+            controller_epoch,
+            0,
+            brokers=brokers,
+            removed_brokers=removed,
+            partitions=partitions,
+            deleted_topics=tuple(self._deleted_topics),
+        )
+        orders = tuple((broker, tuple(self._orders[broker])) for broker in sorted(self._orders))
+        self.__init__()  # type: ignore[misc]
+        return delta, orders

@@ -1,0 +1,93 @@
+"""What the controller asks its shell to do. Imperative; each says what it stands for, and reprs are stable.
+
+Order is carried by the events that answer: a new state reaches the image, the brokers and whoever asked only after
+``Controller.states_found`` told that ZooKeeper holds it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from zkbroker.model.channel import AlterPartitionResponse
+from zkbroker.model.cluster import ClusterDelta, DeletedReplica
+from zkbroker.model.topics import PartitionState, TopicPartition
+
+CREATE = -1
+"""The expected version of a state znode that does not exist yet."""
+
+
+class StateWrite(NamedTuple):
+    """One conditional write of a state znode; ``state.partition_epoch`` is the version it will have."""
+
+    partition: TopicPartition
+    state: PartitionState
+    expected_version: int
+
+    def __repr__(self) -> str:
+        where = "create" if self.expected_version == CREATE else f"at v{self.expected_version}"
+        return f"{self.partition} {where} {show_state(self.state)}"
+
+
+class WriteStates(NamedTuple):
+    """Write each, fenced by the controller epoch; answer with ``states_found`` for every one of them."""
+
+    writes: tuple[StateWrite, ...]
+
+
+class PushDelta(NamedTuple):
+    """Send to every subscriber, with its own number and its own deletion orders filled in."""
+
+    delta: ClusterDelta
+    orders: tuple[tuple[int, tuple[DeletedReplica, ...]], ...] = ()
+    """Per broker id: what it must delete."""
+
+
+class PushSnapshot(NamedTuple):
+    """Send this broker everything again, if it is subscribed: its receipt will tell which replicas are offline."""
+
+    broker_id: int
+
+
+class DeleteTopicNodes(NamedTuple):
+    """Every replica is gone: remove the topic's znodes, configuration and admin marker; then ``topic_deleted``."""
+
+    topic: str
+
+
+class DropDeletionMarker(NamedTuple):
+    """Remove ``/admin/delete_topics/T``: there is nothing to delete, or it is not allowed."""
+
+    topic: str
+    reason: str
+
+
+Result = AlterPartitionResponse | tuple[TopicPartition, ...] | None
+
+
+class Answer(NamedTuple):
+    """Whoever waits for ``token`` gets this."""
+
+    token: int
+    result: Result
+
+
+class Log(NamedTuple):
+    """One line for people."""
+
+    line: str
+
+
+Effect = WriteStates | PushDelta | PushSnapshot | DeleteTopicNodes | DropDeletionMarker | Answer | Log
+
+
+def show_state(state: PartitionState) -> str:
+    """One line of what matters of a state: logs and scenarios share it."""
+    line = (
+        f"leader={state.leader} leader_epoch={state.leader_epoch} isr={','.join(map(str, state.isr))} "
+        f"partition_epoch={state.partition_epoch}"
+    )
+    if state.recovering:
+        line += " recovering"
+    if state.adding or state.removing:
+        line += f" adding={','.join(map(str, state.adding))} removing={','.join(map(str, state.removing))}"
+    return f"{line} ({state.reason})" if state.reason else line
