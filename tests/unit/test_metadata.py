@@ -42,9 +42,7 @@ def test_a_delta_replaces_only_what_it_names_and_never_changes_a_view_in_place()
     metadata.apply(snapshot())
     view = metadata.topic("t")
     version = metadata.version
-    metadata.apply(
-        ClusterDelta(2, 2, 1, removed_brokers=(1,), partitions=((T0, state(leader=2, leader_epoch=1)),))
-    )
+    metadata.apply(ClusterDelta(2, 2, 1, removed_brokers=(1,), partitions=((T0, state(leader=2, leader_epoch=1)),)))
     assert view is not None and view.partitions[0].leader == 1
     assert metadata.current_leader(T0) == CurrentLeader(2, 1)
     assert metadata.current_leader(T1) == CurrentLeader(1, 0)

@@ -1,0 +1,198 @@
+"""What a broker does with snapshots and deltas: whom it obeys, what it brings up, what it never deletes."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock as ReactorClock
+
+from zkbroker.broker.metadata import ClusterMetadata
+from zkbroker.broker.node import Node
+from zkbroker.model.cluster import BrokerRegistration, ClusterDelta, DeletedReplica, Endpoint
+from zkbroker.model.topics import PartitionState, TopicPartition
+
+T0 = TopicPartition("t", 0)
+
+
+class Recorder:
+    """Stands in for replicas, fetchers, topic settings and ZooKeeper; writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.known_topics: set[str] = {"t"}
+        self.loads: dict[str, list[Deferred[None]]] = {}
+        self.folders: list[tuple[TopicPartition, str]] = []
+        self.last_reply_at = 0.0
+        self.is_connected = True
+
+    # Replicas
+    def apply(self, partition: TopicPartition, state: PartitionState) -> str | None:
+        self.told.append(f"apply {partition} leader={state.leader} epoch={state.leader_epoch}")
+        return "its folder is offline" if state.leader == 99 else None
+
+    def remove(self, partition: TopicPartition, topic_id: str) -> None:
+        self.told.append(f"remove {partition} {topic_id}")
+
+    def delete(self, partition: TopicPartition, topic_id: str) -> Deferred[None]:
+        self.told.append(f"delete {partition} {topic_id}")
+        return succeed(None)
+
+    def brokers_changed(self) -> None:
+        self.told.append("brokers changed")
+
+    def hosted(self) -> list[tuple[TopicPartition, str]]:
+        return self.folders
+
+    def make_stray(self, partition: TopicPartition, topic_id: str) -> None:
+        self.told.append(f"stray {partition} {topic_id}")
+
+    # Fetchers
+    def set_address(self, broker_id: int, broker_epoch: int, host: str, port: int) -> None:
+        self.told.append(f"address {broker_id} epoch={broker_epoch} {host}:{port}")
+
+    def remove_address(self, broker_id: int) -> None:
+        self.told.append(f"no address {broker_id}")
+
+    def follow(self, partition: TopicPartition, leader: int) -> None: ...
+
+    def unfollow(self, partition: TopicPartition) -> None: ...
+
+    def position_changed(self, partition: TopicPartition) -> None: ...
+
+    # Topic settings
+    def knows(self, topic: str) -> bool:
+        return topic in self.known_topics
+
+    def load(self, topic: str) -> Deferred[None]:
+        waiting: Deferred[None] = Deferred()
+        self.loads.setdefault(topic, []).append(waiting)
+        return waiting
+
+    def forget(self, topic: str) -> None:
+        self.told.append(f"forget settings {topic}")
+
+    def taken(self) -> list[str]:
+        told, self.told = self.told, []
+        return told
+
+
+class HandClock:
+    def __init__(self) -> None:
+        self.reactor = ReactorClock()
+
+    def monotonic(self) -> float:
+        return self.reactor.seconds()
+
+    def wall_ms(self) -> int:
+        return 0
+
+
+def make() -> tuple[Node, Recorder, HandClock]:
+    recorder, clock = Recorder(), HandClock()
+    node = Node(
+        broker_id=1,
+        clock=clock,
+        zk=recorder,  # type: ignore[arg-type]
+        metadata=ClusterMetadata("c", 1),
+        replicas=recorder,
+        fetchers=recorder,
+        topic_configs=recorder,  # type: ignore[arg-type]
+        replica_deleted=lambda partition, topic_id: recorder.told.append(f"deleted {partition} {topic_id}"),
+        became_ready=lambda: recorder.told.append("ready"),
+        log=lambda line: recorder.told.append(f"log: {line}"),
+    )
+    return node, recorder, clock
+
+
+def broker(broker_id: int, epoch: int = 7) -> BrokerRegistration:
+    return BrokerRegistration(broker_id, epoch, (Endpoint("REPLICATION", "h", 19000 + broker_id),))
+
+
+def state(
+    leader: int = 1, leader_epoch: int = 0, replicas: tuple[int, ...] = (1, 2), topic_id: str = "one"
+) -> PartitionState:
+    return PartitionState(topic_id, replicas, leader, leader_epoch, replicas, 0, 1)
+
+
+def snapshot(epoch: int = 5, **changes: object) -> ClusterDelta:
+    base = ClusterDelta(2, epoch, 0, is_snapshot=True, brokers=(broker(1), broker(2)), partitions=((T0, state()),))
+    return base._replace(**changes)
+
+
+def test_a_snapshot_brings_up_replicas_and_makes_the_broker_ready() -> None:
+    node, recorder, _ = make()
+    assert node.apply_delta(snapshot()).failures == ()
+    assert recorder.taken() == [
+        "address 2 epoch=7 h:19002",
+        "brokers changed",
+        "apply t-0 leader=1 epoch=0",
+        "ready",
+    ]
+
+
+def test_a_deposed_controller_is_not_obeyed() -> None:
+    node, recorder, _ = make()
+    node.apply_delta(snapshot(epoch=5))
+    recorder.taken()
+    node.apply_delta(ClusterDelta(3, 4, 1, partitions=((T0, state(leader=2, leader_epoch=1)),)))
+    assert recorder.taken() == ["log: ignored a delta of controller epoch 4: 5 is known"]
+    node.apply_delta(ClusterDelta(3, 6, 1, partitions=((T0, state(leader=2, leader_epoch=1)),)))
+    assert recorder.taken() == ["apply t-0 leader=2 epoch=1"]
+
+
+def test_a_replica_waits_for_its_topics_settings_and_then_takes_the_newest_state() -> None:
+    node, recorder, _ = make()
+    recorder.known_topics.clear()
+    node.apply_delta(snapshot())
+    assert not [line for line in recorder.taken() if line.startswith("apply")]
+    node.apply_delta(ClusterDelta(2, 5, 1, partitions=((T0, state(leader=2, leader_epoch=1)),)))
+    assert len(recorder.loads["t"]) == 1
+    recorder.known_topics.add("t")
+    recorder.loads["t"][0].callback(None)
+    assert recorder.taken() == ["apply t-0 leader=2 epoch=1"]
+
+
+def test_failures_are_in_the_receipt() -> None:
+    node, _, _ = make()
+    applied = node.apply_delta(snapshot(partitions=((T0, state(leader=99)),)))
+    assert applied.failures == ((T0, "its folder is offline"),)
+
+
+def test_what_the_cluster_does_not_know_becomes_a_stray_and_is_never_deleted() -> None:
+    node, recorder, _ = make()
+    recorder.folders = [(T0, "one"), (TopicPartition("old", 0), "two"), (TopicPartition("t", 9), "one")]
+    node.apply_delta(snapshot())
+    assert [line for line in recorder.taken() if line.startswith(("stray", "delete", "remove"))] == [
+        "stray old-0 two",
+        "stray t-9 one",
+    ]
+
+
+def test_a_topic_under_deletion_is_no_stray_and_its_data_goes_only_on_order() -> None:
+    node, recorder, _ = make()
+    recorder.folders = [(T0, "one")]
+    node.apply_delta(snapshot(partitions=(), deleted_topics=(("t", "one"),)))
+    assert [line for line in recorder.taken() if line.startswith(("stray", "delete", "remove"))] == ["remove t-0 one"]
+    node.apply_delta(ClusterDelta(2, 5, 1, deleted_replicas=(DeletedReplica("t", 0, "one"),)))
+    assert recorder.taken() == ["delete t-0 one", "deleted t-0 one"]
+
+
+def test_a_replica_that_is_assigned_elsewhere_is_removed_but_not_deleted() -> None:
+    node, recorder, _ = make()
+    node.apply_delta(snapshot())
+    recorder.taken()
+    node.apply_delta(ClusterDelta(2, 5, 1, partitions=((T0, state(leader=2, leader_epoch=3, replicas=(2, 3))),)))
+    assert recorder.taken() == ["remove t-0 one"]
+
+
+def test_contact_is_the_youngest_of_the_own_and_the_controllers_reply() -> None:
+    node, recorder, clock = make()
+    recorder.last_reply_at = 0.0
+    clock.reactor.advance(10.0)
+    assert node.contact_age() == 10.0
+    node.controller_heard(5, zookeeper_age_s=3.0)
+    assert node.contact_age() == 3.0
+    node.apply_delta(snapshot(epoch=6))
+    node.controller_heard(5, zookeeper_age_s=0.0)
+    assert node.contact_age() == 3.0
+    recorder.last_reply_at = 9.5
+    assert node.contact_age() == 0.5

@@ -1,0 +1,223 @@
+"""One broker among its peers: takes snapshots and deltas, keeps the channel to whoever is controller.
+
+The composition root (``lifecycle.py``) makes the parts; this class connects what changes at run time: the controller
+moves, the registration is lost and made again, partitions come and go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from zkbroker.broker.metadata import ClusterMetadata
+from zkbroker.broker.topic_configs import TopicConfigs
+from zkbroker.model.channel import AlterPartitionRequest, AlterPartitionResponse, Applied, NewTopic, TopicResult
+from zkbroker.model.clock import Clock
+from zkbroker.model.cluster import REPLICATION_LISTENER, BrokerRegistration, ClusterDelta, DeletedReplica
+from zkbroker.model.topics import PartitionState, TopicPartition
+from zkbroker.replication.ports import FetcherPort
+from zkbroker.zookeeper.client import ZooKeeperClient
+
+
+class Channel(Protocol):
+    """The broker's way to the controller: over the network, or in memory to itself."""
+
+    def alter_partition(self, request: AlterPartitionRequest) -> Deferred[AlterPartitionResponse]: ...
+
+    def controlled_shutdown(self) -> Deferred[tuple[TopicPartition, ...]]: ...
+
+    def create_topic(self, topic: NewTopic) -> Deferred[TopicResult]: ...
+
+    def replica_deleted(self, partition: TopicPartition, topic_id: str) -> None: ...
+
+
+class ReplicaSet(Protocol):
+    """The part of ``Replicas`` that the cluster's changes drive."""
+
+    def apply(self, partition: TopicPartition, state: PartitionState) -> str | None: ...
+
+    def remove(self, partition: TopicPartition, topic_id: str) -> None: ...
+
+    def delete(self, partition: TopicPartition, topic_id: str) -> Deferred[None]: ...
+
+    def brokers_changed(self) -> None: ...
+
+    def hosted(self) -> list[tuple[TopicPartition, str]]: ...
+
+    def make_stray(self, partition: TopicPartition, topic_id: str) -> None: ...
+
+
+class Node:
+    """Fills ``replication.ports.BrokerPort``.
+
+    A replica is brought up only when its topic's settings were read (a leader that did not know
+    ``min.insync.replicas`` would acknowledge too early); until then its newest state waits in ``_waiting``.
+    """
+
+    def __init__(
+        self,
+        *,
+        broker_id: int,
+        clock: Clock,
+        zk: ZooKeeperClient,
+        metadata: ClusterMetadata,
+        replicas: ReplicaSet,
+        fetchers: FetcherPort,
+        topic_configs: TopicConfigs,
+        replica_deleted: Callable[[TopicPartition, str], None],
+        became_ready: Callable[[], None],
+        log: Callable[[str], None],
+    ) -> None:
+        self._broker_id = broker_id
+        self._clock = clock
+        self._zk = zk
+        self._metadata = metadata
+        self._replicas = replicas
+        self._fetchers = fetchers
+        self._topic_configs = topic_configs
+        self._replica_deleted = replica_deleted
+        self._became_ready = became_ready
+        self._log = log
+        self.controller_epoch = -1
+        """The highest controller epoch obeyed so far; orders of a lower one are stale."""
+        self._waiting: dict[str, dict[TopicPartition, PartitionState]] = {}
+        self._contact_at = float("-inf")
+        """When the controller last heard from ZooKeeper, as far as its heartbeats told."""
+
+    def __repr__(self) -> str:
+        return f"Node({self._broker_id} controller_epoch={self.controller_epoch} waiting={sorted(self._waiting)})"
+
+    # BrokerPort
+
+    def apply_delta(self, delta: ClusterDelta) -> Applied:
+        """Take a snapshot or delta. One of a deposed controller changes nothing."""
+        if delta.controller_epoch < self.controller_epoch:
+            self._log(f"ignored a delta of controller epoch {delta.controller_epoch}: {self.controller_epoch} is known")
+            return Applied(delta.controller_epoch, delta.number)
+        self.controller_epoch = delta.controller_epoch
+        was_ready = self._metadata.is_ready
+        before = {broker.broker_id: broker for broker in self._metadata.live_brokers()}
+        self._metadata.apply(delta)
+        self._take_brokers(before)
+        for topic, topic_id in delta.deleted_topics:
+            self._topic_gone(topic, topic_id)
+        failures = self._take_partitions(delta)
+        if delta.is_snapshot:
+            self._set_strays_aside(delta)
+        for deleted in delta.deleted_replicas:
+            self._delete(deleted)
+        if not was_ready and self._metadata.is_ready:
+            self._became_ready()
+        return Applied(delta.controller_epoch, delta.number, tuple(failures))
+
+    def controller_heard(self, controller_epoch: int, zookeeper_age_s: float) -> None:
+        if controller_epoch >= self.controller_epoch:
+            self._contact_at = max(self._contact_at, self._clock.monotonic() - zookeeper_age_s)
+
+    def channel_lost(self, reason: str) -> None:
+        self._log(f"channel to the controller lost: {reason}")
+
+    def zookeeper_age_s(self) -> float:
+        return self._clock.monotonic() - self._zk.last_reply_at
+
+    def contact_age(self) -> float:
+        """Seconds since the newest sign that ZooKeeper still counts this broker in: its own reply, or the controller's
+        as told by a heartbeat (contact rule of DECISIONS.md)."""
+        return self._clock.monotonic() - max(self._contact_at, self._zk.last_reply_at)
+
+    # Partitions
+
+    def _take_partitions(self, delta: ClusterDelta) -> list[tuple[TopicPartition, str]]:
+        failures: list[tuple[TopicPartition, str]] = []
+        for partition, state in delta.partitions:
+            if self._broker_id not in state.replicas:
+                self._forget_waiting(partition)
+                self._replicas.remove(partition, state.topic_id)
+            elif self._topic_configs.knows(partition.topic):
+                reason = self._replicas.apply(partition, state)
+                if reason is not None:
+                    failures.append((partition, reason))
+            else:
+                self._wait_for_config(partition, state)
+        return failures
+
+    def _wait_for_config(self, partition: TopicPartition, state: PartitionState) -> None:
+        topic = partition.topic
+        is_first = topic not in self._waiting
+        self._waiting.setdefault(topic, {})[partition] = state
+        if is_first:
+            self._topic_configs.load(topic).addCallbacks(
+                self._config_read, self._config_unread, callbackArgs=(topic,), errbackArgs=(topic,)
+            )
+
+    def _config_read(self, _: None, topic: str) -> None:
+        for partition, state in self._waiting.pop(topic, {}).items():
+            current = self._metadata.state(partition)
+            if current is not None and current.topic_id == state.topic_id:
+                reason = self._replicas.apply(partition, state)
+                if reason is not None:
+                    self._log(f"{partition}: {reason}")
+
+    def _config_unread(self, failure: Failure, topic: str) -> None:
+        self._log(f"settings of topic {topic} cannot be read yet: {failure.getErrorMessage()}")
+
+    def configs_reachable(self) -> None:
+        """ZooKeeper is back: ask again for the settings that replicas wait for."""
+        for topic in list(self._waiting):
+            self._topic_configs.load(topic).addCallbacks(
+                self._config_read, self._config_unread, callbackArgs=(topic,), errbackArgs=(topic,)
+            )
+
+    def _forget_waiting(self, partition: TopicPartition) -> None:
+        waiting = self._waiting.get(partition.topic)
+        if waiting is not None:
+            waiting.pop(partition, None)
+            if not waiting:
+                del self._waiting[partition.topic]
+
+    def _topic_gone(self, topic: str, topic_id: str) -> None:
+        self._waiting.pop(topic, None)
+        for partition, hosted_id in self._replicas.hosted():
+            if partition.topic == topic and hosted_id == topic_id:
+                self._replicas.remove(partition, topic_id)
+        if self._metadata.topic(topic) is None:
+            self._topic_configs.forget(topic)
+
+    def _delete(self, deleted: DeletedReplica) -> None:
+        partition = TopicPartition(deleted.topic, deleted.partition)
+        self._replicas.delete(partition, deleted.topic_id).addCallbacks(
+            lambda _: self._replica_deleted(partition, deleted.topic_id),
+            lambda failure: self._log(f"deleting {partition} failed: {failure.getErrorMessage()}"),
+        )
+
+    def _set_strays_aside(self, snapshot: ClusterDelta) -> None:
+        """Folders of topics (or topic ids) that the cluster does not know are renamed, never deleted: the controller's
+        picture may be wrong, a disk may come from elsewhere."""
+        assigned = {
+            partition: state.topic_id for partition, state in snapshot.partitions if self._broker_id in state.replicas
+        }
+        ordered = {(deleted.topic, deleted.partition, deleted.topic_id) for deleted in snapshot.deleted_replicas}
+        for partition, topic_id in self._replicas.hosted():
+            if assigned.get(partition) == topic_id or (partition.topic, partition.partition, topic_id) in ordered:
+                continue
+            if topic_id in {known for _, known in snapshot.deleted_topics}:
+                continue
+            self._replicas.make_stray(partition, topic_id)
+
+    # Brokers
+
+    def _take_brokers(self, before: dict[int, BrokerRegistration]) -> None:
+        now = {broker.broker_id: broker for broker in self._metadata.live_brokers()}
+        if now == before:
+            return
+        for broker_id, broker in now.items():
+            endpoint = broker.endpoint(REPLICATION_LISTENER)
+            if broker_id != self._broker_id and before.get(broker_id) != broker and endpoint is not None:
+                self._fetchers.set_address(broker_id, broker.epoch, endpoint.host, endpoint.port)
+        for broker_id in before:
+            if broker_id not in now:
+                self._fetchers.remove_address(broker_id)
+        self._replicas.brokers_changed()
