@@ -231,7 +231,7 @@ class TopicToDelete(NamedTuple):
 
 
 class PartitionsToAdd(NamedTuple):
-    """``total`` is the new number of partitions; ``assignments`` the replicas of each added partition, None to choose."""
+    """``total`` is the new number of partitions; ``assignments`` the replicas of each added one, None to choose."""
 
     name: str
     total: int

@@ -1,0 +1,267 @@
+"""One client's connection: frames in, requests dispatched, answers out in the order of the requests."""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure
+from zope.interface import implementer  # type: ignore[import-untyped]
+
+from zkbroker.kafka.api_versions import encode_unsupported
+from zkbroker.kafka.apis import APIS
+from zkbroker.kafka.framing import FrameError, Frames
+from zkbroker.kafka.request import Request
+from zkbroker.kafka.versions import API_VERSIONS, BY_KEY, FETCH
+from zkbroker.kafka.wire import DECODE_ERRORS, MalformedRequest, Reader
+from zkbroker.model.errors import ErrorCode, InvariantViolation
+
+if TYPE_CHECKING:
+    from zkbroker.kafka.listener import KafkaFactory
+
+REQUESTS_IN_FLIGHT_MAX = 100
+"""Requests of one connection that are begun and not answered; past it the connection is not read."""
+
+_HEADER = struct.Struct(">hhi")
+
+
+@implementer(IPushProducer)
+class KafkaConnection(Protocol):
+    """Registered as the transport's producer, so that a client that does not read its answers stops being read."""
+
+    def __init__(self, factory: KafkaFactory) -> None:
+        self.factory: KafkaFactory = factory
+        self.frames = Frames(factory.limits.socket_request_max_bytes)
+        self.last_received_at = factory.clock.monotonic()
+        self.peer = "?"
+        self._requests: deque[Request] = deque()
+        """Begun and not written yet, oldest first."""
+        self._held: Request | None = None
+        """Read but not begun: waits for the broker to be ready, or for the Fetch before it to be written."""
+        self._fetch: Request | None = None
+        """The one Fetch that is begun: its answer can be large, so the next one waits until it is written."""
+        self._claimed_bytes = 0
+        self._frame_is_claimed = False
+        self._is_write_paused = False
+        self._is_reading = True
+        self._is_working = False
+        self.is_closed = False
+
+    def __repr__(self) -> str:
+        return f"KafkaConnection({self.peer}, in_flight={len(self._requests)}, closed={self.is_closed})"
+
+    # What the transport calls
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        self.peer = _peer_text(transport)
+        set_no_delay = getattr(transport, "setTcpNoDelay", None)
+        if set_no_delay is not None:
+            set_no_delay(True)
+        transport.registerProducer(self, True)
+        self.factory.connection_opened(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.is_closed:
+            return
+        self.last_received_at = self.factory.clock.monotonic()
+        self.frames.feed(data)
+        self._work()
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        self.is_closed = True
+        factory = self.factory
+        factory.connection_closed(self)
+        factory.memory.forget(self)
+        for request in self._requests:
+            request.is_done = True
+            if request.cancellable is not None:
+                request.cancellable.cancel()
+                request.cancellable = None
+        self._requests.clear()
+        self._held = None
+        self._fetch = None
+        claimed, self._claimed_bytes = self._claimed_bytes, 0
+        factory.memory.release(claimed)
+
+    def pauseProducing(self) -> None:
+        """The client is slow to read: begin no more requests until what was written is gone."""
+        self._is_write_paused = True
+
+    def resumeProducing(self) -> None:
+        self._is_write_paused = False
+        self._work()
+
+    def stopProducing(self) -> None:
+        self._is_write_paused = True
+
+    # What the factory calls
+
+    @property
+    def is_idle(self) -> bool:
+        """No request is being worked on."""
+        return not self._requests and self._held is None
+
+    @property
+    def is_inside_frame(self) -> bool:
+        """The rest of a frame is awaited, for which memory is claimed already."""
+        return self._frame_is_claimed and self._is_reading
+
+    def memory_freed(self) -> None:
+        self._work()
+
+    def became_ready(self) -> None:
+        """The broker knows the cluster now: begin what was held."""
+        self._work()
+
+    def close(self, reason: str | None = None) -> None:
+        """End the connection at once. With a ``reason`` a line is logged, at a bounded rate."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        if reason is not None:
+            self.factory.complain(self.peer, reason)
+        transport: Any = self.transport
+        transport.abortConnection()
+
+    # Requests in
+
+    def _work(self) -> None:
+        """Begin every request that may begin now, then read on or stop reading."""
+        if self._is_working or self.is_closed:
+            return
+        self._is_working = True
+        try:
+            wants_more = self._begin_requests()
+        except (FrameError, *DECODE_ERRORS) as error:
+            self.close(f"{type(error).__name__}: {error}")
+            return
+        except Exception:
+            self.factory.log.failure("an error in the Kafka listener closes the connection from {peer}", peer=self.peer)
+            self.close()
+            return
+        finally:
+            self._is_working = False
+        if wants_more != self._is_reading and not self.is_closed:
+            self._is_reading = wants_more
+            transport: Any = self.transport
+            if wants_more:
+                transport.resumeProducing()
+            else:
+                transport.pauseProducing()
+
+    def _begin_requests(self) -> bool:
+        """True when only more bytes from the network can lead further."""
+        frames = self.frames
+        while not self.is_closed:
+            if self._is_write_paused or len(self._requests) >= REQUESTS_IN_FLIGHT_MAX:
+                return False
+            request = self._held
+            if request is None:
+                if not frames.begin_frame():
+                    return True
+                if not self._frame_is_claimed:
+                    if not self.factory.memory.claim(self, frames.frame_size):
+                        return False
+                    self._claimed_bytes += frames.frame_size
+                    self._frame_is_claimed = True
+                frame = frames.next_frame()
+                if frame is None:
+                    return True
+                self._frame_is_claimed = False
+                request = self._parse(frame)
+            if not self._may_begin(request):
+                self._held = request
+                return False
+            self._held = None
+            self._begin(request)
+        return False
+
+    def _parse(self, frame: bytes) -> Request:
+        """The request header, version 1 or 2. Raises one of DECODE_ERRORS, also for APIs that are not served."""
+        key, version, correlation_id = _HEADER.unpack_from(frame, 0)
+        api = BY_KEY.get(key)
+        if api is None:
+            raise MalformedRequest(f"unknown API key {key} (version {version})")
+        if not api.minimum <= version <= api.maximum:
+            if key != API_VERSIONS:
+                raise MalformedRequest(f"unsupported version {version} of {api.name}")
+            return Request(self, frame, key, version, correlation_id, None, False, len(frame))
+        flexible = version >= api.flexible_from
+        reader = Reader(frame, 8)
+        client_id = reader.nullable_string(False)
+        if flexible:
+            reader.skip_tags()
+        return Request(self, frame, key, version, correlation_id, client_id, flexible, reader.offset)
+
+    def _may_begin(self, request: Request) -> bool:
+        if request.key == FETCH and self._fetch is not None:
+            return False
+        if request.key == API_VERSIONS or self.factory.services.metadata.is_ready:
+            return True
+        self.factory.wait_until_ready(self)
+        return False
+
+    def _begin(self, request: Request) -> None:
+        self._requests.append(request)
+        if request.key == FETCH:
+            self._fetch = request
+        elif request.key == API_VERSIONS and not 0 <= request.version <= BY_KEY[API_VERSIONS].maximum:
+            request.answer(encode_unsupported())
+            return
+        api = APIS[request.key]
+        message = api.decode(request)
+        try:
+            api.serve(self.factory.services, request, message)
+        except Exception:
+            self.request_failed(request, message, Failure())
+
+    # Answers out
+
+    def answered(self, request: Request) -> None:
+        requests = self._requests
+        if self.is_closed or not requests or requests[0] is not request:
+            return
+        transport: Any = self.transport
+        released = 0
+        while requests and requests[0].is_done:
+            first = requests.popleft()
+            if first is self._fetch:
+                self._fetch = None
+            released += first.size
+            if first.must_close:
+                self.is_closed = True
+                transport.unregisterProducer()
+                transport.loseConnection()
+                break
+            if first.response:
+                transport.writeSequence(first.response)
+        self._claimed_bytes -= released
+        self.factory.memory.release(released)
+        if not self._is_working:
+            self._work()
+
+    def request_failed(self, request: Request, message: Any, failure: Failure) -> None:
+        """Something of ours raised. The client gets UNKNOWN_SERVER_ERROR; a broken invariant ends the process."""
+        factory = self.factory
+        if failure.check(InvariantViolation):
+            factory.fatal(f"serving {request!r} of {self.peer}", failure.value)  # type: ignore[arg-type]
+            return
+        factory.log.failure("an error while serving {request} of {peer}", failure, request=request, peer=self.peer)
+        if request.is_done:
+            self.close()
+            return
+        try:
+            APIS[request.key].refuse(request, message, ErrorCode.UNKNOWN_SERVER_ERROR, None)
+        except Exception:
+            factory.log.failure("no answer can be formed for {request} of {peer}", request=request, peer=self.peer)
+            self.close()
+
+
+def _peer_text(transport: Any) -> str:
+    address = transport.getPeer()
+    host = getattr(address, "host", None)
+    return f"{host}:{getattr(address, 'port', '?')}" if host is not None else str(address)

@@ -1,0 +1,195 @@
+"""Metadata: brokers, topics and leaders as a client of this listener sees them. Encoded topics are kept while the
+picture of the cluster stays the same, since many clients ask for the same ones again and again."""
+
+from __future__ import annotations
+
+import struct
+from types import SimpleNamespace
+
+from zkbroker.kafka.messages import ZERO_UUID, decode_request, topic_id_to_bytes
+from zkbroker.kafka.ports import BrokerView, MetadataPort, TopicView
+from zkbroker.kafka.request import Api, Request, Services
+from zkbroker.kafka.versions import BY_KEY, METADATA
+from zkbroker.kafka.wire import encode_size, encode_string
+from zkbroker.model.errors import ErrorCode
+from zkbroker.model.topics import NO_LEADER, PartitionState, topic_name_error
+
+_I16 = struct.Struct(">h")
+_I32 = struct.Struct(">i")
+_PARTITION_V0 = struct.Struct(">hii")
+_PARTITION_V7 = struct.Struct(">hiii")
+_NOT_ASKED = struct.pack(">i", -(2**31))
+"""Authorized operations (KIP-430) where there is no authorizer."""
+
+_FLEXIBLE_FROM = BY_KEY[METADATA].flexible_from
+_IDS_FROM = 10
+
+
+def decode(request: Request) -> SimpleNamespace:
+    return decode_request(METADATA, request.version, request.reader())
+
+
+def serve(services: Services, request: Request, message: SimpleNamespace) -> None:
+    version = request.version
+    parts = _current_parts(services)
+    topics = message.topics
+    if topics is None or (not topics and version == 0):  # version 0 has no null: empty means all
+        encoded = parts.get((version, None))
+        if encoded is None:
+            encoded = parts[version, None] = [
+                _encode_topic(services, version, topic) for topic in services.metadata.topics()
+            ]
+    else:
+        allow = getattr(message, "allow_auto_topic_creation", True) and services.limits.auto_create_topics
+        encoded = [_encode_asked(services, version, topic, allow) for topic in topics]
+    request.answer(_encode_body(services, version, encoded))
+
+
+def refuse(request: Request, message: SimpleNamespace, error: ErrorCode, text: str | None) -> None:
+    """Metadata has no error of its own before version 13: each topic asked for carries it."""
+    version = request.version
+    encoded = [
+        _encode_error(version, error, topic.name, getattr(topic, "topic_id", None)) for topic in message.topics or ()
+    ]
+    request.answer(_encode_body(None, version, encoded))
+
+
+def _current_parts(services: Services) -> dict[object, list[bytes]]:
+    """What was encoded for the present ``metadata.version``; anything older is thrown away."""
+    parts = services.metadata_parts
+    version = services.metadata.version
+    if parts.get("version") != version:
+        parts.clear()
+        parts["version"] = version
+    return parts
+
+
+def _encode_asked(services: Services, version: int, asked: SimpleNamespace, allow_creation: bool) -> bytes:
+    metadata = services.metadata
+    name: str | None = asked.name
+    if name is None:
+        topic_id: str | None = getattr(asked, "topic_id", None)
+        name = metadata.topic_name(topic_id) if topic_id else None
+        topic = metadata.topic(name) if name is not None else None
+        if topic is None:
+            return _encode_error(version, ErrorCode.UNKNOWN_TOPIC_ID, None, topic_id)
+        return _encode_topic(services, version, topic)
+    topic = metadata.topic(name)
+    if topic is not None:
+        return _encode_topic(services, version, topic)
+    if topic_name_error(name) is not None:
+        error = ErrorCode.INVALID_TOPIC_EXCEPTION
+    elif allow_creation and services.admin.auto_create_topic(name):
+        error = ErrorCode.LEADER_NOT_AVAILABLE
+    else:
+        error = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    return _encode_error(version, error, name, None)
+
+
+def _encode_topic(services: Services, version: int, topic: TopicView) -> bytes:
+    parts = services.metadata_parts
+    encoded: bytes | None = parts.get((version, topic.name))
+    if encoded is None:
+        encoded = parts[version, topic.name] = encode_topic(services.metadata, services.listener, version, topic)
+    return encoded
+
+
+def _encode_topic_head(
+    version: int, error: ErrorCode, name: str | None, topic_id: bytes, is_internal: bool
+) -> bytearray:
+    flexible = version >= _FLEXIBLE_FROM
+    out = bytearray(_I16.pack(error))
+    out += encode_string(name if name is not None or version >= 12 else "", flexible)
+    if version >= _IDS_FROM:
+        out += topic_id
+    if version >= 1:
+        out += b"\x01" if is_internal else b"\x00"
+    return out
+
+
+def _encode_topic_tail(version: int) -> bytes:
+    return (_NOT_ASKED if version >= 8 else b"") + (b"\x00" if version >= _FLEXIBLE_FROM else b"")
+
+
+def _encode_error(version: int, error: ErrorCode, name: str | None, topic_id: str | None) -> bytes:
+    raw_id = topic_id_to_bytes(topic_id) if topic_id else ZERO_UUID
+    out = _encode_topic_head(version, error, name, raw_id, False)
+    out += encode_size(0, version >= _FLEXIBLE_FROM)
+    return bytes(out) + _encode_topic_tail(version)
+
+
+def encode_topic(metadata: MetadataPort, listener: str, version: int, topic: TopicView) -> bytes:
+    """One topic with its partitions in order. A leader that this listener cannot reach is shown as none."""
+    flexible = version >= _FLEXIBLE_FROM
+    out = _encode_topic_head(version, ErrorCode.NONE, topic.name, topic_id_to_bytes(topic.topic_id), topic.is_internal)
+    out += encode_size(len(topic.partitions), flexible)
+    reachable: dict[int, bool] = {}
+    for partition in sorted(topic.partitions):
+        state = topic.partitions[partition]
+        for broker_id in (*state.replicas, state.leader):
+            if broker_id not in reachable:
+                reachable[broker_id] = broker_id != NO_LEADER and metadata.has_listener(broker_id, listener)
+        _encode_partition(out, version, flexible, partition, state, reachable)
+    return bytes(out) + _encode_topic_tail(version)
+
+
+def _encode_partition(
+    out: bytearray, version: int, flexible: bool, partition: int, state: PartitionState, reachable: dict[int, bool]
+) -> None:
+    leader = state.leader
+    error = ErrorCode.NONE
+    if not reachable[leader]:
+        error = ErrorCode.LEADER_NOT_AVAILABLE
+        leader = NO_LEADER
+    if version >= 7:
+        out += _PARTITION_V7.pack(error, partition, leader, state.leader_epoch)
+    else:
+        out += _PARTITION_V0.pack(error, partition, leader)
+    lists = [state.replicas, state.isr]
+    if version >= 5:
+        lists.append(tuple(broker_id for broker_id in state.replicas if not reachable[broker_id]))
+    for broker_ids in lists:
+        out += encode_size(len(broker_ids), flexible)
+        out += struct.pack(f">{len(broker_ids)}i", *broker_ids)
+    if flexible:
+        out += b"\x00"
+
+
+def _encode_broker(version: int, view: BrokerView) -> bytes:
+    flexible = version >= _FLEXIBLE_FROM
+    out = _I32.pack(view.broker_id) + encode_string(view.host, flexible) + _I32.pack(view.port)
+    if version >= 1:
+        out += encode_string(view.rack, flexible)
+    return out + (b"\x00" if flexible else b"")
+
+
+def _encode_body(services: Services | None, version: int, topics: list[bytes]) -> bytes:
+    flexible = version >= _FLEXIBLE_FROM
+    brokers = services.metadata.brokers(services.listener) if services else []
+    out = bytearray(4 if version >= 3 else 0)
+    out += encode_size(len(brokers), flexible)
+    for view in brokers:
+        out += _encode_broker(version, view)
+    if version >= 2:
+        out += encode_string(services.metadata.cluster_id if services else None, flexible)
+    if version >= 1:
+        out += _I32.pack(_reachable_controller(services))
+    out += encode_size(len(topics), flexible)
+    for topic in topics:
+        out += topic
+    if 8 <= version <= 10:
+        out += _NOT_ASKED
+    if flexible:
+        out += b"\x00"
+    return bytes(out)
+
+
+def _reachable_controller(services: Services | None) -> int:
+    """-1 while there is none that clients of this listener can reach."""
+    if services is None:
+        return -1
+    controller = services.metadata.controller_id
+    return controller if services.metadata.has_listener(controller, services.listener) else -1
+
+
+API = Api(decode, serve, refuse)

@@ -1,0 +1,55 @@
+"""Which APIs and versions this broker speaks: one table, read by ApiVersions, the dispatch and the tests.
+
+``minimum`` is what is advertised. Produce and Fetch are advertised from 0 because librdkafka before 2.11.1 looks for
+exact old versions before it uses a feature (compression wants Produce 0: KAFKA-18659); below ``lowest`` a request is
+understood but answered UNSUPPORTED_VERSION for each partition, as Kafka does when it may not convert formats.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class ApiRange(NamedTuple):
+    """One API: its key, its name in kio, the versions advertised, the lowest one served, and the first flexible one
+    (KIP-482)."""
+
+    key: int
+    name: str
+    minimum: int
+    maximum: int
+    flexible_from: int
+    lowest: int = 0
+
+
+PRODUCE = 0
+FETCH = 1
+LIST_OFFSETS = 2
+METADATA = 3
+FIND_COORDINATOR = 10
+API_VERSIONS = 18
+CREATE_TOPICS = 19
+DELETE_TOPICS = 20
+INIT_PRODUCER_ID = 22
+OFFSET_FOR_LEADER_EPOCH = 23
+DESCRIBE_CONFIGS = 32
+CREATE_PARTITIONS = 37
+DESCRIBE_CLUSTER = 60
+
+RANGES: tuple[ApiRange, ...] = (
+    ApiRange(PRODUCE, "produce", 0, 11, 9, lowest=3),
+    ApiRange(FETCH, "fetch", 0, 17, 12, lowest=4),
+    ApiRange(LIST_OFFSETS, "list_offsets", 1, 9, 6, lowest=1),
+    ApiRange(METADATA, "metadata", 0, 12, 9),
+    ApiRange(FIND_COORDINATOR, "find_coordinator", 0, 6, 3),
+    ApiRange(API_VERSIONS, "api_versions", 0, 4, 3),
+    ApiRange(CREATE_TOPICS, "create_topics", 2, 7, 5, lowest=2),
+    ApiRange(DELETE_TOPICS, "delete_topics", 1, 6, 4, lowest=1),
+    ApiRange(INIT_PRODUCER_ID, "init_producer_id", 0, 5, 2),
+    ApiRange(OFFSET_FOR_LEADER_EPOCH, "offset_for_leader_epoch", 2, 4, 4, lowest=2),
+    ApiRange(DESCRIBE_CONFIGS, "describe_configs", 1, 4, 4, lowest=1),
+    ApiRange(CREATE_PARTITIONS, "create_partitions", 0, 3, 2),
+    ApiRange(DESCRIBE_CLUSTER, "describe_cluster", 0, 1, 0),
+)
+
+BY_KEY: dict[int, ApiRange] = {api.key: api for api in RANGES}
