@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 from twisted.internet.defer import Deferred
 
 from zkbroker.model.channel import NewTopic, TopicResult
+from zkbroker.model.config.entry import ConfigEntry as ConfigEntry
 from zkbroker.model.errors import ErrorCode
 from zkbroker.model.topics import PartitionState
 
@@ -197,24 +198,6 @@ class MetadataPort(Protocol):
     def has_listener(self, broker_id: int, listener: str) -> bool:
         """True when that broker is alive and reachable through this listener (else LEADER_NOT_AVAILABLE / -1)."""
         ...
-
-
-class ConfigEntry(NamedTuple):
-    """One setting as DescribeConfigs shows it."""
-
-    name: str
-    value: str | None
-    """None for a sensitive one."""
-    read_only: bool
-    is_default: bool
-    source: int
-    """Kafka's ConfigSource: 1 topic, 2 dynamic broker, 3 dynamic default broker, 4 static broker, 5 default."""
-    is_sensitive: bool
-    synonyms: tuple[tuple[str, str | None, int], ...] = ()
-    """(name, value, source) from the strongest to the weakest."""
-    type: int = 0
-    """Kafka's ConfigType: 1 boolean, 2 string, 3 int, 4 short, 5 long, 6 double, 7 list, 8 class, 9 password."""
-    documentation: str | None = None
 
 
 class ConfigDescription(NamedTuple):

@@ -1,0 +1,51 @@
+"""The keys that Kafka does not have."""
+
+from __future__ import annotations
+
+from zkbroker.model.config.keys import Key, accepted, supported
+from zkbroker.model.config.values import LONG, STRING, at_least, one_of
+
+_LATER_FAILOVER = "not yet: a dead broker is noticed when its ZooKeeper session expires"
+
+RECORD_VALIDATION = supported(
+    "record.validation",
+    STRING,
+    "header",
+    "How much of a batch is checked before it is stored: its header and checksum, or every record.",
+    one_of("header", "full"),
+    is_own=True,
+)
+"""Both a broker key and a topic key: the topic's own value, else the broker's."""
+
+_ZKBROKER = (
+    RECORD_VALIDATION,
+    accepted(
+        "broker.failure.detection",
+        STRING,
+        "fast",
+        "How a dead broker is noticed: by the evidence of its peers, or only when its session expires.",
+        one_of("fast", "session"),
+        note=_LATER_FAILOVER,
+        is_own=True,
+    ),
+    accepted(
+        "broker.failure.probe.ms",
+        LONG,
+        400,
+        "How long a broker must be unreachable, after its connections were closed, to count as dead.",
+        at_least(50),
+        note=_LATER_FAILOVER,
+        is_own=True,
+    ),
+    accepted(
+        "log.dir.stall.ms",
+        LONG,
+        5000,
+        "How long an append may take before the data folder counts as stuck and its leaders move away.",
+        at_least(100),
+        note="not yet: only an error takes a data folder offline",
+        is_own=True,
+    ),
+)
+
+OWN_KEYS: tuple[tuple[str, tuple[Key, ...]], ...] = (("zkbroker's own", _ZKBROKER),)
