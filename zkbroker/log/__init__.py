@@ -1,1 +1,1 @@
-"""One partition's log in Kafka's files: segments, indexes, checkpoints, recovery, retention."""
+"""Logs on disk in Kafka's files: see ``dirs.LogDirs`` and ``log.Log``."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
+from itertools import pairwise
 
 from zkbroker.model.errors import InvariantViolation
 
@@ -108,5 +109,5 @@ class EpochCache:
     def check(self) -> None:
         """Raises InvariantViolation unless both columns rise strictly."""
         for column in (self._epochs, self._starts):
-            if any(later <= earlier for earlier, later in zip(column, column[1:], strict=False)):
+            if any(later <= earlier for earlier, later in pairwise(column)):
                 raise InvariantViolation(f"{self!r} does not rise")

@@ -1,1 +1,1 @@
-"""Record batches, format version 2: the header that every path checks, codecs, and the records inside where a topic needs them."""
+"""Record batches of format version 2: headers, codecs, and the records inside where a topic needs them."""

@@ -142,7 +142,7 @@ def records_of(batch: bytes | memoryview, header: BatchHeader, position: int = 0
     body = decompress(header.attributes & 0x07, payload, DECOMPRESSED_BYTES_MAX)
     append_time = header.max_timestamp if header.attributes & LOG_APPEND_TIME_BIT else None
     place = 0
-    for _ in range(header.count):
+    for _ in range(header.records_count):
         try:
             record, place = _read_record(body, place, header, append_time)
         except (IndexError, ValueError) as error:

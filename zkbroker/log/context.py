@@ -1,0 +1,35 @@
+"""What every log of a broker shares: the world outside, passed in once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from zkbroker.log.disk import Disk
+from zkbroker.log.files import OldFiles
+from zkbroker.log.tail import TailBudget
+from zkbroker.model.clock import Clock
+
+PRODUCER_ID_EXPIRATION_MS = 86_400_000
+"""Kafka's default of ``producer.id.expiration.ms``."""
+
+
+@dataclass
+class LogContext:
+    """``run_in_thread(function, *arguments)`` returns a Deferred that fires on the reactor thread."""
+
+    disk: Disk
+    clock: Clock
+    run_in_thread: Callable[..., Deferred[Any]]
+    failed: Callable[[str, str, BaseException], None]
+    """(log folder, what failed, the error): takes the folder offline."""
+    delete_later: Callable[[int, Callable[[], None]], None]
+    """(delay in ms, what a thread shall do then)."""
+    old_files: OldFiles
+    tails: TailBudget = field(default_factory=TailBudget)
+    producer_id_expiration_ms: int = PRODUCER_ID_EXPIRATION_MS
+    cached_reads: dict[str, bool] = field(default_factory=dict)
+    """Log folder → whether reads without waiting (RWF_NOWAIT) work there, probed at start."""

@@ -1,0 +1,441 @@
+"""All log folders of a broker: opened, locked and checked at start, checkpointed while it runs, closed at the end."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from zkbroker.log import recovery
+from zkbroker.log.checkpoints import (
+    CLEAN_SHUTDOWN_FILE,
+    HIGH_WATERMARK_FILE,
+    LOCK_FILE,
+    LOG_START_FILE,
+    META_PROPERTIES_FILE,
+    RECOVERY_POINT_FILE,
+    MalformedFile,
+    decode_clean_shutdown,
+    decode_meta_properties,
+    decode_offsets,
+    encode_clean_shutdown,
+    encode_meta_properties,
+    encode_offsets,
+)
+from zkbroker.log.context import PRODUCER_ID_EXPIRATION_MS, LogContext
+from zkbroker.log.disk import Disk
+from zkbroker.log.files import OldFiles
+from zkbroker.log.folders import DELETE_SUFFIX, STRAY_SUFFIX, parse_folder, renamed_folder
+from zkbroker.log.log import Log
+from zkbroker.log.tail import TailBudget
+from zkbroker.model.clock import Clock
+from zkbroker.model.errors import BrokerError, ErrorCode, StartError
+from zkbroker.model.topic_config import TopicConfig
+from zkbroker.model.topics import TopicPartition
+
+logger = logging.getLogger(__name__)
+
+
+class LogDirs:
+    """The logs of a broker over all of ``log.dirs``. All methods run on the reactor thread.
+
+    ``topic_config`` gives a topic's settings; ``dir_failed(folder, reason, partitions)`` is told of a folder that went
+    offline, after its logs did.
+    """
+
+    def __init__(
+        self,
+        *,
+        disk: Disk,
+        clock: Clock,
+        reactor: IReactorTime,
+        run_in_thread: Callable[..., Deferred[Any]],
+        log_dirs: Sequence[str],
+        broker_id: int,
+        topic_config: Callable[[str], TopicConfig],
+        dir_failed: Callable[[str, str, list[TopicPartition]], None],
+        producer_id_expiration_ms: int = PRODUCER_ID_EXPIRATION_MS,
+        tail_bytes_max: int | None = None,
+    ) -> None:
+        self._disk = disk
+        self._clock = clock
+        self._reactor = reactor
+        self._run_in_thread = run_in_thread
+        self.log_dirs = [os.path.abspath(folder) for folder in log_dirs]
+        self.offline_dirs: dict[str, str] = {}
+        """Folder → why it is offline."""
+        self._broker_id = broker_id
+        self._topic_config = topic_config
+        self._dir_failed = dir_failed
+        self.logs: dict[TopicPartition, Log] = {}
+        self.high_watermarks: dict[TopicPartition, int] = {}
+        """As read at start from ``replication-offset-checkpoint``, inside each log's bounds."""
+        self.clean_broker_epochs: dict[str, int] = {}
+        """Folder → broker epoch of the clean shutdown it was left by; a folder without one is missing."""
+        self.offline_partitions: dict[TopicPartition, str] = {}
+        """Partitions whose folder failed → that folder."""
+        self._locks: dict[str, Callable[[], None]] = {}
+        self._renames = 0
+        self._is_writing_checkpoints = False
+        tails = TailBudget() if tail_bytes_max is None else TailBudget(tail_bytes_max)
+        self._context = LogContext(
+            disk,
+            clock,
+            run_in_thread,
+            self._log_failed,
+            self._delete_later,
+            OldFiles(disk),
+            tails,
+            producer_id_expiration_ms,
+        )
+
+    def __repr__(self) -> str:
+        return f"LogDirs({len(self.logs)} logs in {len(self.log_dirs)} folders, {len(self.offline_dirs)} offline)"
+
+    # -- start and stop
+
+    def open(self, cluster_id: str) -> None:
+        """Lock the folders, check whose they are, load every log; recover what an unclean stop left.
+
+        Raises StartError with one line: a folder that is not writable, locked by another process, of another cluster
+        or broker, or holding a partition twice.
+        """
+        try:
+            for folder in self.log_dirs:
+                self._claim(folder, cluster_id)
+            for folder in self.log_dirs:
+                self._load_folder(folder)
+        except BaseException:
+            self.abandon()
+            raise
+
+    def _claim(self, folder: str, cluster_id: str) -> None:
+        disk = self._disk
+        try:
+            disk.make_dirs(folder)
+            release = disk.lock(os.path.join(folder, LOCK_FILE))
+            if release is None:
+                raise StartError(f"log.dirs: {folder} is locked by another process")
+            self._locks[folder] = release
+            path = os.path.join(folder, META_PROPERTIES_FILE)
+            if disk.exists(path):
+                self._check_owner(folder, decode_meta_properties(disk.read_file(path)), cluster_id)
+            else:
+                disk.replace_file(path, encode_meta_properties(self._broker_id, cluster_id))
+            self._context.cached_reads[folder] = disk.can_read_cached(folder)
+        except OSError as error:
+            raise StartError(f"log.dirs: cannot use {folder}: {error.strerror or error}") from None
+
+    def _check_owner(self, folder: str, properties: Mapping[str, str], cluster_id: str) -> None:
+        if properties.get("version") not in ("0", None):
+            raise StartError(
+                f"log.dirs: {folder} has meta.properties of version {properties['version']}: it belongs to KRaft"
+            )
+        found = properties.get("cluster.id")
+        if found is not None and found != cluster_id:
+            raise StartError(f"log.dirs: {folder} belongs to cluster {found}, this is cluster {cluster_id}")
+        owner = properties.get("broker.id")
+        if owner is not None and owner != str(self._broker_id):
+            raise StartError(f"log.dirs: {folder} belongs to broker {owner}, broker.id is {self._broker_id}")
+
+    def _load_folder(self, folder: str) -> None:
+        disk = self._disk
+        try:
+            clean_path = os.path.join(folder, CLEAN_SHUTDOWN_FILE)
+            is_clean = disk.exists(clean_path)
+            if is_clean:
+                self.clean_broker_epochs[folder] = decode_clean_shutdown(disk.read_file(clean_path))
+                # Gone and known to be gone before anything is appended: a crash from now on is a crash.
+                disk.unlink(clean_path)
+                disk.sync_dir(folder)
+            recovery_points = self._read_offsets(folder, RECOVERY_POINT_FILE)
+            log_starts = self._read_offsets(folder, LOG_START_FILE)
+            high_watermarks = self._read_offsets(folder, HIGH_WATERMARK_FILE)
+            entries = disk.list_dir(folder)
+        except OSError as error:
+            raise StartError(f"log.dirs: cannot read {folder}: {error.strerror or error}") from None
+        for entry in entries:
+            if not entry.is_dir:
+                continue
+            path = os.path.join(folder, entry.name)
+            if entry.name.endswith(DELETE_SUFFIX):
+                self._remove_soon(path)
+                continue
+            if entry.name.endswith(STRAY_SUFFIX):
+                logger.warning("%s is a stray: its topic was unknown. Remove it by hand when it is not needed", path)
+                continue
+            partition = parse_folder(entry.name)
+            if partition is None:
+                continue
+            if partition in self.logs:
+                raise StartError(f"log.dirs: {partition} is in {self.logs[partition].log_dir} and in {folder}")
+            log = self._load(folder, path, partition, is_clean, recovery_points, log_starts)
+            high_watermark = high_watermarks.get(partition, log.log_start_offset)
+            self.high_watermarks[partition] = min(max(high_watermark, log.log_start_offset), log.log_end_offset)
+
+    def _load(
+        self,
+        log_dir: str,
+        path: str,
+        partition: TopicPartition,
+        is_clean: bool,
+        recovery_points: Mapping[TopicPartition, int],
+        log_starts: Mapping[TopicPartition, int],
+    ) -> Log:
+        log = Log(self._context, partition, "", log_dir, path, self._topic_config(partition.topic))
+        try:
+            loaded = recovery.load(
+                log,
+                is_clean=is_clean,
+                recovery_point=recovery_points.get(partition, 0),
+                log_start=log_starts.get(partition, 0),
+            )
+            if loaded.was_recovered:
+                log.flush_now()
+        except MalformedFile as error:
+            raise StartError(f"log.dirs: partition.metadata in {path} is not readable: {error}") from None
+        except OSError as error:
+            raise StartError(f"log.dirs: cannot load {path}: {error.strerror or error}") from None
+        for remark in loaded.remarks:
+            logger.warning("%s: %s", partition, remark)
+        self.logs[partition] = log
+        return log
+
+    def _read_offsets(self, folder: str, name: str) -> dict[TopicPartition, int]:
+        path = os.path.join(folder, name)
+        try:
+            return decode_offsets(self._disk.read_file(path))
+        except FileNotFoundError:
+            return {}
+        except MalformedFile as error:
+            # Without a recovery point everything is checked, without a high watermark the leader tells it.
+            logger.warning("%s is malformed and is not used: %s", path, error)
+            return {}
+
+    def close(self, broker_epoch: int) -> None:
+        """A clean shutdown: flush, producer snapshots, checkpoints, and the mark that spares the next start a scan.
+
+        ``self.high_watermarks`` must hold the final ones (see ``write_checkpoints_now``). A folder that fails gets no
+        mark.
+        """
+        for folder in self.log_dirs:
+            if folder in self.offline_dirs:
+                continue
+            try:
+                for log in self._logs_of(folder):
+                    log.close_cleanly()
+                self._write_folder_checkpoints(folder, self.high_watermarks)
+                self._disk.replace_file(os.path.join(folder, CLEAN_SHUTDOWN_FILE), encode_clean_shutdown(broker_epoch))
+            except OSError as error:
+                logger.error("%s was not closed cleanly and will be recovered: %s", folder, error)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Let go of everything as it is: files and locks. What a kill would leave."""
+        for log in self.logs.values():
+            log.close()
+        self._context.old_files.close_all()
+        locks, self._locks = self._locks, {}
+        for release in locks.values():
+            release()
+
+    # -- logs
+
+    def get(self, partition: TopicPartition) -> Log | None:
+        """The log of a partition; None when there is none or its folder is offline."""
+        return self.logs.get(partition)
+
+    def create(self, partition: TopicPartition, topic_id: str) -> Log:
+        """The log of a partition, made in the online folder with the fewest logs if it does not exist.
+
+        Raises BrokerError: INCONSISTENT_TOPIC_ID if there is one of another topic of that name, KAFKA_STORAGE_ERROR
+        if its folder, or every folder, is offline.
+        """
+        log = self.logs.get(partition)
+        if log is not None:
+            if not log.topic_id:
+                log.set_topic_id(topic_id)
+            if log.topic_id != topic_id:
+                raise BrokerError(
+                    ErrorCode.INCONSISTENT_TOPIC_ID, f"{log.folder} belongs to topic id {log.topic_id}, not {topic_id}"
+                )
+            return log
+        if partition in self.offline_partitions:
+            raise BrokerError(
+                ErrorCode.KAFKA_STORAGE_ERROR, f"{partition} lies in {self.offline_partitions[partition]}, offline"
+            )
+        counts = {folder: 0 for folder in self.log_dirs if folder not in self.offline_dirs}
+        if not counts:
+            raise BrokerError(ErrorCode.KAFKA_STORAGE_ERROR, "every log folder is offline")
+        for other in self.logs.values():
+            if other.log_dir in counts:
+                counts[other.log_dir] += 1
+        log_dir = min(counts, key=lambda folder: counts[folder])
+        folder = os.path.join(log_dir, str(partition))
+        log = Log(self._context, partition, topic_id, log_dir, folder, self._topic_config(partition.topic))
+        try:
+            log.create_files()
+        except OSError as error:
+            self._log_failed(log_dir, f"cannot create {folder}", error)
+            raise BrokerError(ErrorCode.KAFKA_STORAGE_ERROR, f"cannot create {folder}: {error}") from None
+        self.logs[partition] = log
+        return log
+
+    def delete(self, partition: TopicPartition, topic_id: str) -> None:
+        """Delete a replica's data: renamed now, unlinked after file.delete.delay.ms. Unknown ones are no error.
+
+        Raises BrokerError: INCONSISTENT_TOPIC_ID if the data is another topic's, KAFKA_STORAGE_ERROR.
+        """
+        log = self.logs.get(partition)
+        if log is None:
+            return
+        if log.topic_id and log.topic_id != topic_id:
+            raise BrokerError(
+                ErrorCode.INCONSISTENT_TOPIC_ID, f"{log.folder} belongs to topic id {log.topic_id}, not {topic_id}"
+            )
+        path = self._set_aside(log, DELETE_SUFFIX)
+        self._delete_later(log.config.file_delete_delay_ms, lambda: self._disk.remove_dir(path))
+
+    def make_stray(self, partition: TopicPartition) -> str | None:
+        """Set a log aside whose topic id nobody knows: its data stays until a person removes it. The new path."""
+        log = self.logs.get(partition)
+        if log is None:
+            return None
+        path = self._set_aside(log, STRAY_SUFFIX)
+        logger.warning("%s belongs to no known topic: its data stays in %s until you remove it", partition, path)
+        return path
+
+    def _set_aside(self, log: Log, suffix: str) -> str:
+        self._renames += 1
+        unique = f"{self._clock.wall_ms():016x}{self._renames:016x}"
+        path = os.path.join(log.log_dir, renamed_folder(log.partition, unique, suffix))
+        log.close()
+        try:
+            self._disk.rename(log.folder, path)
+        except OSError as error:
+            self._log_failed(log.log_dir, f"cannot rename {log.folder}", error)
+            raise BrokerError(ErrorCode.KAFKA_STORAGE_ERROR, f"cannot rename {log.folder}: {error}") from None
+        log.moved(path)
+        del self.logs[log.partition]
+        self.high_watermarks.pop(log.partition, None)
+        return path
+
+    # -- while running
+
+    def write_checkpoints(self, high_watermarks: Mapping[TopicPartition, int]) -> Deferred[None]:
+        """High watermarks, recovery points and log starts of every folder, in a thread. Fires when they are written;
+        at once if the last round is still being written. A failure takes the folder offline and fires all the same."""
+        self.high_watermarks.update(high_watermarks)
+        done: Deferred[None] = Deferred()
+        if self._is_writing_checkpoints:
+            done.callback(None)
+            return done
+        jobs = [
+            (folder, self._checkpoint_files(folder, self.high_watermarks))
+            for folder in self.log_dirs
+            if folder not in self.offline_dirs
+        ]
+        self._is_writing_checkpoints = True
+        running = self._run_in_thread(_write_checkpoint_files, self._disk, jobs)
+
+        def written(failures: list[tuple[str, OSError]]) -> None:
+            self._is_writing_checkpoints = False
+            for folder, error in failures:
+                self._log_failed(folder, "cannot write a checkpoint", error)
+            done.callback(None)
+
+        running.addCallback(written)
+        running.addErrback(lambda failure: done.errback(failure))
+        return done
+
+    def write_checkpoints_now(self, high_watermarks: Mapping[TopicPartition, int]) -> None:
+        """The same on this thread, before ``close``."""
+        self.high_watermarks.update(high_watermarks)
+        for folder in self.log_dirs:
+            if folder not in self.offline_dirs:
+                try:
+                    self._write_folder_checkpoints(folder, self.high_watermarks)
+                except OSError as error:
+                    self._log_failed(folder, "cannot write a checkpoint", error)
+
+    def delete_old_segments(self, high_watermarks: Mapping[TopicPartition, int]) -> int:
+        """Retention over all logs (log.retention.check.interval.ms); rolls by time and flushes by flush.ms too."""
+        now_ms = self._clock.wall_ms()
+        deleted = 0
+        for partition, log in list(self.logs.items()):
+            log.maybe_roll(now_ms)
+            high_watermark = high_watermarks.get(partition)
+            if high_watermark is not None:
+                deleted += log.delete_old_segments(high_watermark, now_ms)
+        return deleted
+
+    def flush_due(self) -> None:
+        """flush.ms over all logs (log.flush.scheduler.interval.ms)."""
+        now_ms = self._clock.wall_ms()
+        for log in self.logs.values():
+            log.maybe_flush(now_ms)
+
+    def fail_dir(self, folder: str, reason: str) -> None:
+        """Take a folder offline: its logs are closed and leave ``logs``, then ``dir_failed`` is called."""
+        if folder in self.offline_dirs:
+            return
+        self.offline_dirs[folder] = reason
+        gone = [partition for partition, log in self.logs.items() if log.log_dir == folder]
+        logger.error("log folder %s is offline: %s. It holds %d partitions", folder, reason, len(gone))
+        for partition in gone:
+            self.logs.pop(partition).taken_offline()
+            self.offline_partitions[partition] = folder
+        self._dir_failed(folder, reason, gone)
+
+    def _logs_of(self, folder: str) -> list[Log]:
+        return [log for log in self.logs.values() if log.log_dir == folder]
+
+    def _checkpoint_files(self, folder: str, high_watermarks: Mapping[TopicPartition, int]) -> list[tuple[str, bytes]]:
+        logs = self._logs_of(folder)
+        marks = {log.partition: high_watermarks[log.partition] for log in logs if log.partition in high_watermarks}
+        points = {log.partition: log.flushed_end_offset for log in logs}
+        starts = {log.partition: log.log_start_offset for log in logs if log.log_start_offset > log.bases[0]}
+        return [
+            (os.path.join(folder, HIGH_WATERMARK_FILE), encode_offsets(marks)),
+            (os.path.join(folder, RECOVERY_POINT_FILE), encode_offsets(points)),
+            (os.path.join(folder, LOG_START_FILE), encode_offsets(starts)),
+        ]
+
+    def _write_folder_checkpoints(self, folder: str, high_watermarks: Mapping[TopicPartition, int]) -> None:
+        for path, content in self._checkpoint_files(folder, high_watermarks):
+            self._disk.replace_file(path, content)
+
+    def _log_failed(self, folder: str, what: str, error: BaseException) -> None:
+        reason = f"{what}: {os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error}"
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            reason = f"the disk is full ({what})"
+        self.fail_dir(folder, reason)
+
+    def _delete_later(self, delay_ms: int, job: Callable[[], None]) -> None:
+        # zope's interface confuses mypy: it takes the method for a plain function.
+        call_later: Callable[..., object] = self._reactor.callLater
+        call_later(delay_ms / 1000, self._delete_now, job)
+
+    def _delete_now(self, job: Callable[[], None]) -> None:
+        done = self._run_in_thread(job)
+        done.addErrback(lambda failure: logger.warning("cannot unlink deleted data: %s", failure.value))
+
+    def _remove_soon(self, path: str) -> None:
+        self._delete_later(0, lambda: self._disk.remove_dir(path))
+
+
+def _write_checkpoint_files(disk: Disk, jobs: list[tuple[str, list[tuple[str, bytes]]]]) -> list[tuple[str, OSError]]:
+    """Runs in a thread. What failed, by folder."""
+    failures = []
+    for folder, files in jobs:
+        try:
+            for path, content in files:
+                disk.replace_file(path, content)
+        except OSError as error:
+            failures.append((folder, error))
+    return failures

@@ -1,0 +1,201 @@
+"""Reads that go to the segments: by offset, by time, and the aborted transactions in a range."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.python.failure import Failure
+
+from zkbroker.log.disk import Disk
+from zkbroker.log.files import OpenFile
+from zkbroker.log.segment import Segment
+from zkbroker.model.errors import BrokerError
+from zkbroker.records.batch import HEADER_BYTES, read_header
+from zkbroker.records.record import records_of
+
+if TYPE_CHECKING:
+    from zkbroker.log.log import Log, LogRead
+
+READ_SLACK_BYTES = 8192
+"""A read begins at an index entry: about this much may lie between it and the wanted batch."""
+FIND_BYTES = 64 * 1024
+
+
+def read_segments(
+    log: Log, offset: int, max_bytes: int, limit_offset: int, min_one_batch: bool, *, cached_only: bool
+) -> LogRead | None:
+    """``Log.read`` past the tail in memory. None if ``cached_only`` and it would wait. Raises OSError."""
+    from zkbroker.log.log import LogRead
+
+    for segment in log.segments[log.segment_of(offset) :]:
+        found = _read_segment(log, segment, offset, max_bytes, limit_offset, min_one_batch, cached_only)
+        if found is None:
+            return None
+        data, (start, end, first, next_offset) = found
+        if end > start:
+            chunk = data if end - start == len(data) else memoryview(data)[start:end]
+            return LogRead((chunk,), end - start, first, next_offset)
+        if segment.base_offset >= limit_offset:
+            break
+    return LogRead((), 0, offset, offset)
+
+
+def _read_segment(
+    log: Log, segment: Segment, offset: int, max_bytes: int, limit_offset: int, min_one_batch: bool, cached_only: bool
+) -> tuple[bytes, tuple[int, int, int, int]] | None:
+    disk = log.context.disk
+    handle = segment.file().handle
+    position = segment.index.lookup(offset)
+    size = min(max_bytes + READ_SLACK_BYTES, segment.size - position)
+    while True:
+        if size <= 0:
+            return b"", (0, 0, offset, offset)
+        data = disk.read_cached(handle, position, size) if cached_only else disk.read(handle, position, size)
+        if data is None:
+            return None
+        start, end, first, next_offset, needed = segment.read_at(data, offset, max_bytes, limit_offset, min_one_batch)
+        if end > start or needed == 0:
+            return data, (start, end, first, next_offset)
+        more = min(needed, segment.size - position)
+        if len(data) < min(size, more):
+            # Fewer bytes than there are: the rest is not in the page cache.
+            return None if cached_only else (b"", (0, 0, offset, offset))
+        if more <= size:
+            return data, (0, 0, offset, offset)
+        size = more
+
+
+class _ReadJob(NamedTuple):
+    """Frozen for the thread."""
+
+    file: OpenFile
+    position: int
+    size: int
+
+
+def read_later(log: Log, offset: int, max_bytes: int, limit_offset: int, min_one_batch: bool) -> Deferred[LogRead]:
+    """The thread only brings the bytes into the page cache; the reactor reads them from there.
+
+    So nothing that the thread saw is trusted after a truncation, and there is one way to read.
+    """
+    try:
+        quick = log.read(offset, max_bytes, limit_offset, min_one_batch)
+        if quick is not None:
+            return succeed(quick)
+        segment = log.segments[log.segment_of(offset)]
+        position = segment.index.lookup(offset)
+        file = segment.file().use()
+    except BrokerError as error:
+        return fail(error)
+    except OSError as error:
+        log.failed("cannot read", error)
+        return fail(log.offline_error())
+    job = _ReadJob(file, position, min(max_bytes + READ_SLACK_BYTES, segment.size - position))
+    done: Deferred[bytes] = log.context.run_in_thread(_read_job, log.context.disk, job)
+
+    def finished(result: object) -> object:
+        file.release()
+        return result
+
+    def again(_: object) -> LogRead:
+        # Evicted again, or one batch larger than the request: then this one read waits.
+        found = log.read(offset, max_bytes, limit_offset, min_one_batch, may_wait=True)
+        if found is None:
+            raise log.offline_error()
+        return found
+
+    def failed(failure: Failure) -> Failure:
+        if isinstance(failure.value, OSError):
+            log.failed("cannot read", failure.value)
+            raise log.offline_error()
+        return failure
+
+    done.addBoth(finished)
+    return done.addCallbacks(again, failed)
+
+
+def _read_job(disk: Disk, job: _ReadJob) -> None:
+    data = disk.read(job.file.handle, job.position, job.size)
+    if len(data) >= HEADER_BYTES:
+        # The first batch may be larger than the whole request.
+        size = read_header(data).size
+        if size > len(data):
+            disk.read(job.file.handle, job.position, size)
+
+
+def aborted_transactions(log: Log, offset: int, end_offset: int) -> list[tuple[int, int]]:
+    """(producer id, first offset) of aborted transactions that overlap [offset, end_offset). Raises OSError."""
+    found = []
+    for segment in log.segments[log.segment_of(offset) :]:
+        for entry in segment.transactions.entries():
+            if entry.last_offset >= offset and entry.first_offset < end_offset:
+                found.append((entry.producer_id, entry.first_offset))
+            if entry.last_stable_offset >= end_offset:
+                # Everything that begins below this marker's stable offset has ended: no later entry concerns us.
+                return found
+    return found
+
+
+class _FindJob(NamedTuple):
+    """Frozen for the thread: scan one segment from ``position`` for the first record at or after ``timestamp``."""
+
+    file: OpenFile
+    position: int
+    size: int
+    timestamp: int
+    log_start: int
+
+
+def offset_for_timestamp(log: Log, timestamp_ms: int) -> Deferred[tuple[int, int, int] | None]:
+    """See ``Log.offset_for_timestamp``."""
+    try:
+        for index, segment in enumerate(log.segments):
+            end = log.bases[index + 1] if index + 1 < len(log.bases) else log.log_end_offset
+            if segment.size and end > log.log_start_offset and segment.largest_timestamp() >= timestamp_ms:
+                position = segment.index.lookup(segment.time_index.lookup(timestamp_ms))
+                job = _FindJob(segment.file().use(), position, segment.size, timestamp_ms, log.log_start_offset)
+                return _find_later(log, job, timestamp_ms)
+    except OSError as error:
+        log.failed("cannot read", error)
+        return fail(log.offline_error())
+    return succeed(None)
+
+
+def offset_of_max_timestamp(log: Log) -> Deferred[tuple[int, int, int] | None]:
+    """See ``Log.offset_of_max_timestamp``."""
+    try:
+        largest = max((segment.largest_timestamp() for segment in log.segments), default=-1)
+    except OSError as error:
+        log.failed("cannot read", error)
+        return fail(log.offline_error())
+    return succeed(None) if largest < 0 else offset_for_timestamp(log, largest)
+
+
+def _find_later(log: Log, job: _FindJob, timestamp_ms: int) -> Deferred[tuple[int, int, int] | None]:
+    generation = log.generation
+    done: Deferred[tuple[int, int, int] | None] = log.context.run_in_thread(_find_job, log.context.disk, job)
+
+    def finished(result: object) -> object:
+        job.file.release()
+        if log.generation != generation:
+            if log.is_offline:
+                raise log.offline_error()
+            return offset_for_timestamp(log, timestamp_ms)
+        return result
+
+    return done.addBoth(finished)
+
+
+def _find_job(disk: Disk, job: _FindJob) -> tuple[int, int, int] | None:
+    position = job.position
+    handle = job.file.handle
+    while position + HEADER_BYTES <= job.size:
+        header = read_header(disk.read(handle, position, HEADER_BYTES))
+        if header.max_timestamp >= job.timestamp and header.last_offset >= job.log_start:
+            batch = disk.read(handle, position, header.size)
+            for record in records_of(batch, header):
+                if record.timestamp >= job.timestamp and record.offset >= job.log_start:
+                    return record.timestamp, record.offset, header.leader_epoch
+        position += header.size
+    return None

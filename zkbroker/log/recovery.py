@@ -1,0 +1,339 @@
+"""Loading a log from its folder, and making it whole after an unclean stop; producer states and their snapshots."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from zkbroker.log.checkpoints import (
+    EPOCH_FILE,
+    METADATA_FILE,
+    MalformedFile,
+    decode_epochs,
+    decode_partition_metadata,
+    decode_snapshot,
+    encode_snapshot,
+)
+from zkbroker.log.segment import SCAN_BYTES, Segment, file_name
+from zkbroker.model.errors import BrokerError, InvariantViolation
+from zkbroker.partition.producer_state import ProducerStates
+from zkbroker.records.batch import CONTROL_BIT, HEADER_BYTES, TRANSACTIONAL_BIT, BatchHeader, check_batch, read_header
+from zkbroker.records.record import end_transaction_of
+
+if TYPE_CHECKING:
+    from zkbroker.log.log import Log
+
+SNAPSHOT_SUFFIX = ".snapshot"
+LEFTOVER_SUFFIXES = (".deleted", ".cleaned", ".tmp", ".swap")
+"""Files of work that was not finished: an index, a segment or a checkpoint has no value under such a name."""
+
+
+class Loaded(NamedTuple):
+    """What loading found, for the log's owner to tell people."""
+
+    was_recovered: bool
+    remarks: tuple[str, ...]
+    """Everything that was cut, rebuilt or ignored."""
+
+
+def load(log: Log, *, is_clean: bool, recovery_point: int, log_start: int, expected_topic_id: str = "") -> Loaded:
+    """Fill ``log`` from its folder. ``is_clean``: the last stop was, so that nothing is scanned.
+
+    Raises OSError; MalformedFile if ``partition.metadata`` is unreadable, as nobody could tell whose data this is.
+    """
+    disk = log.context.disk
+    remarks: list[str] = []
+    names: dict[str, int] = {}
+    for entry in disk.list_dir(log.folder):
+        if entry.name.endswith(LEFTOVER_SUFFIXES):
+            disk.unlink(os.path.join(log.folder, entry.name))
+            if not entry.name.endswith((".deleted", ".tmp")):
+                remarks.append(f"removed {entry.name} of an unfinished compaction")
+        elif not entry.is_dir:
+            names[entry.name] = entry.size
+    if METADATA_FILE in names:
+        log.topic_id = decode_partition_metadata(disk.read_file(os.path.join(log.folder, METADATA_FILE)))
+        log.metadata_is_on_disk()
+    _load_epochs(log, names, remarks)
+    bases = sorted(int(name[:-4]) for name in names if name.endswith(".log") and name[:-4].isdigit())
+    for base in bases:
+        stem = file_name(base, "")
+        segment = Segment(
+            disk,
+            log.context.old_files,
+            log.folder,
+            base,
+            size=names[stem + ".log"],
+            has_aborted=stem + ".txnindex" in names,
+        )
+        log.segments.append(segment)
+        log.bases.append(base)
+    if not log.segments:
+        segment = Segment(disk, log.context.old_files, log.folder, log_start)
+        segment.warm(create=True)
+        log.segments.append(segment)
+        log.bases.append(log_start)
+    for segment in log.segments:
+        segment.created_at_ms = log.context.clock.wall_ms()
+    log.log_start_offset = max(log_start, log.bases[0])
+    _find_snapshots(log, names)
+    first_dirty = len(log.segments) if is_clean else log.segment_of(recovery_point)
+    for index, segment in enumerate(log.segments[:first_dirty]):
+        stem = file_name(segment.base_offset, "")
+        is_missing = stem + ".index" not in names or stem + ".timeindex" not in names
+        if is_missing or (not is_clean and not _indexes_are_sane(segment)):
+            remarks.append(f"rebuilt the indexes of segment {segment.base_offset}")
+            _scan(log, index, remarks, epochs=False)
+    was_recovered = False
+    if is_clean:
+        _find_log_end(log, remarks)
+        log.flushed_end_offset = log.log_end_offset
+    else:
+        was_recovered = _recover(log, first_dirty, remarks)
+        log.flushed_end_offset = min(recovery_point, log.log_end_offset)
+    if log.log_start_offset > log.log_end_offset:
+        # Kafka begins anew there: what is left lies wholly below what was deleted.
+        remarks.append(f"log start {log.log_start_offset} lies beyond the log end {log.log_end_offset}: begun anew")
+        log.truncate_fully_and_start_at(log.log_start_offset)
+    if log.epochs.truncate_from_end(log.log_end_offset) and not is_clean:
+        remarks.append("dropped leader epochs that begin at or after the log end")
+    log.epochs.truncate_from_start(log.log_start_offset)
+    rebuild_producers(log)
+    log.check()
+    return Loaded(was_recovered, tuple(remarks))
+
+
+def _load_epochs(log: Log, names: dict[str, int], remarks: list[str]) -> None:
+    if EPOCH_FILE not in names:
+        return
+    try:
+        for epoch, start in decode_epochs(log.context.disk.read_file(os.path.join(log.folder, EPOCH_FILE))):
+            log.epochs.assign(epoch, start)
+    except (MalformedFile, InvariantViolation) as error:
+        # The batches carry their epochs: rebuilt from all of them.
+        remarks.append(f"{EPOCH_FILE} is malformed ({error}): rebuilt from the log")
+        log.epochs.clear()
+        log.epochs_need_rebuild = True
+        return
+    log.epochs_are_on_disk()
+
+
+def _indexes_are_sane(segment: Segment) -> bool:
+    is_sane = segment.index.is_sane(segment.size) and segment.time_index.is_sane()
+    segment.index.unload()
+    segment.time_index.unload()
+    return is_sane
+
+
+def _find_log_end(log: Log, remarks: list[str]) -> None:
+    """After a clean stop: the batches behind the last index entry tell the end."""
+    segment = log.active
+    log.log_end_offset = segment.base_offset
+    if segment.size == 0:
+        return
+    last = segment.index.last()
+    if last is not None and last[1] >= segment.size:
+        remarks.append(f"the index of segment {segment.base_offset} points past its end: rebuilt")
+        _recover(log, len(log.segments) - 1, remarks)
+        return
+    position = last[1] if last is not None else 0
+    end = position
+    for place, header in segment.headers(position):
+        if header.magic != 2 or place + header.size > segment.size:
+            break
+        end = place + header.size
+        log.log_end_offset = header.next_offset
+    if end != segment.size:
+        # The mark promised a whole log; what is there is not. Trust the bytes.
+        remarks.append(f"segment {segment.base_offset} has {segment.size - end} bytes that are no whole batch")
+        _recover(log, len(log.segments) - 1, remarks)
+    elif log.epochs_need_rebuild:
+        for index in range(len(log.segments)):
+            _scan(log, index, remarks, epochs=True)
+    segment.index.unload()
+
+
+def _recover(log: Log, first: int, remarks: list[str]) -> bool:
+    """Check every batch from segment ``first`` on; cut at the first bad byte. True if anything was scanned."""
+    if log.epochs_need_rebuild:
+        first = 0
+    index = first
+    scanned = False
+    log.log_end_offset = log.bases[first] if first < len(log.bases) else log.log_end_offset
+    while index < len(log.segments):
+        scanned = True
+        segment = log.segments[index]
+        if segment.base_offset < log.log_end_offset:
+            remarks.append(f"segment {segment.base_offset} overlaps the one before it, which ends at "
+                           f"{log.log_end_offset}: removed")  # fmt: skip
+            is_whole = False
+            doomed = log.segments[index:]
+            keep = index
+        else:
+            log.log_end_offset, is_whole = _scan(log, index, remarks, epochs=True)
+            doomed = log.segments[index + 1 :]
+            keep = index + 1
+        if not is_whole:
+            for later in doomed:
+                remarks.append(f"removed segment {later.base_offset} of {later.size} bytes behind it")
+                later.close()
+                later.delete_files()
+            del log.segments[keep:], log.bases[keep:]
+            break
+        index += 1
+    return scanned
+
+
+def _scan(log: Log, index: int, remarks: list[str], *, epochs: bool) -> tuple[int, bool]:
+    """Check the batches of one segment, rebuild its indexes, cut it at the first bad byte. (next offset, is whole)"""
+    segment = log.segments[index]
+    disk = log.context.disk
+    handle = segment.file().handle
+    file_bytes = disk.size(handle)
+    segment.index.reset()
+    segment.time_index.reset()
+    segment.begin_rebuild()
+    interval = log.config.index_interval_bytes
+    next_offset = segment.base_offset
+    position = 0
+    data, start = b"", 0
+    problem = ""
+    while position < file_bytes:
+        left = start + len(data) - position
+        if left < HEADER_BYTES or read_header(data, position - start).size > left:
+            size = SCAN_BYTES
+            if left >= HEADER_BYTES:
+                size = max(size, read_header(data, position - start).size)
+            data, start = disk.read(handle, position, min(size, file_bytes - position)), position
+        try:
+            if len(data) - (position - start) >= HEADER_BYTES:
+                wanted = read_header(data, position - start).size
+                if len(data) - (position - start) < wanted <= file_bytes - position:
+                    data, start = disk.read(handle, position, wanted), position
+            header = check_batch(data, position - start, len(data))
+            if header.base_offset < next_offset:
+                problem = f"offset {header.base_offset} where {next_offset} is due"
+                break
+        except BrokerError as error:
+            problem = str(error)
+            break
+        segment.note_batch(header.last_offset, position, header.size, header.max_timestamp, interval)
+        if epochs and header.leader_epoch > log.epochs.latest_epoch:
+            log.epochs.assign(header.leader_epoch, header.base_offset)
+        next_offset = header.next_offset
+        position += header.size
+    segment.size = position
+    if problem:
+        remarks.append(
+            f"cut {file_bytes - position} bytes from segment {segment.base_offset} at position {position}, "
+            f"offset {next_offset}: {problem}"
+        )
+        disk.truncate(handle, position)
+        segment.transactions.truncate(next_offset)
+    segment.write_indexes(is_final=index < len(log.segments) - 1 and not problem)
+    return next_offset, not problem
+
+
+# -- producer states
+
+
+def take_batch(
+    producers: ProducerStates,
+    segment: Segment,
+    data: bytes,
+    place: int,
+    header: BatchHeader,
+    base_offset: int,
+    timestamp: int,
+) -> None:
+    """A batch of a producer was appended (or is read again): bring the states up to it. Raises OSError."""
+    if header.attributes & CONTROL_BIT:
+        marker = end_transaction_of(data, header, place)
+        if marker is not None:
+            completed = producers.transaction_ended(
+                header.producer_id,
+                header.producer_epoch,
+                marker.coordinator_epoch,
+                marker.committed,
+                base_offset,
+                timestamp,
+            )
+            if completed is not None and completed.is_aborted:
+                known = segment.transactions.entries()
+                if not known or known[-1].last_offset < completed.last_offset:
+                    segment.transactions.append(completed)
+        return
+    producers.appended(
+        header.producer_id,
+        header.producer_epoch,
+        header.last_sequence,
+        base_offset,
+        base_offset + header.last_offset_delta,
+        timestamp,
+        header.attributes & TRANSACTIONAL_BIT != 0,
+    )
+
+
+def rebuild_producers(log: Log, *, after_truncation: bool = False) -> None:
+    """The states at the log end, from the newest valid snapshot and the batches behind it. Raises OSError."""
+    producers = log.producers
+    if after_truncation and len(producers) == 0:
+        _forget_snapshots(log, log.log_end_offset)
+        producers.end_offset = log.log_end_offset
+        return
+    _forget_snapshots(log, log.log_end_offset)
+    disk = log.context.disk
+    producers.clear()
+    producers.end_offset = log.log_start_offset
+    for offset in reversed(log.snapshots):
+        path = os.path.join(log.folder, file_name(offset, SNAPSHOT_SUFFIX))
+        try:
+            producers.load(decode_snapshot(disk.read_file(path)), offset)
+            break
+        except (MalformedFile, InvariantViolation, FileNotFoundError):
+            disk.unlink(path)
+            log.snapshots.remove(offset)
+    begin = max(producers.end_offset, log.bases[0])
+    if begin < log.log_end_offset:
+        for segment in log.segments[log.segment_of(begin) :]:
+            _take_segment(log, segment, begin)
+    producers.end_offset = log.log_end_offset
+    producers.expire(log.context.clock.wall_ms(), log.context.producer_id_expiration_ms)
+
+
+def _take_segment(log: Log, segment: Segment, begin: int) -> None:
+    position = segment.index.lookup(begin)
+    for place, header in segment.headers(position):
+        if header.next_offset <= begin or header.producer_id < 0:
+            continue
+        data = b""
+        if header.attributes & CONTROL_BIT:
+            data = log.context.disk.read(segment.file().handle, place, header.size)
+        take_batch(log.producers, segment, data, 0, header, header.base_offset, header.max_timestamp)
+
+
+def write_snapshot(log: Log, offset: int) -> None:
+    """``%020d.snapshot`` at ``offset``, the log end. Not waited for: a torn one fails its CRC and is not used."""
+    if offset in log.snapshots:
+        return
+    path = os.path.join(log.folder, file_name(offset, SNAPSHOT_SUFFIX))
+    log.context.disk.write_file(path, encode_snapshot(log.producers.snapshot()))
+    log.snapshots.append(offset)
+
+
+def _find_snapshots(log: Log, names: dict[str, int]) -> None:
+    log.snapshots = sorted(
+        int(name[: -len(SNAPSHOT_SUFFIX)])
+        for name in names
+        if name.endswith(SNAPSHOT_SUFFIX) and name[: -len(SNAPSHOT_SUFFIX)].isdigit()
+    )
+
+
+def _forget_snapshots(log: Log, end_offset: int) -> None:
+    while log.snapshots and log.snapshots[-1] > end_offset:
+        log.context.disk.unlink(os.path.join(log.folder, file_name(log.snapshots.pop(), SNAPSHOT_SUFFIX)))
+
+
+def delete_snapshots(log: Log) -> None:
+    """All of them: the log begins anew."""
+    _forget_snapshots(log, -1)

@@ -1,0 +1,64 @@
+"""What a leader does to a produced batch between the header checks and the append, where the topic asks for it."""
+
+from __future__ import annotations
+
+from zkbroker.model.errors import BrokerError, ErrorCode
+from zkbroker.model.topic_config import TopicConfig
+from zkbroker.records.batch import BatchHeader, read_header
+from zkbroker.records.codecs import codec_number
+from zkbroker.records.record import check_records, recompress
+
+_UNBOUNDED_MS = 2**63 - 1
+
+
+def walks_records(config: TopicConfig) -> bool:
+    """Whether every record of a produced batch is looked at: off the fast path."""
+    return (
+        config.record_validation == "full"
+        or config.compression_type != "producer"
+        or "compact" in config.cleanup_policy
+    )
+
+
+def checks_timestamps(config: TopicConfig) -> bool:
+    return config.message_timestamp_type == "CreateTime" and (
+        config.message_timestamp_before_max_ms != _UNBOUNDED_MS
+        or config.message_timestamp_after_max_ms != _UNBOUNDED_MS
+    )
+
+
+def check_timestamps(header: BatchHeader, config: TopicConfig, now_ms: int) -> None:
+    """The bounds of message.timestamp.before/after.max.ms (KIP-937) on what the header tells: its first and largest.
+
+    Raises BrokerError INVALID_TIMESTAMP.
+    """
+    if header.max_timestamp - now_ms > config.message_timestamp_after_max_ms:
+        raise BrokerError(ErrorCode.INVALID_TIMESTAMP, f"timestamp {header.max_timestamp} is too far ahead of {now_ms}")
+    oldest = min(header.base_timestamp, header.max_timestamp)
+    if oldest >= 0 and now_ms - oldest > config.message_timestamp_before_max_ms:
+        raise BrokerError(ErrorCode.INVALID_TIMESTAMP, f"timestamp {oldest} is too far behind {now_ms}")
+
+
+def walk(
+    records: bytes | memoryview, position: int, header: BatchHeader, config: TopicConfig
+) -> tuple[bytes, BatchHeader]:
+    """Check every record and bring the batch into the topic's codec. The batch and its header.
+
+    Raises BrokerError: INVALID_RECORD, CORRUPT_MESSAGE, MESSAGE_TOO_LARGE.
+    """
+    batch = bytes(memoryview(records)[position : position + header.size])
+    found = check_records(batch, header, keys_required="compact" in config.cleanup_policy and not header.is_control)
+    if config.compression_type == "producer" or header.is_control:
+        return batch, header
+    codec = codec_number(config.compression_type)
+    if codec == header.codec:
+        return batch, header
+    # The walk numbers records from the batch's own base offset, so the copy has the same deltas.
+    batch = recompress(header, found, codec)
+    if len(batch) > config.max_message_bytes:
+        raise BrokerError(
+            ErrorCode.MESSAGE_TOO_LARGE,
+            f"the batch takes {len(batch)} bytes as {config.compression_type}: "
+            f"max.message.bytes is {config.max_message_bytes}",
+        )
+    return batch, read_header(batch)
