@@ -1,0 +1,98 @@
+"""Produce requests: appended at once, answered when ``acks`` is satisfied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from zkbroker.broker.delayed import ParkedProduce
+from zkbroker.broker.replica import Replica
+from zkbroker.broker.replica_table import ReplicaTable
+from zkbroker.kafka.ports import Cancellable, ProducedRow, ProduceRow
+from zkbroker.log.log import AppendInfo
+from zkbroker.model.errors import BrokerError, ErrorCode, InvariantViolation
+
+ACKS_ALL = -1
+
+
+class Produces:
+    """Fills ``DataPort.produce``."""
+
+    def __init__(self, table: ReplicaTable) -> None:
+        self._table = table
+
+    def produce(
+        self, acks: int, timeout_ms: int, rows: Sequence[ProduceRow], done: Callable[[list[ProducedRow]], None]
+    ) -> Cancellable | None:
+        shared = self._table.shared
+        now = shared.clock.monotonic()
+        parked: ParkedProduce | None = None
+        answers: list[ProducedRow] = []
+        for index, row in enumerate(rows):
+            replica = self._table.led(row.topic, row.partition)
+            if isinstance(replica, ErrorCode):
+                answers.append(self._refused(row, replica))
+                continue
+            try:
+                refused = self._refusal(replica, acks)
+                if refused is not None:
+                    answers.append(self._refused(row, refused))
+                    continue
+                info = self._append(replica, row, now)
+            except BrokerError as error:
+                answers.append(self._refused(row, error.error, str(error)))
+                continue
+            except InvariantViolation as error:
+                shared.fatal(f"append to {replica!r}", error)
+                answers.append(self._refused(row, ErrorCode.UNKNOWN_SERVER_ERROR))
+                continue
+            start = replica.log.log_start_offset
+            answer = ProducedRow(
+                row.topic, row.partition, ErrorCode.NONE, info.base_offset, info.log_append_time_ms, start
+            )
+            answers.append(answer)
+            if acks == 0:
+                continue
+            needed = info.last_offset + 1
+            if acks == ACKS_ALL:
+                if needed <= replica.high_watermark and replica.leader is not None:
+                    outcome = replica.leader.acks_all_outcome()
+                    if outcome is not ErrorCode.NONE:
+                        answers[-1] = answer._replace(error=outcome)
+                    continue
+                waiters = replica.produce_waiters
+            elif needed > replica.counted_end:
+                waiters = replica.flush_waiters
+            else:
+                continue
+            if parked is None:
+                parked = ParkedProduce(shared.deadlines, done)
+            parked.wait_for(index)
+            waiters.add(needed, parked, index)
+        if parked is None:
+            done(answers)
+            return None
+        parked.park(answers, timeout_ms / 1000)
+        return parked
+
+    def _refusal(self, replica: Replica, acks: int) -> ErrorCode | None:
+        leader = replica.leader
+        if leader is None:
+            return ErrorCode.NOT_LEADER_OR_FOLLOWER
+        refused = leader.append_refusal(acks)
+        if refused is None and acks != ACKS_ALL and not self._table.has_fresh_contact(leader):
+            # Another leader may be elected by now, which would never have these records (contact rule).
+            return ErrorCode.NOT_LEADER_OR_FOLLOWER
+        return refused
+
+    def _append(self, replica: Replica, row: ProduceRow, now: float) -> AppendInfo:
+        leader = replica.leader
+        if row.records is None or leader is None:
+            raise BrokerError(ErrorCode.INVALID_RECORD, "a produce request must carry a record batch per partition")
+        info = replica.log.append_as_leader(row.records, leader.leader_epoch)
+        if not info.is_duplicate:
+            replica.appended(now)
+        return info
+
+    def _refused(self, row: ProduceRow, error: ErrorCode, message: str | None = None) -> ProducedRow:
+        hint = self._table.hint(error, row.topic, row.partition)
+        return ProducedRow(row.topic, row.partition, error, message=message, current_leader=hint)
