@@ -1,0 +1,1 @@
+"""Stand-ins for what is passed in: deterministic, in memory."""

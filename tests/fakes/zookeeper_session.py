@@ -1,0 +1,392 @@
+"""A session with the ensemble in memory of zookeeper.py: the client's side, and the faults of its network."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.python.failure import Failure
+
+from tests.fakes.znode_tree import WatchKind
+from zkbroker.model.clock import Clock
+from zkbroker.zookeeper.client import (
+    ANY_VERSION,
+    ConnectionLossError,
+    Create,
+    Delete,
+    MultiError,
+    MultiResult,
+    Op,
+    SessionExpiredError,
+    SessionState,
+    SetData,
+    Stat,
+    Watch,
+    ZooKeeperError,
+)
+
+if TYPE_CHECKING:
+    from tests.fakes.zookeeper import FakeZooKeeper
+
+PINGS_PER_TIMEOUT = 6
+"""How often the real client asks for an answer within one session timeout."""
+
+
+class Timers(Protocol):
+    """The one thing asked of a reactor; ``task.Clock`` and a simulator have it too."""
+
+    def callLater(self, delay: float, callable: Callable[..., object], *args: object) -> Any: ...  # noqa: A002
+
+
+class WatchHandle:
+    """One watch: left at the server when the read is done, known to the client when the answer is there."""
+
+    __slots__ = ("is_armed", "session", "watch")
+
+    def __init__(self, session: FakeSession, watch: Watch) -> None:
+        self.session = session
+        self.watch = watch
+        self.is_armed = False
+
+
+class _Call:
+    __slots__ = ("deferred", "execute", "handle", "is_write", "path", "sent_at")
+
+    def __init__(
+        self, path: str, execute: Callable[[], Any], is_write: bool, handle: WatchHandle | None, sent_at: float
+    ) -> None:
+        self.deferred: Deferred[Any] = Deferred()
+        self.path = path
+        self.execute = execute
+        self.is_write = is_write
+        self.handle = handle
+        self.sent_at = sent_at
+
+
+class FakeSession:
+    """Fills ``zkbroker.zookeeper.client.ZooKeeperClient``; make it with ``FakeZooKeeper.session``."""
+
+    def __init__(
+        self,
+        zookeeper: FakeZooKeeper,
+        reactor: Timers,
+        clock: Clock,
+        session_timeout_s: float,
+        session: tuple[int, bytes] | None,
+        name: str,
+    ) -> None:
+        self._zookeeper = zookeeper
+        self._reactor = reactor
+        self._clock = clock
+        self._timeout_s = session_timeout_s
+        self._session_id, self._password = session if session is not None else (0, b"")
+        self._name = name
+        self._listeners: list[Callable[[SessionState], None]] = []
+        self._is_started = False
+        self._is_stopped = False
+        self._is_connected = False
+        self._is_expired = False
+        self._is_reachable = True
+        self._is_paused = False
+        self._held = 0
+        self._connection = 0
+        """Number of the connection; what belongs to an older one is dropped."""
+        self._connected_at = 0.0
+        self._last_reply_at = float("-inf")
+        self._pending: deque[_Call] = deque()
+        self._outbound: deque[_Call] = deque()
+        self._inbound: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._armed: list[WatchHandle] = []
+        self._lose_reply = False
+        self._lose_request = False
+
+    def __repr__(self) -> str:
+        state = "connected" if self._is_connected else "away"
+        return f"FakeSession({self._name or hex(self._session_id)} {state})"
+
+    @property
+    def session_id(self) -> int:
+        return self._session_id
+
+    @property
+    def session_password(self) -> bytes:
+        return self._password
+
+    @property
+    def is_connected(self) -> bool:
+        return self._is_connected
+
+    @property
+    def last_reply_at(self) -> float:
+        if self._is_connected and not self._is_paused:
+            self._ping()
+        return self._last_reply_at
+
+    def listen(self, listener: Callable[[SessionState], None]) -> None:
+        self._listeners.append(listener)
+
+    def start(self) -> None:
+        self._is_started = True
+        self._connect_later()
+
+    def stop(self) -> Deferred[None]:
+        if self._is_stopped:
+            return succeed(None)
+        done: Deferred[None] = Deferred()
+        was_connected, session_id = self._is_connected, self._session_id
+        self._is_stopped = True
+        self._is_connected = False
+        self._connection += 1
+        self._zookeeper._clients.remove(self)
+        self._armed.clear()
+        self._inbound.clear()
+        self._outbound.clear()
+        self._fail_pending(ConnectionLossError)
+
+        def closed() -> None:
+            if was_connected and self._zookeeper.is_serving:
+                self._zookeeper.expire(session_id)
+            done.callback(None)
+
+        self._zookeeper._left(self, session_id)
+        self._reactor.callLater(self._zookeeper._delay(), closed)
+        return done
+
+    def get(self, path: str, watch: Watch | None = None) -> Deferred[tuple[bytes, Stat]]:
+        handle = self._handle(watch)
+
+        def execute() -> tuple[bytes, Stat]:
+            znode = self._zookeeper.tree.find(path)
+            self._zookeeper._leave_watch(WatchKind.DATA, path, handle)
+            return znode.data, znode.stat
+
+        return self._call(path, execute, handle=handle)
+
+    def exists(self, path: str, watch: Watch | None = None) -> Deferred[Stat | None]:
+        handle = self._handle(watch)
+
+        def execute() -> Stat | None:
+            self._zookeeper._leave_watch(WatchKind.DATA, path, handle)
+            return self._zookeeper.stat(path)
+
+        return self._call(path, execute, handle=handle)
+
+    def children(self, path: str, watch: Watch | None = None) -> Deferred[list[str]]:
+        handle = self._handle(watch)
+
+        def execute() -> list[str]:
+            names = self._zookeeper.children(path)
+            self._zookeeper._leave_watch(WatchKind.CHILDREN, path, handle)
+            return names
+
+        return self._call(path, execute, handle=handle)
+
+    def create(
+        self, path: str, data: bytes, *, ephemeral: bool = False, sequential: bool = False, make_parents: bool = False
+    ) -> Deferred[str]:
+        def execute() -> str:
+            if make_parents:
+                self._make_parents(path)
+            return str(self._single(Create(path, data, ephemeral, sequential)))
+
+        return self._call(path, execute, is_write=True)
+
+    def _make_parents(self, path: str) -> None:
+        parent = path.rpartition("/")[0]
+        if parent and parent not in self._zookeeper.tree.znodes:
+            self._make_parents(parent)
+            self._single(Create(parent, b""))
+
+    def set(self, path: str, data: bytes, version: int = ANY_VERSION) -> Deferred[Stat]:
+        return self._call(path, lambda: self._single(SetData(path, data, version)), is_write=True)
+
+    def delete(self, path: str, version: int = ANY_VERSION) -> Deferred[None]:
+        def execute() -> None:
+            self._single(Delete(path, version))
+
+        return self._call(path, execute, is_write=True)
+
+    def multi(self, ops: Sequence[Op]) -> Deferred[list[MultiResult]]:
+        ops = tuple(ops)
+        path = ops[0].path if ops else ""
+        return self._call(path, lambda: self._zookeeper._transact(ops, self._session_id), is_write=True)
+
+    # Faults.
+
+    def disconnect(self) -> None:
+        """The network is gone: the connection breaks, and stays away until ``reconnect``."""
+        self._is_reachable = False
+        self._broken()
+
+    def reconnect(self) -> None:
+        """The network is back."""
+        self._is_reachable = True
+        self._connect_later()
+
+    def lose_next_reply(self) -> None:
+        """The next write is done, but the connection breaks before the answer; a new one follows at once."""
+        self._lose_reply = True
+
+    def lose_next_request(self) -> None:
+        """The next write never arrives: the connection breaks before; a new one follows at once."""
+        self._lose_request = True
+
+    def pause(self) -> None:
+        """The process is stopped: nothing is received, no ping is answered; its session will expire."""
+        if self._is_connected:
+            self._ping()
+        self._is_paused = True
+        if self._is_connected:
+            self._zookeeper._unheard(self._session_id)
+
+    def resume(self) -> None:
+        """The process goes on, first with what was sent to it meanwhile."""
+        self._is_paused = False
+        self._zookeeper._heard(self._session_id)
+        held, self._held = self._held, 0
+        for _ in range(held):
+            self._reactor.callLater(0, self._client_turn, self._connection)
+
+    def kill(self) -> None:
+        """The process is gone: it hears and says nothing more; the session expires in its time."""
+        session_id = self._session_id
+        self._is_stopped = True
+        self._is_connected = False
+        self._connection += 1
+        if self in self._zookeeper._clients:
+            self._zookeeper._clients.remove(self)
+        self._zookeeper._left(self, session_id)
+
+    # The client's side.
+
+    def _call(
+        self, path: str, execute: Callable[[], Any], *, is_write: bool = False, handle: WatchHandle | None = None
+    ) -> Deferred[Any]:
+        if not self._is_connected:
+            return fail(SessionExpiredError(path) if self._is_expired else ConnectionLossError(path))
+        call = _Call(path, execute, is_write, handle, self._clock.monotonic())
+        self._pending.append(call)
+        self._outbound.append(call)
+        self._reactor.callLater(self._zookeeper._delay(), self._server_turn, self._connection)
+        return call.deferred
+
+    def _single(self, op: Op) -> MultiResult:
+        try:
+            return self._zookeeper._transact([op], self._session_id)[0]
+        except MultiError as failed:
+            raise failed.error from failed
+
+    def _handle(self, watch: Watch | None) -> WatchHandle | None:
+        return None if watch is None else WatchHandle(self, watch)
+
+    def _server_turn(self, connection: int) -> None:
+        if connection != self._connection or not self._outbound:
+            return
+        call = self._outbound.popleft()
+        if call.is_write and self._lose_request:
+            self._lose_request = False
+            self._outbound.clear()
+            self._receive(self._broken)
+            return
+        result: Any
+        try:
+            result = call.execute()
+        except ZooKeeperError as error:
+            result = Failure(error)
+        if call.is_write and self._lose_reply:
+            self._lose_reply = False
+            self._outbound.clear()
+            self._receive(self._broken)
+            return
+        self._receive(self._answered, call, result)
+
+    def _receive(self, event: Callable[..., None], *args: Any) -> None:
+        self._inbound.append((event, args))
+        self._reactor.callLater(self._zookeeper._delay(), self._client_turn, self._connection)
+
+    def _client_turn(self, connection: int) -> None:
+        if connection != self._connection or not self._inbound:
+            return
+        if self._is_paused:
+            self._held += 1
+            return
+        event, args = self._inbound.popleft()
+        event(*args)
+
+    def _answered(self, call: _Call, result: Any) -> None:
+        self._pending.popleft()
+        self._last_reply_at = max(self._last_reply_at, call.sent_at)
+        if call.handle is not None and not isinstance(result, Failure):
+            call.handle.is_armed = True
+            self._armed.append(call.handle)
+        call.deferred.callback(result)
+
+    def _fired(self, handle: WatchHandle) -> None:
+        if handle.is_armed:
+            handle.is_armed = False
+            self._armed.remove(handle)
+            handle.watch()
+
+    def _ping(self) -> None:
+        """The real client asks every sixth of its timeout: the last such moment was answered."""
+        period_s = self._timeout_s / PINGS_PER_TIMEOUT
+        age_s = self._clock.monotonic() - self._connected_at
+        self._last_reply_at = max(self._last_reply_at, self._connected_at + age_s // period_s * period_s)
+
+    def _broken(self) -> None:
+        if not self._is_connected:
+            return
+        if not self._is_paused:
+            self._ping()
+        self._is_connected = False
+        self._connection += 1
+        self._held = 0
+        self._inbound.clear()
+        self._outbound.clear()
+        self._zookeeper._left(self, self._session_id)
+        self._fail_pending(ConnectionLossError)
+        self._tell(SessionState.SUSPENDED)
+        armed, self._armed = self._armed, []
+        for handle in armed:
+            handle.is_armed = False
+            if not self._is_stopped:
+                handle.watch()
+        self._connect_later()
+
+    def _fail_pending(self, kind: type[ZooKeeperError]) -> None:
+        pending, self._pending = self._pending, deque()
+        for call in pending:
+            call.deferred.errback(Failure(kind(call.path)))
+
+    def _connect_later(self) -> None:
+        if self._is_started and not self._is_connected:
+            self._connection += 1
+            self._reactor.callLater(2 * self._zookeeper._delay(), self._connect, self._connection)
+
+    def _connect(self, connection: int) -> None:
+        if connection != self._connection or self._is_stopped or self._is_connected:
+            return
+        if not self._is_reachable or not self._zookeeper.is_serving:
+            return
+        old_id = self._session_id if not self._is_expired else 0
+        opened = self._zookeeper._open(self, old_id, self._password, self._timeout_s)
+        if not opened:
+            self._is_expired = True
+            self._tell(SessionState.EXPIRED)
+            self._session_id = 0
+            self._connect_later()
+            return
+        self._session_id = opened
+        self._password = self._zookeeper._password(opened)
+        self._is_expired = False
+        self._is_connected = True
+        self._connected_at = self._clock.monotonic()
+        self._last_reply_at = max(self._last_reply_at, self._connected_at)
+        self._tell(SessionState.RECONNECTED if opened == old_id else SessionState.CONNECTED)
+
+    def _tell(self, state: SessionState) -> None:
+        for listener in list(self._listeners):
+            if not self._is_stopped:
+                listener(state)

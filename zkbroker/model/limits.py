@@ -1,0 +1,39 @@
+"""Every cap on a line, buffer or queue, with its reason. Configuration keys of Kafka are not here: these are ours."""
+
+from __future__ import annotations
+
+# --- the line protocol between brokers (replication/PROTOCOL.md) -----------------------------------------------------
+
+LINE_BYTES_MAX = 16 * 1024
+"""One header line. The longest honest one holds a log folder's path: 4,096 bytes, each escaped as ``\\xHH``."""
+
+REQUEST_BODY_BYTES_MAX = 16 * 1024 * 1024
+"""Body of a request. The largest honest one is a FETCH of FETCH_PARTITIONS_MAX rows of less than 400 bytes."""
+
+ANSWER_BODY_BYTES_MAX = 256 * 1024 * 1024
+"""Body of an answer or push: ``replica.fetch.response.max.bytes`` plus one oversized batch, or a snapshot of a million
+partitions. The sender is the leader or controller that was called, but a wrong byte must not eat the memory."""
+
+FETCH_PARTITIONS_MAX = 20_000
+"""Rows in one FETCH: some 60 ms of parsing at the leader. A follower sends FETCH_PARTITIONS_SENT at a time."""
+
+FETCH_PARTITIONS_SENT = 1_000
+"""Rows a follower puts in one FETCH: about 5 ms of the leader's time; the rest follows in the next one."""
+
+FETCH_SESSIONS_MAX = 4
+"""Sessions on one connection. A follower uses two: in-sync and catch-up."""
+
+FETCHES_IN_FLIGHT_MAX = 2
+"""Unanswered FETCHes of one session: the held one, and the one that replaces it."""
+
+REQUESTS_IN_FLIGHT_MAX = 1_000
+"""Unanswered requests of one connection. A broker that shuts down reports at most some hundred deletions at once."""
+
+REPLICATION_CONNECTIONS_MAX = 1_000
+"""Connections at the REPLICATION listener: two for each of 100 brokers, the rest for people and their loops."""
+
+PUSH_BACKLOG_BYTES_MAX = 64 * 1024 * 1024
+"""Pushes that wait for a subscriber which does not read. Past it it is dropped: a new snapshot is smaller."""
+
+MESSAGE_TEXT_LENGTH_MAX = 1_000
+"""Characters of a ``message=`` or ``reason=``, so that a header line never passes LINE_BYTES_MAX on account of it."""

@@ -1,0 +1,269 @@
+"""The REPLICATION listener: followers fetch here, brokers reach the controller here, and people may type here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory
+
+from zkbroker.model.channel import FollowerContact
+from zkbroker.model.clock import Clock
+from zkbroker.model.errors import BrokerError, ErrorCode
+from zkbroker.model.limits import (
+    FETCH_PARTITIONS_MAX,
+    FETCH_SESSIONS_MAX,
+    REPLICATION_CONNECTIONS_MAX,
+    REQUEST_BODY_BYTES_MAX,
+)
+from zkbroker.replication.alarm import Alarm, Soon
+from zkbroker.replication.channel_server import ChannelServer, DeltaRows
+from zkbroker.replication.codec import FramingError, Message, encode_error, encode_push, encode_text
+from zkbroker.replication.connection import LineConnection, log
+from zkbroker.replication.fetch_session import FetchSession, HeldFetch
+from zkbroker.replication.messages import (
+    decode_fetch,
+    decode_fetch_rows,
+    decode_identity,
+    encode_fetched,
+    encode_hello_answer,
+    negotiate,
+)
+from zkbroker.replication.ports import ControllerPort, Identity, IdentitySource, LeaderPort, StatusPort
+
+LONG_POLL_S_MAX = 60.0
+"""A FETCH is not held longer, whatever it asks: its connection must show now and then that somebody is there."""
+
+HELP = (
+    "This is zkbroker's line protocol between brokers. For people:",
+    "  HELP                this text",
+    "  PING                is somebody there?",
+    "  STATUS              this broker, its peers and its office",
+    "  PARTITIONS [topic]  the partitions on this broker and where they stand",
+    "Everything else begins with HELLO: see zkbroker/replication/PROTOCOL.md.",
+)
+
+
+class ReplicationServer(Factory):
+    """Makes a ``ReplicationConnection`` of each caller; ``listenTCP`` and TLS are the composition root's."""
+
+    noisy = False
+
+    def __init__(
+        self,
+        *,
+        reactor: Any,
+        clock: Clock,
+        identity: IdentitySource,
+        leader: LeaderPort,
+        controller: Callable[[], ControllerPort | None],
+        status: StatusPort,
+        said_bye: Callable[[Identity], None] | None = None,
+    ) -> None:
+        self.clock = clock
+        self.identity = identity
+        self.leader = leader
+        self.controller = controller
+        self.status = status
+        self.said_bye = said_bye
+        """Told when a broker announces that it stops."""
+        self.delta_rows = DeltaRows()
+        self.alarm = Alarm(reactor, clock, self._rung)
+        self._woken: dict[FetchSession, ReplicationConnection] = {}
+        self._soon = Soon(reactor, self._answer_woken)
+        self.connections: dict[ReplicationConnection, None] = {}
+
+    def buildProtocol(self, addr: IAddress | None) -> ReplicationConnection | None:
+        if len(self.connections) >= REPLICATION_CONNECTIONS_MAX:
+            log.warn("refusing {addr}: {count} connections are open", addr=addr, count=len(self.connections))
+            return None
+        connection = ReplicationConnection(self)
+        connection.factory = self
+        return connection
+
+    def say_bye(self) -> None:
+        """This broker stops: tell every caller and close."""
+        for connection in list(self.connections):
+            connection.send(encode_push(0, "BYE"))
+            connection.close()
+
+    def stop(self) -> None:
+        """Drop every connection and timer."""
+        self.alarm.stop()
+        self._soon.stop()
+        for connection in list(self.connections):
+            connection.abort()
+
+    def woken(self, session: FetchSession, connection: ReplicationConnection) -> None:
+        """A held FETCH may have an answer: look at the end of this turn, when all that arrived in it is appended."""
+        self._woken[session] = connection
+        self._soon.ask()
+
+    def _answer_woken(self) -> None:
+        woken, self._woken = self._woken, {}
+        now = self.clock.monotonic()
+        for session, connection in woken.items():
+            connection.answer(session, now)
+
+    def _rung(self, now: float) -> None:
+        for connection in list(self.connections):
+            connection.answer_due(now)
+
+
+class ReplicationConnection(LineConnection):
+    """One caller at the listener: another broker, or a person."""
+
+    def __init__(self, server: ReplicationServer) -> None:
+        super().__init__(REQUEST_BODY_BYTES_MAX)
+        self._server = server
+        self._caller: Identity | None = None
+        """Who said HELLO; None before."""
+        self._sessions: dict[int, FetchSession] = {}
+        self._channel = ChannelServer(self, server.controller, server.delta_rows)
+        self._people: dict[str, Callable[[Message], list[str]]] = {
+            "HELP": lambda message: list(HELP),
+            "PING": lambda message: ["PONG"],
+            "STATUS": lambda message: self._server.status.status_lines(),
+            "PARTITIONS": lambda message: self._server.status.partition_lines(
+                message.arguments[0] if message.arguments else message.values.get("topic")
+            ),
+        }
+
+    def __repr__(self) -> str:
+        return f"ReplicationConnection(caller={self._caller}, sessions={list(self._sessions.values())})"
+
+    def peer(self) -> str:
+        return super().peer() if self._caller is None else f"broker {self._caller.broker_id}"
+
+    def opened(self) -> None:
+        self._server.connections[self] = None
+
+    def message_received(self, message: Message) -> None:
+        try:
+            if message.verb == "FETCH":
+                self._fetch(self._known_caller(), message)
+            elif message.verb == "HELLO":
+                self._hello(message)
+            elif message.verb in self._people:
+                self.send(encode_text(message.correlation, self._people[message.verb](message)))
+            elif message.verb in self._channel.verbs:
+                self._channel.request(self._known_caller(), message)
+            elif message.verb == "BYE":
+                self._bye(self._known_caller())
+            else:
+                raise BrokerError(ErrorCode.INVALID_REQUEST, f"{message.verb[:40]} is not a verb: HELP lists them")
+        except FramingError:
+            raise
+        except BrokerError as error:
+            self.send(encode_error(message.correlation, error.error, str(error)))
+
+    def _known_caller(self) -> Identity:
+        if self._caller is None:
+            raise BrokerError(ErrorCode.INVALID_REQUEST, "HELLO comes first")
+        return self._caller
+
+    def _hello(self, message: Message) -> None:
+        own = self._server.identity()
+        version = negotiate(message)
+        caller = decode_identity(message)
+        if caller.cluster_id != own.cluster_id:
+            raise BrokerError(
+                ErrorCode.INCONSISTENT_CLUSTER_ID, f"this is cluster {own.cluster_id}, not {caller.cluster_id}"
+            )
+        meant = message.integer("to", own.broker_id)
+        if meant != own.broker_id:
+            raise BrokerError(ErrorCode.BROKER_ID_NOT_REGISTERED, f"this is broker {own.broker_id}, not {meant}")
+        # A second HELLO is a broker that registered anew: what it did under its old epoch is over.
+        self._forget_caller()
+        self._caller = caller
+        self.send(encode_hello_answer(message.correlation, version, own))
+
+    def _bye(self, caller: Identity) -> None:
+        log.info("broker {broker} says BYE", broker=caller.broker_id)
+        if self._server.said_bye is not None:
+            self._server.said_bye(caller)
+        self.close()
+
+    def _fetch(self, caller: Identity, message: Message) -> None:
+        fetch = decode_fetch(message)
+        now = self._server.clock.monotonic()
+        try:
+            session = self._session(fetch.session, fetch.seq, caller, now)
+            rows = decode_fetch_rows(message, session.topic_id_of)
+            if len(rows) > FETCH_PARTITIONS_MAX:
+                raise FramingError(f"{len(rows)} rows in a FETCH: the limit is {FETCH_PARTITIONS_MAX}")
+            deadline = now + min(fetch.max_wait_ms / 1000, LONG_POLL_S_MAX)
+            session.take(HeldFetch(message.correlation, fetch, deadline), rows, now)
+        except BrokerError:
+            # Follower and leader may disagree about what the session holds: it starts anew.
+            self._end_session(fetch.session)
+            raise
+        self.answer(session, now)
+
+    def _session(self, session_id: int, seq: int, caller: Identity, now: float) -> FetchSession:
+        if seq == 0:
+            self._end_session(session_id)
+            if len(self._sessions) >= FETCH_SESSIONS_MAX:
+                raise FramingError(f"more than {FETCH_SESSIONS_MAX} sessions")
+            contact = FollowerContact(caller.broker_id, caller.broker_epoch, now)
+            session = FetchSession(self._server.leader, contact, session_id, self._woken)
+            self._sessions[session_id] = session
+            return session
+        if session_id not in self._sessions:
+            raise BrokerError(ErrorCode.FETCH_SESSION_ID_NOT_FOUND, f"session {session_id} is not open: begin at seq=0")
+        return self._sessions[session_id]
+
+    def _end_session(self, session_id: int) -> None:
+        session = self._sessions.pop(session_id, None)
+        if session is not None:
+            session.close()
+
+    def _woken(self, session: FetchSession) -> None:
+        self._server.woken(session, self)
+
+    def answer(self, session: FetchSession, now: float) -> None:
+        """Answer the session's FETCH if there is reason to and the transport takes it; else see to the alarm."""
+        if self.is_full or self._is_closing or not session.held:
+            return
+        while len(session.held) > 1:
+            # A newer FETCH releases the held one.
+            self._write(session.held.pop(0), [])
+        due_at = session.due_at()
+        rows = session.collect(session.held[0].fetch, now, due_at is not None and due_at <= now)
+        if rows is not None:
+            self._write(session.held.pop(0), rows)
+            return
+        due_at = session.due_at()
+        if due_at is not None:
+            self._server.alarm.at_latest(due_at)
+
+    def _write(self, held: HeldFetch, rows: list[Any]) -> None:
+        self.send_pieces(encode_fetched(held.correlation, held.fetch, rows))
+
+    def answer_due(self, now: float) -> None:
+        """The alarm rang: answer what is due, and have it ring for what is not."""
+        if self.is_full:
+            return
+        for session in list(self._sessions.values()):
+            due_at = session.due_at()
+            if due_at is None:
+                continue
+            if due_at <= now:
+                self.answer(session, now)
+            else:
+                self._server.alarm.at_latest(due_at)
+
+    def drained(self) -> None:
+        now = self._server.clock.monotonic()
+        for session in list(self._sessions.values()):
+            self.answer(session, now)
+
+    def closed(self, reason: str) -> None:
+        self._server.connections.pop(self, None)
+        self._forget_caller()
+
+    def _forget_caller(self) -> None:
+        for session_id in list(self._sessions):
+            self._end_session(session_id)
+        self._channel.close()
