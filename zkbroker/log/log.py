@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from twisted.internet.defer import Deferred, fail, succeed
 
-from zkbroker.log import lookups, recovery, retention
-from zkbroker.log.checkpoints import EPOCH_FILE, METADATA_FILE, encode_epochs, encode_partition_metadata
+from zkbroker.log import lookups, producers, retention, truncation
+from zkbroker.log.checkpoints import METADATA_FILE, encode_partition_metadata
 from zkbroker.log.context import LogContext
-from zkbroker.log.files import OpenFile
-from zkbroker.log.flush import Flusher, FlushJob, file_set, sync_now
+from zkbroker.log.durability import Durability
+from zkbroker.log.lookups import LogRead
 from zkbroker.log.segment import Segment
 from zkbroker.log.tail import Chunk, Tail
-from zkbroker.log.validation import check_timestamps, checks_timestamps, walk, walks_records
+from zkbroker.log.validation import PlacedBatch, check_timestamps, checks_timestamps, split_fetched, walk, walks_records
 from zkbroker.model.errors import BrokerError, ErrorCode, InvariantViolation
 from zkbroker.model.topic_config import TopicConfig
 from zkbroker.model.topics import TopicPartition
 from zkbroker.partition.epoch_cache import EpochCache
 from zkbroker.partition.producer_state import ProducerStates
-from zkbroker.records.batch import BatchHeader, check_batch, check_produced, corrupt, stamp, with_log_append_time
+from zkbroker.records.batch import BatchHeader, check_produced, stamp, with_log_append_time
 from zkbroker.records.record import end_transaction_of
+
+__all__ = ["AppendInfo", "Log", "LogRead"]
 
 
 class AppendInfo(NamedTuple):
@@ -35,16 +36,6 @@ class AppendInfo(NamedTuple):
     """The broker's time with LogAppendTime, else -1."""
     is_duplicate: bool
     records_count: int
-
-
-class LogRead(NamedTuple):
-    """Whole batches, the first of which contains the asked offset (or follows it, after a compaction)."""
-
-    chunks: Sequence[bytes | memoryview]
-    size: int
-    first_offset: int
-    """Base offset of the first batch; the asked offset when there is none."""
-    next_offset: int
 
 
 class Log:
@@ -79,13 +70,9 @@ class Log:
         """Offsets of the producer snapshots in the folder."""
         self.epochs_need_rebuild = False
         """While loading: the epoch checkpoint was unreadable."""
-        self._tail = Tail(context.tails)
-        self._is_warm = False
-        self._epochs_version_on_disk = 0
-        self._is_metadata_written = False
-        self._names_changed = False
-        self._flush_started_at_ms = context.clock.wall_ms()
-        self._flusher = Flusher(context.disk, context.run_in_thread, self._prepare_flush, self._flushed, self.failed)
+        self.tail = Tail(context.tails)
+        self.is_warm = False
+        self.durability = Durability(self)
         self._reads_cached = context.cached_reads.get(log_dir, False)
         self.set_config(config)
 
@@ -123,14 +110,13 @@ class Log:
         segment.warm(create=True)
         self.segments = [segment]
         self.bases = [0]
-        self._is_warm = True
-        self._names_changed = True
+        self.is_warm = True
+        self.durability.names_changed = True
 
     def set_topic_id(self, topic_id: str) -> None:
         """A log of a Kafka before 2.8 had none."""
         self.topic_id = topic_id
-        self._is_metadata_written = False
-        self._flusher.request_small_files()
+        self.durability.write_metadata_soon()
 
     # -- appending
 
@@ -217,51 +203,24 @@ class Log:
         """
         if self.is_offline:
             raise self.offline_error()
-        end = len(records)
-        position = 0
-        run_start = 0
-        run: list[tuple[int, BatchHeader, int]] = []
-        run_timestamp = -1
-        pieces: list[tuple[int, int, list[tuple[int, BatchHeader, int]], int]] = []
-        next_offset = first_offset = -1
-        next_offset = self.log_end_offset
-        count = 0
-        while position < end:
-            header = check_batch(records, position, end)
-            if header.leader_epoch > leader_epoch_limit:
-                break
-            if header.base_offset < next_offset:
-                raise corrupt(f"{self.partition}: fetched offset {header.base_offset} below the log end {next_offset}")
-            if first_offset < 0:
-                first_offset = header.base_offset
-            size = header.size
-            if run and position + size - run_start > self.config.segment_bytes:
-                pieces.append((run_start, position, run, run_timestamp))
-                run, run_start, run_timestamp = [], position, -1
-            run.append((position - run_start, header, header.base_offset))
-            run_timestamp = max(run_timestamp, header.max_timestamp)
-            next_offset = header.next_offset
-            count += header.records_count
-            position += size
-        if not run:
+        pieces = split_fetched(records, self.log_end_offset, leader_epoch_limit, self.config.segment_bytes)
+        if not pieces:
             return None
-        pieces.append((run_start, position, run, run_timestamp))
         now_ms = self.context.clock.wall_ms()
-        for start, stop, batches, timestamp in pieces:
-            data = records if start == 0 and stop == end else records[start:stop]
-            last = batches[-1][1].last_offset
-            self._write(data, batches, last, timestamp, now_ms, -1)
-        return AppendInfo(first_offset, next_offset - 1, -1, False, count)
+        for data, batches, timestamp in pieces:
+            self._write(data, batches, batches[-1][1].last_offset, timestamp, now_ms, -1)
+        count = sum(header.records_count for piece in pieces for _, header, _ in piece.batches)
+        return AppendInfo(pieces[0].batches[0][2], self.log_end_offset - 1, -1, False, count)
 
     def _write(
-        self, data: bytes, batches: list[tuple[int, BatchHeader, int]], last_offset: int, max_timestamp: int,
+        self, data: bytes, batches: list[PlacedBatch], last_offset: int, max_timestamp: int,
         now_ms: int, stamped_epoch: int
     ) -> None:  # fmt: skip
         """``batches``: (place in ``data``, header, base offset) of each; ``stamped_epoch`` -1 takes the headers'."""
         config = self.config
         base_offset = batches[0][2]
         try:
-            if not self._is_warm:
+            if not self.is_warm:
                 self._warm()
             segment = self.segments[-1]
             if segment.should_roll(
@@ -283,13 +242,13 @@ class Log:
             if header.producer_id >= 0:
                 self._note_producer(data, place, header, offset, timestamp)
         self.log_end_offset = last_offset + 1
-        self._tail.append(Chunk(base_offset, last_offset + 1, data))
+        self.tail.append(Chunk(base_offset, last_offset + 1, data))
         if self.log_end_offset - self.flushed_end_offset >= config.flush_messages:
-            self._flusher.request()
+            self.durability.flush_soon()
 
     def _note_producer(self, data: bytes, place: int, header: BatchHeader, base_offset: int, timestamp: int) -> None:
         try:
-            recovery.take_batch(self.producers, self.segments[-1], data, place, header, base_offset, timestamp)
+            producers.take_batch(self.producers, self.segments[-1], data, place, header, base_offset, timestamp)
         except OSError as error:
             self.failed("cannot write a transaction index", error)
             raise self.offline_error() from None
@@ -305,7 +264,7 @@ class Log:
     def _warm(self) -> None:
         """Before the first append: open the active segment, find its largest timestamp. Idle logs never pay this."""
         self.active.warm()
-        self._is_warm = True
+        self.is_warm = True
 
     def roll(self, base_offset: int | None = None) -> Segment:
         """Begin a new segment at the log end (or at ``base_offset`` beyond it, after a gap). Raises OSError."""
@@ -315,17 +274,17 @@ class Log:
             return old
         if base <= old.base_offset:
             raise InvariantViolation(f"{self!r} cannot roll to {base} after {old!r}")
-        recovery.write_snapshot(self, base)
+        producers.write_snapshot(self, base)
         old.deactivate()
         segment = Segment(self.context.disk, self.context.old_files, self.folder, base)
         segment.created_at_ms = self.context.clock.wall_ms()
         segment.warm(create=True)
         self.segments.append(segment)
         self.bases.append(base)
-        self._names_changed = True
-        self._is_warm = True
+        self.durability.names_changed = True
+        self.is_warm = True
         # As Kafka does: what was rolled goes to the disk now, so that a recovery never scans more than one segment.
-        self._flusher.request()
+        self.durability.flush_soon()
         return segment
 
     def maybe_roll(self, now_ms: int) -> None:
@@ -357,7 +316,7 @@ class Log:
             raise self.offline_error()
         if offset >= limit_offset or offset == self.log_end_offset:
             return LogRead((), 0, offset, offset)
-        found = self._tail.read(offset, max_bytes, limit_offset, min_one_batch)
+        found = self.tail.read(offset, max_bytes, limit_offset, min_one_batch)
         if found is not None:
             return LogRead(*found)
         try:
@@ -402,60 +361,24 @@ class Log:
         Raises BrokerError KAFKA_STORAGE_ERROR.
         """
         self._check_online()
-        self.epochs.truncate_from_end(offset)
-        if offset >= self.log_end_offset:
-            self._write_epochs_soon()
-            return
-        if offset < self.bases[0]:
-            self.truncate_fully_and_start_at(offset)
-            return
-        self.generation += 1
-        self._tail.clear()
         try:
-            last = self.segment_of(offset)
-            doomed = self.segments[last + 1 :]
-            for segment in reversed(doomed):
-                segment.close()
-                segment.delete_files()
-            del self.segments[last + 1 :], self.bases[last + 1 :]
-            self.log_end_offset = self.active.truncate(offset)
-            self._is_warm = False
-            self._names_changed = self._names_changed or bool(doomed)
-            self.epochs.truncate_from_end(self.log_end_offset)
-            self.flushed_end_offset = min(self.flushed_end_offset, self.log_end_offset)
-            self.log_start_offset = min(self.log_start_offset, self.log_end_offset)
-            recovery.rebuild_producers(self, after_truncation=True)
+            truncation.truncate_to(self, offset)
         except OSError as error:
             self.failed("cannot truncate", error)
             raise self.offline_error() from None
-        self._write_epochs_soon()
+        self.durability.write_epochs_soon()
         self.check()
 
     def truncate_fully_and_start_at(self, offset: int) -> None:
         """Throw everything away and begin at ``offset``: this replica is too far behind its leader's log start."""
         self._check_online()
-        self.generation += 1
-        self._tail.clear()
         try:
-            for segment in reversed(self.segments):
-                segment.close()
-                segment.delete_files()
-            recovery.delete_snapshots(self)
-            segment = Segment(self.context.disk, self.context.old_files, self.folder, offset)
-            segment.created_at_ms = self.context.clock.wall_ms()
-            segment.warm(create=True)
+            truncation.truncate_fully_and_start_at(self, offset)
         except OSError as error:
             self.failed("cannot truncate", error)
             raise self.offline_error() from None
-        self.segments = [segment]
-        self.bases = [offset]
-        self._is_warm = True
-        self._names_changed = True
-        self.epochs.clear()
-        self.producers.clear()
-        self.producers.end_offset = offset
-        self.log_start_offset = self.log_end_offset = self.flushed_end_offset = offset
-        self._write_epochs_soon()
+        self.durability.write_epochs_soon()
+        self.check()
 
     def advance_log_start(self, offset: int) -> None:
         """Records below ``offset`` count as deleted (DeleteRecords, or the leader's log start); never goes back.
@@ -467,7 +390,7 @@ class Log:
         if offset > self.log_start_offset:
             self.log_start_offset = offset
             if self.epochs.truncate_from_start(offset):
-                self._write_epochs_soon()
+                self.durability.write_epochs_soon()
 
     def delete_old_segments(self, high_watermark: int, now_ms: int) -> int:
         """Retention by time, bytes and log start, only below the high watermark. The number of segments deleted."""
@@ -479,8 +402,8 @@ class Log:
             self.failed("cannot delete old segments", error)
             return 0
         if deleted:
-            self._names_changed = True
-            self._write_epochs_soon()
+            self.durability.names_changed = True
+            self.durability.write_epochs_soon()
         self.producers.expire(now_ms, self.context.producer_id_expiration_ms)
         return deleted
 
@@ -490,43 +413,41 @@ class Log:
         """fsync in a thread; fires with the flushed end. A failure takes the folder offline and is never retried."""
         if self.is_offline:
             return fail(self.offline_error())
-        if self.flushed_end_offset == self.log_end_offset and not self._is_state_behind():
+        if self.flushed_end_offset == self.log_end_offset and not self.durability.is_state_behind:
             return succeed(self.flushed_end_offset)
-        return self._flusher.flush()
+        return self.durability.flush()
 
     def maybe_flush(self, now_ms: int) -> None:
         """flush.ms: begin a flush if something has been unflushed for so long. For a periodic call."""
-        is_due = now_ms - self._flush_started_at_ms >= self.config.flush_ms
+        is_due = now_ms - self.durability.flush_started_at_ms >= self.config.flush_ms
         if is_due and not self.is_offline and self.flushed_end_offset < self.log_end_offset:
-            self._flusher.request()
+            self.durability.flush_soon()
 
     def assign_epoch(self, epoch: int, start_offset: int) -> None:
         """A leader epoch begins: also with nothing appended, when this broker becomes leader (KAFKA-7415). Waits for no
         disk: the checkpoint is written behind."""
         if self.epochs.assign(epoch, start_offset):
-            self._write_epochs_soon()
+            self.durability.write_epochs_soon()
 
     def flush_now(self) -> None:
         """fsync on this thread, at start and at a clean shutdown. Raises OSError."""
-        job = self._prepare_flush()
-        sync_now(self.context.disk, job)
-        self._flushed(job)
+        self.durability.flush_now()
 
     def close_cleanly(self) -> None:
         """Flush all, take a producer snapshot, close the files. Raises OSError."""
         if not self.is_offline:
             self.active.finish()
-            if self.flushed_end_offset < self.log_end_offset or self._is_state_behind():
+            if self.flushed_end_offset < self.log_end_offset or self.durability.is_state_behind:
                 self.flush_now()
-            recovery.write_snapshot(self, self.log_end_offset)
+            producers.write_snapshot(self, self.log_end_offset)
         self.close()
 
     def close(self) -> None:
         """Close the files as they are. Whoever waits for a flush fails."""
         self.generation += 1
         self.is_offline = True
-        self._tail.clear()
-        self._flusher.abandon(f"{self.partition} is closed")
+        self.tail.clear()
+        self.durability.abandon(f"{self.partition} is closed")
         for segment in self.segments:
             segment.close()
 
@@ -551,51 +472,6 @@ class Log:
             raise InvariantViolation(f"{self!r} with segments {self.segments!r}")
         if self.flushed_end_offset > self.log_end_offset:
             raise InvariantViolation(f"{self!r} flushed to {self.flushed_end_offset}")
-
-    def _is_state_behind(self) -> bool:
-        return (
-            self._epochs_version_on_disk != self.epochs.version or self._names_changed or not self._is_metadata_written
-        )
-
-    def _prepare_flush(self, is_full: bool = True) -> FlushJob:
-        files: tuple[OpenFile, ...] = ()
-        if is_full:
-            self._flush_started_at_ms = self.context.clock.wall_ms()
-            self.active.write_indexes()
-            first = self.segment_of(self.flushed_end_offset)
-            files = file_set([s.file() for s in self.segments[first:] if s.base_offset < self.log_end_offset])
-        small: list[tuple[str, bytes]] = []
-        if not self._is_metadata_written:
-            small.append((os.path.join(self.folder, METADATA_FILE), encode_partition_metadata(self.topic_id)))
-            self._is_metadata_written = True
-        if self._epochs_version_on_disk != self.epochs.version:
-            small.append(self._epochs_file())
-        folders = (self.folder,) if self._names_changed and is_full else ()
-        self._names_changed = self._names_changed and not is_full
-        return FlushJob(self.generation, self.log_end_offset if is_full else -1, files, tuple(small), folders)
-
-    def _flushed(self, job: FlushJob) -> bool:
-        if job.end_offset < 0:
-            return True
-        if job.generation != self.generation:
-            return False
-        self.flushed_end_offset = max(self.flushed_end_offset, min(job.end_offset, self.log_end_offset))
-        return True
-
-    def _epochs_file(self) -> tuple[str, bytes]:
-        self._epochs_version_on_disk = self.epochs.version
-        return os.path.join(self.folder, EPOCH_FILE), encode_epochs(self.epochs.entries)
-
-    def epochs_are_on_disk(self) -> None:
-        """The cache was just read from its file."""
-        self._epochs_version_on_disk = self.epochs.version
-
-    def metadata_is_on_disk(self) -> None:
-        self._is_metadata_written = True
-
-    def _write_epochs_soon(self) -> None:
-        if not self.is_offline and self._epochs_version_on_disk != self.epochs.version:
-            self._flusher.request_small_files()
 
     def _check_online(self) -> None:
         if self.is_offline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -15,19 +16,27 @@ from zkbroker.records.batch import HEADER_BYTES, read_header
 from zkbroker.records.record import records_of
 
 if TYPE_CHECKING:
-    from zkbroker.log.log import Log, LogRead
+    from zkbroker.log.log import Log
 
 READ_SLACK_BYTES = 8192
 """A read begins at an index entry: about this much may lie between it and the wanted batch."""
 FIND_BYTES = 64 * 1024
 
 
+class LogRead(NamedTuple):
+    """Whole batches, the first of which contains the asked offset (or follows it, after a compaction)."""
+
+    chunks: Sequence[bytes | memoryview]
+    size: int
+    first_offset: int
+    """Base offset of the first batch; the asked offset when there is none."""
+    next_offset: int
+
+
 def read_segments(
     log: Log, offset: int, max_bytes: int, limit_offset: int, min_one_batch: bool, *, cached_only: bool
 ) -> LogRead | None:
     """``Log.read`` past the tail in memory. None if ``cached_only`` and it would wait. Raises OSError."""
-    from zkbroker.log.log import LogRead
-
     for segment in log.segments[log.segment_of(offset) :]:
         found = _read_segment(log, segment, offset, max_bytes, limit_offset, min_one_batch, cached_only)
         if found is None:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from zkbroker.model.errors import BrokerError, ErrorCode
 from zkbroker.model.topic_config import TopicConfig
-from zkbroker.records.batch import BatchHeader, read_header
+from zkbroker.records.batch import BatchHeader, check_batch, corrupt, read_header
 from zkbroker.records.codecs import codec_number
 from zkbroker.records.record import check_records, recompress
 
 _UNBOUNDED_MS = 2**63 - 1
+
+PlacedBatch = tuple[int, BatchHeader, int]
+"""(place in the bytes, header, base offset to append at)."""
+
+
+class Piece(NamedTuple):
+    """Fetched batches that go to one segment in one write."""
+
+    data: bytes
+    batches: list[PlacedBatch]
+    max_timestamp: int
 
 
 def walks_records(config: TopicConfig) -> bool:
@@ -62,3 +75,34 @@ def walk(
             f"max.message.bytes is {config.max_message_bytes}",
         )
     return batch, read_header(batch)
+
+
+def split_fetched(records: bytes, log_end_offset: int, leader_epoch_limit: int, segment_bytes: int) -> list[Piece]:
+    """Check what a follower fetched, up to the first batch of an epoch above ``leader_epoch_limit``.
+
+    In pieces no larger than a segment. Raises BrokerError CORRUPT_MESSAGE.
+    """
+    end = len(records)
+    position = start = 0
+    next_offset = log_end_offset
+    pieces: list[Piece] = []
+    run: list[PlacedBatch] = []
+    largest = -1
+    while position < end:
+        header = check_batch(records, position, end)
+        if header.leader_epoch > leader_epoch_limit:
+            break
+        if header.base_offset < next_offset:
+            raise corrupt(f"fetched offset {header.base_offset} where the log ends at {next_offset}")
+        size = header.size
+        if run and position + size - start > segment_bytes:
+            pieces.append(Piece(records[start:position], run, largest))
+            run, start, largest = [], position, -1
+        run.append((position - start, header, header.base_offset))
+        if header.max_timestamp > largest:
+            largest = header.max_timestamp
+        next_offset = header.next_offset
+        position += size
+    if run:
+        pieces.append(Piece(records if start == 0 and position == end else records[start:position], run, largest))
+    return pieces

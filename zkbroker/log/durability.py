@@ -1,0 +1,109 @@
+"""What of a log is on the disk: its flushed end, its epoch checkpoint, its names."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+
+from zkbroker.log.checkpoints import EPOCH_FILE, METADATA_FILE, encode_epochs, encode_partition_metadata
+from zkbroker.log.files import OpenFile
+from zkbroker.log.flush import Flusher, FlushJob, file_set, sync_now
+
+if TYPE_CHECKING:
+    from zkbroker.log.log import Log
+
+
+class Durability:
+    """Prepares the flush jobs of one log and applies what they did.
+
+    Small files go through the same jobs, so that two threads never write one file, and so that the epochs of what is
+    flushed are on the disk before the flushed end passes them.
+    """
+
+    __slots__ = (
+        "_epochs_version_on_disk",
+        "_flusher",
+        "_log",
+        "flush_started_at_ms",
+        "is_metadata_on_disk",
+        "names_changed",
+    )
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._flusher = Flusher(log.context.disk, log.context.run_in_thread, self._prepare, self._flushed, log.failed)
+        self._epochs_version_on_disk = 0
+        self.is_metadata_on_disk = False
+        self.names_changed = False
+        """Files were created or removed since the folder was last synced."""
+        self.flush_started_at_ms = log.context.clock.wall_ms()
+
+    @property
+    def is_state_behind(self) -> bool:
+        """Whether anything but records waits to be written."""
+        return (
+            self._epochs_version_on_disk != self._log.epochs.version
+            or self.names_changed
+            or not self.is_metadata_on_disk
+        )
+
+    def flush(self) -> Deferred[int]:
+        return self._flusher.flush()
+
+    def flush_soon(self) -> None:
+        self._flusher.request()
+
+    def flush_now(self) -> None:
+        """On this thread. Raises OSError."""
+        job = self._prepare(True)
+        sync_now(self._log.context.disk, job)
+        self._flushed(job)
+
+    def abandon(self, reason: str) -> None:
+        self._flusher.abandon(reason)
+
+    def write_epochs_soon(self) -> None:
+        """Behind, in a thread: becoming leader waits for no disk."""
+        if not self._log.is_offline and self._epochs_version_on_disk != self._log.epochs.version:
+            self._flusher.request_small_files()
+
+    def write_metadata_soon(self) -> None:
+        self.is_metadata_on_disk = False
+        self._flusher.request_small_files()
+
+    def epochs_are_on_disk(self) -> None:
+        """The cache was just read from its file."""
+        self._epochs_version_on_disk = self._log.epochs.version
+
+    def _prepare(self, is_full: bool) -> FlushJob:
+        log = self._log
+        files: tuple[OpenFile, ...] = ()
+        small: list[tuple[str, bytes]] = []
+        folders: tuple[str, ...] = ()
+        end_offset = -1
+        if is_full:
+            end_offset = log.log_end_offset
+            self.flush_started_at_ms = log.context.clock.wall_ms()
+            log.active.write_indexes()
+            first = log.segment_of(log.flushed_end_offset)
+            files = file_set([s.file() for s in log.segments[first:] if s.base_offset < end_offset])
+            folders = (log.folder,) if self.names_changed else ()
+            self.names_changed = False
+        if not self.is_metadata_on_disk and log.topic_id:
+            small.append((os.path.join(log.folder, METADATA_FILE), encode_partition_metadata(log.topic_id)))
+        self.is_metadata_on_disk = True
+        if self._epochs_version_on_disk != log.epochs.version:
+            self._epochs_version_on_disk = log.epochs.version
+            small.append((os.path.join(log.folder, EPOCH_FILE), encode_epochs(log.epochs.entries)))
+        return FlushJob(log.generation, end_offset, files, tuple(small), folders)
+
+    def _flushed(self, job: FlushJob) -> bool:
+        log = self._log
+        if job.end_offset < 0:
+            return True
+        if job.generation != log.generation:
+            return False
+        log.flushed_end_offset = max(log.flushed_end_offset, min(job.end_offset, log.log_end_offset))
+        return True
