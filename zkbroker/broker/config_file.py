@@ -15,7 +15,7 @@ import yaml
 from zkbroker.model.config.broker import BrokerConfig, Setting
 from zkbroker.model.config.build import build_broker_config
 from zkbroker.model.config.table import BROKER_KEYS, closest
-from zkbroker.model.config.values import BOOLEAN
+from zkbroker.model.config.values import BOOLEAN, printable
 from zkbroker.model.errors import StartError
 
 CONFIG_FILE_BYTES_MAX = 1 << 20
@@ -40,10 +40,14 @@ def load_broker_config(
     Raises StartError: one line that names the key and where it stands, for example
     ``conf/broker-1.yaml:12: unknown key 'log.dirz' (did you mean 'log.dirs'?)``.
     """
-    settings = read_config_file(path)
-    settings += environment_settings(environment or {})
-    settings += override_settings(overrides)
-    return build_broker_config(settings)
+    try:
+        settings = read_config_file(path)
+        settings += environment_settings(environment or {})
+        settings += override_settings(overrides)
+        return build_broker_config(settings)
+    except StartError as error:
+        # Keys and values are shown as they were written, and may have been written over several lines.
+        raise StartError(printable(str(error))) from error
 
 
 def read_config_file(path: str) -> list[Setting]:

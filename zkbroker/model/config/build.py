@@ -210,8 +210,6 @@ class _Build:
         jitter = self._values["log.roll.jitter.ms"]
         if isinstance(jitter, int) and jitter < 0:
             raise self._refuse("log.roll.jitter.ms", "it must be 0 or more")
-        if not self._values["log.cleanup.policy"]:
-            raise self._refuse("log.cleanup.policy", "it is empty")
         least, most = self._int("log.cleaner.min.compaction.lag.ms"), self._int("log.cleaner.max.compaction.lag.ms")
         if least > most:
             problem = f"{least} is above log.cleaner.max.compaction.lag.ms ({most})"

@@ -32,6 +32,9 @@ SECTIONS: tuple[tuple[str, tuple[Key, ...]], ...] = (
 )
 """(section, its keys) in the order in which a reader wants to meet them."""
 
+NAME_LENGTH_MAX = 100
+"""No key is longer; what is compared with all of them is cut there, since it may come from a znode."""
+
 _LISTENER_PREFIX = re.compile(r"listener\.name\.[^.]+\.(.+)")
 # listener.name.<listener>.<mechanism>.<key>: Kafka's way to configure one SASL mechanism of one listener.
 _SASL_KEYS = (
@@ -74,7 +77,22 @@ def is_plugin_setting(name: str) -> bool:
     return name.startswith(_PLUGIN_PREFIXES)
 
 
+def _edits(left: str, right: str) -> int:
+    """How many letters to change, add or drop to make one of the other (Levenshtein's distance)."""
+    row = list(range(len(right) + 1))
+    for i, a in enumerate(left, start=1):
+        diagonal, row[0] = row[0], i
+        for j, b in enumerate(right, start=1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (a != b))
+    return row[-1]
+
+
 def closest(name: str, known: Iterable[str]) -> str:
     """`` (did you mean 'x'?)`` for a name that is one slip away from a known one, else an empty text."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.75)
-    return f" (did you mean '{near[0]}'?)" if near else ""
+    name = name[:NAME_LENGTH_MAX]
+    near = difflib.get_close_matches(name, list(known), n=5, cutoff=0.75)
+    if not near:
+        return ""
+    # A wrong letter is likelier than a missing one: log.dirz is log.dirs rather than log.dir.
+    best = min(near, key=lambda other: (_edits(name, other), abs(len(name) - len(other))))
+    return f" (did you mean '{best}'?)"

@@ -10,7 +10,7 @@ from zkbroker.model.config.broker import BrokerConfig
 from zkbroker.model.config.keys import Key, Scope, Support
 from zkbroker.model.config.table import BROKER_KEYS, closest
 from zkbroker.model.config.topic_table import TOPIC_KEYS, TOPIC_SYNONYMS
-from zkbroker.model.config.values import LONG_MAX, Value, ValueProblem
+from zkbroker.model.config.values import LONG_MAX, Value, ValueProblem, printable
 from zkbroker.model.topic_config import TopicConfig
 
 _FIELDS = tuple((field.name, field.name.replace("_", ".")) for field in fields(TopicConfig))
@@ -59,19 +59,19 @@ def _valid_dynamic(settings: Mapping[str, str], place: str, problems: list[str])
     for name in sorted(settings):
         text = settings[name]
         if not isinstance(text, str):
-            problems.append(f"{name} of {place} is not a text; it is ignored")
+            problems.append(f"{printable(name, 100)} of {place} is not a text; it is ignored")
             continue
         problem = dynamic_refusal(name, text)
         if problem is None:
             valid[name] = text
         else:
-            problems.append(f"{name} of {place} is '{_shown(name, text)}': {problem}; it is ignored")
+            problems.append(f"{printable(name, 100)} of {place} is '{_shown(name, text)}': {problem}; it is ignored")
     return valid
 
 
 def _shown(name: str, text: str) -> str:
     key = BROKER_KEYS.get(name)
-    return "[hidden]" if key is None or key.is_sensitive else text
+    return "[hidden]" if key is None or key.is_sensitive else printable(text, 100)
 
 
 def broker_value(
@@ -131,7 +131,7 @@ def topic_values(
         text = overrides[name]
         key = TOPIC_KEYS.get(name)
         if key is None:
-            problems.append(f"unknown topic setting '{name}'{closest(name, TOPIC_KEYS)}; it is ignored")
+            problems.append(f"unknown topic setting '{printable(name, 100)}'{closest(name, TOPIC_KEYS)}; it is ignored")
         elif not isinstance(text, str):
             problems.append(f"{name} is not a text; it is ignored")
         else:
@@ -139,7 +139,7 @@ def topic_values(
             if problem is None:
                 values[name] = key.parse(text)
             else:
-                problems.append(f"{name} is '{text}': {problem}; it is ignored")
+                problems.append(f"{name} is '{printable(text, 100)}': {problem}; it is ignored")
     return values, problems
 
 
@@ -170,8 +170,6 @@ def validate_topic_overrides(overrides: Mapping[str, str | None]) -> str | None:
         if problem is not None:
             return f"Invalid value {text} for configuration {name}: {problem}"
         values[name] = key.parse(text or "")
-    if not values["cleanup.policy"]:
-        return "Invalid value  for configuration cleanup.policy: it must name delete, compact or both"
     least, most = values["min.compaction.lag.ms"], values["max.compaction.lag.ms"]
     if isinstance(least, int) and isinstance(most, int) and least > most:
         return f"conflict topic config setting min.compaction.lag.ms ({least}) > max.compaction.lag.ms ({most})"

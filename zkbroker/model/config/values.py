@@ -112,6 +112,12 @@ def format_value(value: Value) -> str | None:
     return str(value)
 
 
+def printable(text: str, length_max: int = 1000) -> str:
+    """``text`` on one line, for a message: what does not print is escaped, what is too long is cut."""
+    cut = text if len(text) <= length_max else text[:length_max] + "…"
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in cut)
+
+
 class Check(Protocol):
     """A condition on a parsed value; its ``str()`` is the "valid values" column of the reference."""
 
