@@ -1,0 +1,66 @@
+"""From the one typed configuration to what each part obeys: the only place where keys meet parts."""
+
+from __future__ import annotations
+
+from zkbroker.broker.controller_settings import ControllerSettings
+from zkbroker.broker.replica import ReplicaSettings
+from zkbroker.kafka.ports import ListenerLimits
+from zkbroker.model.config import BrokerConfig
+from zkbroker.replication.fetcher import FetcherSettings
+
+CONTACT_SHARE = 0.8
+"""X of the contact rule as a share of the session timeout: below 1 with room for drift, so that a leader falls silent
+before the ensemble can have expired it."""
+
+
+def contact_seconds_max(config: BrokerConfig) -> float:
+    """X of the contact rule, seconds."""
+    return session_timeout_s(config) * CONTACT_SHARE
+
+
+def session_timeout_s(config: BrokerConfig) -> float:
+    return config.get_int("zookeeper.session.timeout.ms") / 1000
+
+
+def controller_settings(config: BrokerConfig) -> ControllerSettings:
+    return ControllerSettings(
+        num_partitions=config.get_int("num.partitions"),
+        default_replication_factor=config.get_int("default.replication.factor"),
+        unclean_leader_election_enable=config.get_bool("unclean.leader.election.enable"),
+        auto_leader_rebalance_enable=config.get_bool("auto.leader.rebalance.enable"),
+        leader_imbalance_per_broker_percentage=config.get_int("leader.imbalance.per.broker.percentage"),
+        leader_imbalance_check_interval_seconds=config.get_int("leader.imbalance.check.interval.seconds"),
+        delete_topic_enable=config.get_bool("delete.topic.enable"),
+        session_timeout_s=session_timeout_s(config),
+        request_timeout_s=config.get_int("request.timeout.ms") / 1000,
+    )
+
+
+def replica_settings(config: BrokerConfig) -> ReplicaSettings:
+    return ReplicaSettings(
+        contact_seconds_max=contact_seconds_max(config),
+        lag_seconds_max=config.get_int("replica.lag.time.max.ms") / 1000,
+    )
+
+
+def fetcher_settings(config: BrokerConfig) -> FetcherSettings:
+    return FetcherSettings(
+        fetch_max_bytes=config.get_int("replica.fetch.max.bytes"),
+        response_max_bytes=config.get_int("replica.fetch.response.max.bytes"),
+        wait_max_ms=config.get_int("replica.fetch.wait.max.ms"),
+        min_bytes=config.get_int("replica.fetch.min.bytes"),
+        backoff_s=config.get_int("replica.fetch.backoff.ms") / 1000,
+        answer_timeout_s=config.get_int("replica.socket.timeout.ms") / 1000,
+    )
+
+
+def listener_limits(config: BrokerConfig) -> ListenerLimits:
+    return ListenerLimits(
+        socket_request_max_bytes=config.get_int("socket.request.max.bytes"),
+        queued_max_request_bytes=config.get_int("queued.max.request.bytes"),
+        connections_max_idle_ms=config.get_int("connections.max.idle.ms"),
+        max_connections=config.get_int("max.connections"),
+        fetch_max_bytes=config.get_int("fetch.max.bytes"),
+        request_timeout_ms=config.get_int("request.timeout.ms"),
+        auto_create_topics=config.get_bool("auto.create.topics.enable"),
+    )

@@ -1,0 +1,162 @@
+"""``zkbroker-server-start CONF``: run one broker in the foreground until SIGTERM or Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from zkbroker import __version__
+from zkbroker.model.errors import StartError
+
+if TYPE_CHECKING:
+    from zkbroker.model.config import BrokerConfig
+
+EPILOG = """\
+examples:
+  zkbroker-server-start conf/broker-1.yaml
+  zkbroker-server-start conf/broker-1.yaml --override log.dirs=/var/lib/zkbroker --override num.partitions=3
+  ZKBROKER_LOG_DIRS=/data zkbroker-server-start conf/broker-1.yaml
+
+The configuration holds Kafka's property names; conf/CONFIGURATION.md lists them all. The broker logs to standard
+error and ends on SIGTERM or Ctrl-C with a controlled shutdown: its partitions get other leaders first.
+exit status: 0 after a controlled shutdown, 1 when it cannot start or go on, 2 for a wrong command line."""
+
+
+def log(line: str) -> None:
+    """One line to standard error, with the time to the millisecond."""
+    now = time.time()
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
+    print(f"{stamp},{int(now * 1000) % 1000:03d} {line}", file=sys.stderr, flush=True)
+
+
+def _route_other_loggers() -> None:
+    """Send what packages say through ``logging`` and Twisted's logger to the same lines; kazoo's chatter stays out."""
+    from twisted.logger import LogLevel, formatEvent, globalLogBeginner
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            text = record.getMessage()
+            if record.exc_info:
+                text += "\n" + logging.Formatter().formatException(record.exc_info)
+            log(text)
+
+    def observe(event: dict[str, Any]) -> None:
+        if event.get("log_level", LogLevel.info) < LogLevel.info:
+            return
+        text = formatEvent(event)
+        if "log_failure" in event:
+            text += "\n" + event["log_failure"].getTraceback()
+        log(text)
+
+    logging.basicConfig(level=logging.INFO, handlers=[Lines()])
+    logging.getLogger("kazoo").setLevel(logging.ERROR)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    globalLogBeginner.beginLoggingTo([observe], redirectStandardIO=False, discardBuffer=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="zkbroker-server-start",
+        description="Run one zkbroker broker in the foreground.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", metavar="CONF", help="the broker's configuration, YAML or Java properties")
+    parser.add_argument(
+        "--override",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="a setting that takes the place of the file's; may be given several times",
+    )
+    parser.add_argument("--version", action="version", version=f"zkbroker {__version__}")
+    return parser
+
+
+def _install_reactor() -> Any:
+    """uvloop under Twisted where it is installed (shorter tails of latency), else Twisted's own choice."""
+    if os.environ.get("ZKBROKER_REACTOR", "uvloop") == "uvloop":
+        try:
+            import uvloop
+            from twisted.internet import asyncioreactor
+
+            asyncioreactor.install(uvloop.new_event_loop())
+        except ImportError:
+            pass
+    from twisted.internet import reactor
+
+    return reactor
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the broker; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        from zkbroker.broker.config_file import load_broker_config
+
+        config = load_broker_config(arguments.config, arguments.override, os.environ)
+    except StartError as error:
+        print(f"zkbroker-server-start: {error}", file=sys.stderr)
+        return 1
+    return run(config)
+
+
+def run(config: BrokerConfig) -> int:
+    """Start the reactor with one broker in it; returns the exit status when the broker has ended."""
+    from zkbroker.broker import pressure
+
+    pressure.raise_limits()
+    reactor = _install_reactor()
+    from zkbroker.broker.clocks import SystemClock
+    from zkbroker.broker.lifecycle import Broker
+    from zkbroker.broker.watchdog import Watchdog
+
+    pressure.tune_reactor()
+    _route_other_loggers()
+    status = {"code": 0}
+    clock = SystemClock()
+
+    def ended(reason: str | None) -> None:
+        if reason is not None:
+            log(f"ending: {reason}")
+            status["code"] = 1
+        if reactor.running:
+            reactor.stop()
+
+    def fatal(event: str, error: BaseException) -> None:
+        # What happens after a broken invariant is not to be trusted: no clean-up, no clean-shutdown mark.
+        log(f"FATAL {event}: {error}\n" + "".join(traceback.format_exception(error)))
+        os._exit(1)
+
+    def gave_up(reason: str) -> None:
+        log(f"FATAL watchdog: {reason}")
+        os._exit(1)
+
+    broker = Broker(config=config, reactor=reactor, clock=clock, log=log, fatal=fatal, ended=ended)
+    watchdog = Watchdog(
+        session_timeout_s=config.get_int("zookeeper.session.timeout.ms") / 1000,
+        monotonic=clock.monotonic,
+        gave_up=gave_up,
+    )
+    broker.every(config.get_int("zookeeper.session.timeout.ms") / 1000 / 30, watchdog.tick)
+
+    def start() -> None:
+        watchdog.start()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, lambda *_: reactor.callFromThread(broker.stop))
+        broker.start()
+
+    reactor.callWhenRunning(start)
+    reactor.run(installSignalHandlers=False)
+    watchdog.stop()
+    return status["code"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
