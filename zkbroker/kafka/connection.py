@@ -139,6 +139,9 @@ class KafkaConnection(Protocol):
         except (FrameError, *DECODE_ERRORS) as error:
             self.close(f"{type(error).__name__}: {error}")
             return
+        except InvariantViolation as violation:
+            self.factory.fatal(f"working on {self!r}", violation)
+            return
         except Exception:
             self.factory.log.failure("an error in the Kafka listener closes the connection from {peer}", peer=self.peer)
             self.close()
