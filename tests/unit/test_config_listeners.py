@@ -27,13 +27,13 @@ HOSTS = st.one_of(
 
 
 @given(endpoint=st.builds(Endpoint, NAMES, HOSTS, st.integers(0, 65_535)))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_endpoints_round_trip(endpoint: Endpoint) -> None:
     assert parse_endpoint(str(endpoint)) == endpoint
 
 
 @given(text=st.text(max_size=40))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_any_text_is_a_list_of_endpoints_or_a_problem(text: str) -> None:
     try:
         endpoints = parse_endpoints(text)

@@ -178,7 +178,7 @@ def test_settings_that_are_no_texts() -> None:
     assert problems == [
         "log.retention.ms of all brokers is not a text; it is ignored",
         "retention.ms of all brokers is not a text; it is ignored",
-        "unknown topic setting 'log.retention.ms'; it is ignored",
+        "unknown topic setting 'log.retention.ms' (did you mean 'local.retention.ms'?); it is ignored",
         "retention.ms is not a text; it is ignored",
     ]
 
@@ -189,7 +189,7 @@ ZNODE = st.dictionaries(NAMES, TEXTS, max_size=4)
 
 
 @given(defaults=ZNODE, own=ZNODE, overrides=ZNODE)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_no_znode_content_does_harm(defaults: dict[str, str], own: dict[str, str], overrides: dict[str, str]) -> None:
     config = broker()
     topic, problems = resolve_topic_config(config, defaults, own, overrides)

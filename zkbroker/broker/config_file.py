@@ -21,6 +21,9 @@ from zkbroker.model.errors import StartError
 CONFIG_FILE_BYTES_MAX = 1 << 20
 """A configuration is a few KiB: a larger file is some other file, given by mistake."""
 
+YAML_DEPTH_MAX = 8
+"""A configuration needs three: the mapping, a list, its elements. More is read only to say what is wrong with it."""
+
 ENVIRONMENT_PREFIX = "ZKBROKER_"
 
 NOT_SETTINGS = ("CONF", "CONFIG", "HOME", "IMAGE", "LOG_LEVEL", "OPTS", "REACTOR", "VERSION")
@@ -30,6 +33,21 @@ NOT_SETTINGS = ("CONF", "CONFIG", "HOME", "IMAGE", "LOG_LEVEL", "OPTS", "REACTOR
 _SERVICE_VARIABLE = re.compile(r"PORT|PORT_[0-9]+_.*|SERVICE_.*")
 
 _SCALAR_TAGS = ("str", "int", "float", "bool", "timestamp")
+
+
+class _ShallowLoader(yaml.SafeLoader):
+    """Refuses what a flat configuration never is, before PyYAML runs out of stack."""
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self._depth == YAML_DEPTH_MAX:
+            mark = None if parent is None else parent.start_mark
+            raise yaml.composer.ComposerError(None, None, "it is nested too deeply for a configuration", mark)
+        self._depth += 1
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
 def load_broker_config(
@@ -71,7 +89,7 @@ def read_config_file(path: str) -> list[Setting]:
 def parse_yaml(text: str, path: str) -> list[Setting]:
     """The settings of a flat YAML mapping, each with its line. Raises StartError."""
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=_ShallowLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark is not None else 1
         raise StartError(
@@ -80,8 +98,6 @@ def parse_yaml(text: str, path: str) -> list[Setting]:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise StartError(f"{path}:{line}: this is not YAML: {error.reason}") from error
-    except RecursionError as error:
-        raise StartError(f"{path}: this is not a configuration: it is nested too deeply") from error
     if root is None:
         return []
     if not isinstance(root, yaml.MappingNode):
