@@ -1,10 +1,10 @@
-"""TCP in memory: one object is reactor and clock of several brokers, and moves bytes between them when it is told to."""
+"""TCP in memory: one object is reactor and clock of several brokers, and moves bytes when it is told to."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.error import ConnectionDone, ConnectionRefusedError
+from twisted.internet import error
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
@@ -110,7 +110,7 @@ class Wire(Clock):
         listener = self.listeners.get((host, port))
         server_protocol = None if listener is None or self.is_refusing else listener.buildProtocol(None)
         if server_protocol is None:
-            factory.clientConnectionFailed(None, Failure(ConnectionRefusedError()))
+            factory.clientConnectionFailed(None, Failure(error.ConnectionRefusedError()))
             return
         client_protocol = factory.buildProtocol(None)
         if client_protocol is not None:
@@ -131,7 +131,7 @@ class Wire(Clock):
         for each in (end, end.other):
             if each is not None and not each.is_lost:
                 each.is_lost = True
-                self.callLater(0, each.protocol.connectionLost, Failure(ConnectionDone()))
+                self.callLater(0, each.protocol.connectionLost, Failure(error.ConnectionDone()))
         self.transports = [each for each in self.transports if not each.is_lost]
 
     def run(self, seconds: float = 0.0, step: float = 0.001) -> None:
@@ -139,8 +139,8 @@ class Wire(Clock):
         end = self.seconds() + seconds
         while True:
             for _ in range(10_000):
-                happened = [each.deliver(self.read_bytes) for each in list(self.transports)]
                 self.advance(0)
+                happened = [each.deliver(self.read_bytes) for each in list(self.transports)]
                 if not any(happened) and not self._due():
                     break
             else:

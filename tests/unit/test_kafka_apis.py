@@ -184,7 +184,9 @@ def test_a_kafka_follower_is_refused(listener: Listener) -> None:
 @pytest.mark.parametrize("version", [0, 1, 2, 3])
 def test_fetch_before_version_4_is_unsupported(listener: Listener, version: int) -> None:
     limit = struct.pack(">i", 100) if version == 3 else b""
-    body = struct.pack(">iii", -1, 10, 1) + limit + struct.pack(">i", 1) + b"\x00\x01t" + struct.pack(">iiqi", 1, 0, 0, 9)
+    body = (
+        struct.pack(">iii", -1, 10, 1) + limit + struct.pack(">i", 1) + b"\x00\x01t" + struct.pack(">iiqi", 1, 0, 0, 9)
+    )
     connection, transport = listener.connect()
     connection.dataReceived(frame(struct.pack(">hhih", v.FETCH, version, 5, -1) + body))
     (data,) = frames_of(transport.take())

@@ -311,7 +311,9 @@ def test_too_many_elements_are_refused() -> None:
         decode_request(METADATA, 1, Reader(body))
 
 
-@given(st.binary(max_size=80), st.sampled_from([(api.key, v) for api in RANGES for v in range(api.lowest, api.maximum)]))
+@given(
+    st.binary(max_size=80), st.sampled_from([(api.key, v) for api in RANGES for v in range(api.lowest, api.maximum)])
+)
 @settings(max_examples=300, deadline=None)
 def test_garbage_raises_nothing_but_decode_errors(garbage: bytes, api: tuple[int, int]) -> None:
     key, version = api

@@ -145,6 +145,75 @@ def test_a_client_that_does_not_read_is_not_read() -> None:
     assert not transport.is_paused
 
 
+def test_a_large_answer_leaves_in_slices_as_the_client_reads() -> None:
+    listener = Listener(queued_max_request_bytes=400_000)
+    listener.broker.add_topic("t")
+    for payload in (b"a" * 200_000, b"b" * 900_000, b"c" * 10):
+        listener.ask(produce_request(records=batch(payload)))
+    records = b"".join(stored[3] for stored in listener.broker.logs["t", 0].batches)
+    slow, slow_transport = listener.connect()
+    transport_write = slow_transport.writeSequence
+
+    def full_after_each_write(pieces: Any) -> None:
+        transport_write(pieces)
+        slow.pauseProducing()
+
+    slow_transport.writeSequence = full_after_each_write  # type: ignore[method-assign]
+    slow.dataReceived(request_bytes(fetch_request(), 1) + request_bytes(api_versions_request(), 2))
+    other, other_transport = listener.connect()
+    other.dataReceived(request_bytes(fetch_request(), 5))
+    assert other_transport.take() == b"", "a Fetch waits while so much is unsent"
+    received = slow_transport.take()
+    assert 0 < len(received) < 800_000
+    turns = 0
+    while len(received) < len(records):
+        slow.resumeProducing()
+        received += slow_transport.take()
+        turns += 1
+    slow.resumeProducing()
+    received += slow_transport.take()
+    assert turns >= 2
+    answer, second = frames_of(received)
+    assert response_of(fetch_request(), answer)[1].responses[0].partitions[0].records == records
+    assert struct.unpack_from(">i", second) == (2,)
+    assert correlations(other_transport.take()) == [5]
+    assert listener.factory.unsent_memory.used_bytes == 0
+
+
+def test_an_answer_that_is_never_read_gives_way() -> None:
+    listener = Listener(queued_max_request_bytes=100_000)
+    listener.broker.add_topic("t")
+    listener.ask(produce_request(records=batch(b"a" * 900_000)))
+    deaf, deaf_transport = listener.connect()
+    transport_write = deaf_transport.writeSequence
+
+    def full(pieces: Any) -> None:
+        transport_write(pieces)
+        deaf.pauseProducing()
+
+    deaf_transport.writeSequence = full  # type: ignore[method-assign]
+    deaf.dataReceived(request_bytes(fetch_request(), 1))
+    other, other_transport = listener.connect()
+    other.dataReceived(request_bytes(fetch_request(), 2))
+    listener.clock.pump([5] * int(STALL_S / 5 + 2))
+    assert deaf_transport.is_closed
+    deaf.connectionLost(None)
+    assert correlations(other_transport.take()) == [2]
+
+
+def test_an_error_with_acks_0_closes_after_what_came_before() -> None:
+    listener = Listener()
+    listener.broker.add_topic("t")
+    listener.broker.hold_produces = True
+    connection, transport = listener.connect()
+    connection.dataReceived(request_bytes(produce_request(), 1) + request_bytes(produce_request("u", acks=0), 2))
+    listener.broker.release(1)
+    assert not transport.is_closed
+    listener.broker.release(0)
+    assert correlations(transport.take()) == [1]
+    assert transport.is_closed
+
+
 @pytest.mark.parametrize("size", [-1, 10_001, 2**31 - 1])
 def test_an_impossible_frame_closes_the_connection_with_one_line(size: int) -> None:
     listener = Listener(socket_request_max_bytes=10_000)

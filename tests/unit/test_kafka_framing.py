@@ -71,7 +71,7 @@ def test_any_cut_gives_the_same_frames(bodies: list[bytes], sizes: list[int]) ->
 def test_an_impossible_length_raises_at_once(size: int) -> None:
     frames = Frames(100)
     frames.feed(struct.pack(">i", size))
-    with pytest.raises(FrameError, match="socket.request.max.bytes"):
+    with pytest.raises(FrameError, match=r"socket\.request\.max\.bytes"):
         frames.next_frame()
 
 

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 REQUESTS_IN_FLIGHT_MAX = 100
 """Requests of one connection that are begun and not answered; past it the connection is not read."""
 
+WRITE_SLICE_BYTES = 262_144
+"""A larger answer is given to the transport in such slices, so that the client's progress is seen and no more than a
+slice is copied at once."""
+
 _HEADER = struct.Struct(">hhi")
 
 
@@ -43,6 +47,11 @@ class KafkaConnection(Protocol):
         """Read but not begun: waits for the broker to be ready, or for the Fetch before it to be written."""
         self._fetch: Request | None = None
         """The one Fetch that is begun: its answer can be large, so the next one waits until it is written."""
+        self._unsent: deque[bytes | memoryview] = deque()
+        """Pieces of large answers that the transport has no room for yet."""
+        self._unsent_bytes = 0
+        self.last_sent_at = self.last_received_at
+        self._close_when_sent = False
         self._claimed_bytes = 0
         self._frame_is_claimed = False
         self._is_write_paused = False
@@ -76,6 +85,7 @@ class KafkaConnection(Protocol):
         factory = self.factory
         factory.connection_closed(self)
         factory.memory.forget(self)
+        factory.unsent_memory.forget(self)
         for request in self._requests:
             request.is_done = True
             if request.cancellable is not None:
@@ -86,6 +96,9 @@ class KafkaConnection(Protocol):
         self._fetch = None
         claimed, self._claimed_bytes = self._claimed_bytes, 0
         factory.memory.release(claimed)
+        self._unsent.clear()
+        unsent, self._unsent_bytes = self._unsent_bytes, 0
+        factory.unsent_memory.release(unsent)
 
     def pauseProducing(self) -> None:
         """The client is slow to read: begin no more requests until what was written is gone."""
@@ -93,6 +106,8 @@ class KafkaConnection(Protocol):
 
     def resumeProducing(self) -> None:
         self._is_write_paused = False
+        if self._unsent:
+            self._send_unsent()
         self._work()
 
     def stopProducing(self) -> None:
@@ -102,13 +117,18 @@ class KafkaConnection(Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """No request is being worked on."""
-        return not self._requests and self._held is None
+        """No request is being worked on: nothing happens unless the client reads or writes."""
+        return not self._requests and (self._held is None or self._is_write_paused)
 
     @property
     def is_inside_frame(self) -> bool:
         """The rest of a frame is awaited, for which memory is claimed already."""
         return self._frame_is_claimed and self._is_reading
+
+    @property
+    def has_unsent(self) -> bool:
+        """A large answer waits for the client to read."""
+        return self._unsent_bytes > 0
 
     def memory_freed(self) -> None:
         self._work()
@@ -119,11 +139,9 @@ class KafkaConnection(Protocol):
 
     def close(self, reason: str | None = None) -> None:
         """End the connection at once. With a ``reason`` a line is logged, at a bounded rate."""
-        if self.is_closed:
-            return
-        self.is_closed = True
-        if reason is not None:
+        if reason is not None and not self.is_closed:
             self.factory.complain(self.peer, reason)
+        self.is_closed = True
         transport: Any = self.transport
         transport.abortConnection()
 
@@ -160,7 +178,7 @@ class KafkaConnection(Protocol):
         """True when only more bytes from the network can lead further."""
         frames = self.frames
         while not self.is_closed:
-            if self._is_write_paused or len(self._requests) >= REQUESTS_IN_FLIGHT_MAX:
+            if self._is_write_paused or self._unsent or len(self._requests) >= REQUESTS_IN_FLIGHT_MAX:
                 return False
             request = self._held
             if request is None:
@@ -201,12 +219,14 @@ class KafkaConnection(Protocol):
         return Request(self, frame, key, version, correlation_id, client_id, flexible, reader.offset)
 
     def _may_begin(self, request: Request) -> bool:
-        if request.key == FETCH and self._fetch is not None:
-            return False
-        if request.key == API_VERSIONS or self.factory.services.metadata.is_ready:
+        if request.key == API_VERSIONS:
             return True
-        self.factory.wait_until_ready(self)
-        return False
+        if not self.factory.services.metadata.is_ready:
+            self.factory.wait_until_ready(self)
+            return False
+        if request.key != FETCH:
+            return True
+        return self._fetch is None and self.factory.unsent_memory.claim(self, 0)
 
     def _begin(self, request: Request) -> None:
         self._requests.append(request)
@@ -237,15 +257,44 @@ class KafkaConnection(Protocol):
             released += first.size
             if first.must_close:
                 self.is_closed = True
-                transport.unregisterProducer()
-                transport.loseConnection()
+                self._close_when_sent = True
                 break
-            if first.response:
-                transport.writeSequence(first.response)
+            if first.response_size <= WRITE_SLICE_BYTES and not self._unsent:
+                if first.response:
+                    transport.writeSequence(first.response)
+            else:
+                self._unsent.extend(first.response)
+                self._unsent_bytes += first.response_size
+                self.factory.unsent_memory.add(first.response_size)
+        if self._unsent or self._close_when_sent:
+            self._send_unsent()
         self._claimed_bytes -= released
         self.factory.memory.release(released)
         if not self._is_working:
             self._work()
+
+    def _send_unsent(self) -> None:
+        """Give the transport what it has room for; it says ``pauseProducing`` when it has enough."""
+        transport: Any = self.transport
+        unsent = self._unsent
+        while unsent and not self._is_write_paused:
+            pieces = []
+            size = 0
+            while unsent and size < WRITE_SLICE_BYTES:
+                piece = unsent.popleft()
+                if size + len(piece) > 2 * WRITE_SLICE_BYTES:
+                    view = memoryview(piece)
+                    unsent.appendleft(view[WRITE_SLICE_BYTES:])
+                    piece = view[:WRITE_SLICE_BYTES]
+                pieces.append(piece)
+                size += len(piece)
+            self._unsent_bytes -= size
+            self.last_sent_at = self.factory.clock.monotonic()
+            transport.writeSequence(pieces)
+            self.factory.unsent_memory.release(size)
+        if self._close_when_sent and not unsent:
+            transport.unregisterProducer()
+            transport.loseConnection()
 
     def request_failed(self, request: Request, message: Any, failure: Failure) -> None:
         """Something of ours raised. The client gets UNKNOWN_SERVER_ERROR; a broken invariant ends the process."""

@@ -25,7 +25,7 @@ SWEEP_S = 5.0
 """How often idle connections are looked for; less with a small connections.max.idle.ms."""
 
 STALL_S = 30.0
-"""A frame that stands still so long while others wait for memory costs its connection."""
+"""A frame or answer that stands still so long while others wait for memory costs its connection."""
 
 COMPLAINTS_PER_S = 1.0
 """Lines a second about connections that are closed for what they sent."""
@@ -62,6 +62,8 @@ class KafkaFactory(ServerFactory):
         self.fatal = fatal
         self.services = Services(data, metadata, admin, producer_ids, limits, listener_name, {})
         self.memory = memory if memory is not None else RequestMemory(limits.queued_max_request_bytes)
+        self.unsent_memory = RequestMemory(limits.queued_max_request_bytes)
+        """Answers that wait for their clients to read: no Fetch begins while there is more than the limit."""
         self.connections: dict[KafkaConnection, None] = {}
         self._waiting_ready: dict[KafkaConnection, float] = {}
         """Connections with a request held since then."""
@@ -157,9 +159,13 @@ class KafkaFactory(ServerFactory):
         idle_since = now - self.limits.connections_max_idle_ms / 1000
         stalled_since = now - STALL_S
         memory_is_short = bool(self.memory.waiting)
+        unsent_is_short = bool(self.unsent_memory.waiting)
         for connection in list(self.connections):
-            if connection.last_received_at < idle_since and connection.is_idle:
+            active_at = max(connection.last_received_at, connection.last_sent_at)
+            if active_at < idle_since and (connection.is_idle or connection.is_closed):
                 connection.close()
+            elif unsent_is_short and connection.has_unsent and connection.last_sent_at < stalled_since:
+                connection.close("an answer that is not read keeps others waiting for memory")
             elif memory_is_short and connection.is_inside_frame and connection.last_received_at < stalled_since:
                 connection.close("a request that stopped arriving keeps others waiting for memory")
         self._schedule_sweep()

@@ -1,5 +1,7 @@
 """The memory that requests of all connections take together: ``queued.max.request.bytes``. No I/O.
 
+The same count, a second time, is kept of answers that clients do not read fast enough; only a Fetch waits for that.
+
 A connection claims a frame's size when the frame begins and gives it back with the answer. Claims are granted while
 less than the limit is taken, so that the whole is never above the limit by more than one frame; whoever is refused
 stops reading until it is told. Inside a frame nobody is stopped: what was claimed can always be finished.
@@ -37,6 +39,10 @@ class RequestMemory:
             return False
         self.used_bytes += size
         return True
+
+    def add(self, size: int) -> None:
+        """Count what is there already, whether or not there is room."""
+        self.used_bytes += size
 
     def release(self, size: int) -> None:
         self.used_bytes -= size

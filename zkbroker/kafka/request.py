@@ -62,6 +62,7 @@ class Request:
         "key",
         "must_close",
         "response",
+        "response_size",
         "size",
         "version",
     )
@@ -89,6 +90,7 @@ class Request:
         self.is_done = False
         self.must_close = False
         self.response: list[bytes | memoryview] = []
+        self.response_size = 0
         self.cancellable: Cancellable | None = None
         """Set while a port works on it: cancelled when the client goes away."""
 
@@ -114,6 +116,7 @@ class Request:
         else:
             header = _PREFIX.pack(size + 4, self.correlation_id)
         self.response = [header, *chunks]
+        self.response_size = size + len(header)
         self.finish()
 
     def answer_nothing(self) -> None:
