@@ -112,7 +112,8 @@ class Cluster(LocalCluster):
             topic = NewTopic(
                 name, len(assignment), replica_assignment=[list(one) for one in assignment], config=dict(config or {})
             )
-        for future in self.admin().create_topics([topic], operation_timeout=20).values():
+        admin = self.admin()  # kept: a client that is collected fails its own requests
+        for future in admin.create_topics([topic], operation_timeout=20).values():
             future.result(30)
         expected = len(assignment) if assignment is not None else partitions
         self.wait_for(
