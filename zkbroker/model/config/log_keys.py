@@ -69,11 +69,12 @@ _LOG_SEGMENTS_AND_RETENTION = (
         at_least(0),
         scope=CLUSTER_WIDE,
     ),
-    supported(
+    accepted(
         "log.preallocate",
         BOOLEAN,
         False,
         "Whether a new segment's file gets its full size at once.",
+        note="files grow as they are written",
         scope=CLUSTER_WIDE,
     ),
     supported(
@@ -251,28 +252,32 @@ _LOG_DURABILITY_AND_RECOVERY = (
         "log.flush.scheduler.interval.ms",
         LONG,
         LONG_MAX,
-        "How often is looked for logs whose time to be forced to disk has come.",
+        "The default of log.flush.interval.ms.",
+        note="In Kafka also how often logs are looked at; here it is once a second.",
     ),
-    supported(
+    accepted(
         "log.flush.offset.checkpoint.interval.ms",
         INT,
         60000,
         "How often is written down how far each log is safely on disk.",
         at_least(0),
+        note="written together with the high watermarks",
     ),
-    supported(
+    accepted(
         "log.flush.start.offset.checkpoint.interval.ms",
         INT,
         60000,
         "How often the log start offsets are written down.",
         at_least(0),
+        note="written together with the high watermarks",
     ),
-    supported(
+    accepted(
         "log.initial.task.delay.ms",
         LONG,
         30000,
         "How long after the start the log's periodic work begins.",
         at_least(0),
+        note="each kind of work first comes after its own interval",
         is_internal=True,
     ),
     accepted(
@@ -388,12 +393,13 @@ _PRODUCERS = (
         at_least(1),
         scope=CLUSTER_WIDE,
     ),
-    supported(
+    accepted(
         "producer.id.expiration.check.interval.ms",
         INT,
         600000,
         "How often is looked for producers to forget.",
         at_least(1),
+        note="looked for whenever segments to delete are looked for",
         is_internal=True,
     ),
 )

@@ -166,8 +166,20 @@ _CONTROLLER_AND_SHUTDOWN = (
     supported(
         "controlled.shutdown.enable", BOOLEAN, True, "Whether a stopping broker first hands its leaderships over."
     ),
-    supported("controlled.shutdown.max.retries", INT, 3, "How often the handing over is tried again."),
-    supported("controlled.shutdown.retry.backoff.ms", LONG, 5000, "How long to wait between two tries."),
+    accepted(
+        "controlled.shutdown.max.retries",
+        INT,
+        3,
+        "How often the handing over is tried again.",
+        note="the handing over is tried for a bounded time",
+    ),
+    accepted(
+        "controlled.shutdown.retry.backoff.ms",
+        LONG,
+        5000,
+        "How long to wait between two tries.",
+        note="the handing over is tried for a bounded time",
+    ),
     accepted(
         "controller.socket.timeout.ms",
         INT,

@@ -176,13 +176,13 @@ _CONNECTIONS_AND_REQUESTS = (
         at_least(1),
         note="requests wait in their connections, of which each has at most 100",
     ),
-    supported(
+    accepted(
         "socket.listen.backlog.size",
         INT,
-        1024,
+        50,
         "How many connections may wait to be accepted.",
         at_least(1),
-        note="Kafka's default is 50, too few when all clients of a failed broker come at once.",
+        note="up to 1024 connections may wait, so that all clients of a failed broker can come at once",
     ),
     accepted(
         "socket.receive.buffer.bytes", INT, 102400, "Size of a client socket's receive buffer.", note=KERNEL_BUFFERS

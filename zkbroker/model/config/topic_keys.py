@@ -188,7 +188,13 @@ KAFKA_TOPIC_KEYS: tuple[Key, ...] = (
         "How many replicas must be in sync for a write with acks=all to be taken.",
         at_least(1),
     ),
-    supported("preallocate", BOOLEAN, False, "Whether a new segment's file gets its full size at once."),
+    accepted(
+        "preallocate",
+        BOOLEAN,
+        False,
+        "Whether a new segment's file gets its full size at once.",
+        note="files grow as they are written",
+    ),
     accepted("remote.log.copy.disable", BOOLEAN, False, "Whether copying to a tiered store stops.", note=NO_TIERS),
     accepted(
         "remote.log.delete.on.disable",
