@@ -273,6 +273,8 @@ class SteadyWriter:
             max_in_flight_requests_per_connection=5, delivery_timeout_ms=120_000, request_timeout_ms=5_000
         )
         self._name = name
+        self.sent_prefix = name.encode() + b"-"
+        """How every value of this writer begins."""
         self._topic = topic
         self._partitions = list(partitions)
         self._interval_s = 1 / per_second
@@ -300,7 +302,7 @@ class SteadyWriter:
         next_s = time.monotonic()
         while not self._stopping.is_set():
             partition = self._partitions[number % len(self._partitions)]
-            value = b"%s-%d" % (self._name.encode(), number)
+            value = self.sent_prefix + b"%d" % number
             try:
                 self._producer.produce(self._topic, value, partition=partition, on_delivery=self._delivered)
             except BufferError:

@@ -1,0 +1,178 @@
+"""A session against a real ensemble of three whose servers die, hang and restart."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.harness.zookeeper import ZooKeeperEnsemble, ZooKeeperMissing, ZooKeeperServer, zk_cli
+from tests.harness.zookeeper_worlds import RealWorld, connect, link, server_port, wait
+from zkbroker.zookeeper.client import ConnectionLossError, SessionState
+from zkbroker.zookeeper.session import KazooSession
+
+TIMEOUT_S = 6.0
+
+
+@pytest.fixture(scope="module")
+def ensemble() -> Iterator[ZooKeeperEnsemble]:
+    try:
+        made = ZooKeeperEnsemble(3)
+    except ZooKeeperMissing as missing:
+        pytest.skip(str(missing))
+    with made:
+        yield made
+
+
+@pytest.fixture
+def world(ensemble: ZooKeeperEnsemble, request: pytest.FixtureRequest) -> Iterator[RealWorld]:
+    ensemble.start()
+    made = RealWorld(ensemble, f"/{request.node.name}", timeout_ms=int(TIMEOUT_S * 1000))
+    yield made
+    made.close()
+
+
+def server_of(ensemble: ZooKeeperEnsemble, client: KazooSession) -> ZooKeeperServer:
+    server = ensemble.server_of_port(server_port(client))
+    assert server is not None
+    return server
+
+
+def connect_to_follower(world: RealWorld, ensemble: ZooKeeperEnsemble) -> tuple[KazooSession, list[SessionState]]:
+    """A session whose server does not lead, so that the ensemble goes on when it hangs."""
+    while True:
+        client = world.session()
+        states = connect(world, client)
+        if server_of(ensemble, client) is not ensemble.leader():
+            return client, states
+        wait(world, client.stop())
+
+
+def test_a_killed_server_is_left_at_once(world: RealWorld, ensemble: ZooKeeperEnsemble) -> None:
+    client, states = connect_to_follower(world, ensemble)
+    session_id = client.session_id
+    wait(world, client.create("/e", b"", ephemeral=True))
+    started = time.monotonic()
+    server_of(ensemble, client).kill()
+    world.until(lambda: states[-1] is SessionState.RECONNECTED)
+    took_s = time.monotonic() - started
+    print(f"connected to another server {took_s:.2f} s after kill -9")
+    assert took_s < 2.0
+    assert client.session_id == session_id
+    assert states == [SessionState.CONNECTED, SessionState.SUSPENDED, SessionState.RECONNECTED]
+    assert "ephemeralOwner = 0x0" not in zk_cli(ensemble, f"get -s /{world_name(client)}/e")
+
+
+def world_name(client: KazooSession) -> str:
+    return client._chroot.strip("/")
+
+
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_a_server_that_hangs_is_noticed_and_left(world: RealWorld, ensemble: ZooKeeperEnsemble, is_busy: bool) -> None:
+    """Also while requests are sent all the time, which make kazoo alone forget its pings."""
+    client, states = connect_to_follower(world, ensemble)
+    session_id = client.session_id
+    noticed: list[float] = []
+    client.listen(lambda state: noticed.append(time.monotonic()))
+
+    def ask() -> None:
+        client.exists("/").addErrback(lambda failure: failure.trap(ConnectionLossError))
+        world.reactor.callLater(0.1, ask)
+
+    if is_busy:
+        ask()
+    wait(world, client.exists("/"))
+    server = server_of(ensemble, client)
+    started = time.monotonic()
+    server.pause()
+    try:
+        world.until(lambda: states[-1] is SessionState.RECONNECTED)
+    finally:
+        server.resume()
+    print(f"SIGSTOP: noticed after {noticed[0] - started:.2f} s, elsewhere after {noticed[1] - started:.2f} s")
+    assert noticed[0] - started < TIMEOUT_S / 2 + TIMEOUT_S / 12 + 0.7
+    assert client.session_id == session_id
+    assert states == [SessionState.CONNECTED, SessionState.SUSPENDED, SessionState.RECONNECTED]
+
+
+def test_a_rolling_restart_keeps_the_session(world: RealWorld, ensemble: ZooKeeperEnsemble) -> None:
+    client = world.session()
+    states = connect(world, client)
+    session_id = client.session_id
+    wait(world, client.create("/e", b"", ephemeral=True))
+    created = wait(world, client.get("/e"))[1]
+    for number in (1, 2, 3):
+        was_there = server_of(ensemble, client) is ensemble.server(number)
+        before = len(states)
+        ensemble.server(number).stop()
+        if was_there:
+            world.until(lambda before=before: SessionState.SUSPENDED in states[before:])  # type: ignore[misc]
+        ensemble.restart(number)
+        world.until(lambda: client.is_connected)
+        world.until(lambda: writes(world, client))
+    assert client.session_id == session_id
+    assert states.count(SessionState.CONNECTED) == 1
+    assert SessionState.EXPIRED not in states
+    stat = wait(world, client.exists("/e"))
+    assert stat is not None
+    assert (stat.czxid, stat.ephemeral_owner) == (created.czxid, session_id)
+
+
+def writes(world: RealWorld, client: KazooSession) -> bool:
+    """Whether a write goes through now."""
+    try:
+        wait(world, client.set("/e", b""))
+    except ConnectionLossError:
+        world.until(lambda: client.is_connected)
+        return False
+    return True
+
+
+def test_an_ensemble_that_is_away_is_waited_for(world: RealWorld, ensemble: ZooKeeperEnsemble) -> None:
+    """The thread neither gives up nor waits long between attempts; start and stop never block."""
+    client = world.session()
+    states = connect(world, client)
+    for server in ensemble.servers:
+        server.kill()
+    world.until(lambda: states[-1] is SessionState.SUSPENDED)
+    late = world.session()
+    started = time.monotonic()
+    late.start()
+    stopped = late.stop()
+    assert time.monotonic() - started < 0.1
+    wait(world, stopped)
+    assert time.monotonic() - started < 1.5
+    ensemble.start()
+    started = time.monotonic()
+    world.until(lambda: client.is_connected)
+    assert time.monotonic() - started < 4.0
+    assert wait(world, client.exists("/")) is not None
+
+
+def test_a_dead_thread_of_kazoo_is_replaced(world: RealWorld, ensemble: ZooKeeperEnsemble) -> None:
+    client = world.session()
+    states = connect(world, client)
+    session_id = client.session_id
+
+    def die(*args: object) -> None:
+        raise RuntimeError("the test kills this thread")
+
+    link(client).connection._read_response = die
+    client.exists("/").addErrback(lambda failure: failure.trap(ConnectionLossError))
+    world.until(lambda: states[-1] is SessionState.RECONNECTED)
+    assert client.session_id == session_id
+    assert states == [SessionState.CONNECTED, SessionState.SUSPENDED, SessionState.RECONNECTED]
+
+
+def test_idle_sessions_have_one_thread_and_close_it(world: RealWorld, ensemble: ZooKeeperEnsemble) -> None:
+    def threads() -> int:
+        return len(os.listdir("/proc/self/task"))
+
+    before = threads()
+    client = world.session()
+    connect(world, client)
+    assert threads() == before + 1
+    wait(world, client.stop())
+    world.until(lambda: threads() == before)
