@@ -87,6 +87,10 @@ def request_schema(key: int, version: int) -> Any:
 class Transport(StringTransport):
     """Remembers that it was aborted or closed, and hands out what was written."""
 
+    def writeSequence(self, data: Any) -> None:
+        for piece in data:
+            self.write(piece)  # which takes bytes only, as real transports do
+
     def take(self) -> bytes:
         data = self.value()
         self.clear()

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from zkbroker.model.channel import AlterPartitionRequest, AlterPartitionResponse, Applied, NewTopic, TopicResult
-from zkbroker.model.errors import BrokerError, ErrorCode
+from zkbroker.model.errors import BrokerError, ErrorCode, InvariantViolation
 from zkbroker.model.topics import TopicPartition
 from zkbroker.replication.alarm import Alarm
 from zkbroker.replication.channel_state import ChannelSettings, DeltaReceiver
@@ -123,14 +123,15 @@ class RemoteRoute:
     def _subscribe(self) -> None:
         subscription = self._subscription = self._link.next_correlation()
 
-        def failed(error: BrokerError) -> None:
+        def failed(failure: Failure) -> None:
+            error = _broker_error(failure)
             if self._subscription == subscription:
                 log.info("the controller refuses to be subscribed to: {reason}", reason=str(error))
                 self._resubscribe(str(error))
 
         # Not through _ask: the number must be known before a push can come.
         deferred: Deferred[None] = Deferred()
-        deferred.addErrback(lambda failure: failed(failure.value))
+        deferred.addErrback(failed)
         self._asked[subscription] = _Asked(deferred, _nothing)
         self._link.send(encode_request("SUBSCRIBE", subscription))
 
@@ -148,9 +149,9 @@ class RemoteRoute:
                 self._broker.controller_heard(self._deltas.controller_epoch, controller_age_s + took_s)
 
         def failed(failure: Failure) -> None:
-            failure.trap(BrokerError)
-            if self._subscription and failure.value.error is not ErrorCode.NETWORK_EXCEPTION:
-                self._resubscribe(str(failure.value))
+            error = _broker_error(failure)
+            if self._subscription and error.error is not ErrorCode.NETWORK_EXCEPTION:
+                self._resubscribe(str(error))
 
         asked = self._ask(
             lambda number: encode_request("HEARTBEAT", number, {"zookeeper_age_ms": age_ms}),
@@ -223,6 +224,14 @@ def _nothing(message: Message) -> None:
     """The decoder of an answer that only says OK."""
 
 
-def _log_refused(failure: Any, verb: str) -> None:
-    failure.trap(BrokerError)
-    log.debug("the controller refuses {verb}: {reason}", verb=verb, reason=str(failure.value))
+def _broker_error(failure: Failure) -> BrokerError:
+    """What a request failed with; anything else goes on as it is."""
+    error = failure.value
+    if not isinstance(error, BrokerError):
+        failure.raiseException()
+        raise InvariantViolation("a failure without an exception")
+    return error
+
+
+def _log_refused(failure: Failure, verb: str) -> None:
+    log.debug("the controller refuses {verb}: {reason}", verb=verb, reason=str(_broker_error(failure)))

@@ -28,7 +28,7 @@ class ChannelSettings:
 
     def backoff(self, failures: int, random: Callable[[], float]) -> float:
         """Seconds to wait after so many failures in a row."""
-        return min(self.backoff_max_s, self.backoff_s * 2 ** min(failures, 10)) * (0.8 + 0.4 * random())
+        return min(self.backoff_max_s, self.backoff_s * 2.0 ** min(failures, 10)) * (0.8 + 0.4 * random())
 
 
 class DeltaReceiver:

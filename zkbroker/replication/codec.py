@@ -115,7 +115,10 @@ class MessageReader:
     def _with_body(self, message: Message) -> Message | None:
         if "body" not in message.values:
             return message
-        size = integer(message.values, "body")
+        try:
+            size = integer(message.values, "body")
+        except BrokerError as error:
+            raise FramingError(str(error)) from None
         if not 0 <= size <= self._body_bytes_max:
             raise FramingError(f"a body of {size} bytes: the limit is {self._body_bytes_max}")
         end = self._at + size

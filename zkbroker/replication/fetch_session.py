@@ -126,9 +126,10 @@ class FetchSession:
     def partition_changed(self, partition: TopicPartition) -> None:
         """FetchSessionListener: look at this partition for the next answer."""
         standing = self._partitions.get(partition)
-        if standing is None or standing.spent or partition in self._changed:
+        if standing is None or standing.spent:
             return
         self._changed[partition] = None
+        # Also when it was among the changed already: a high watermark may wait there for just these bytes.
         if self.held:
             self._woken(self)
 
