@@ -54,6 +54,8 @@ class BrokerConfig:
     """Security protocol by listener name, for every listener."""
     log_dirs: tuple[str, ...]
     zookeeper: ZooKeeperConnect
+    topic_defaults: Mapping[str, Value]
+    """What each topic key is where neither the topic nor a dynamic setting says anything."""
     warnings: tuple[str, ...] = ()
     """One line each, for the log at start: what will hardly be meant, but does no harm."""
 

@@ -17,6 +17,7 @@ from zkbroker.model.config.listeners import (
     protocol_of,
     with_replication,
 )
+from zkbroker.model.config.topic_table import TOPIC_KEYS, inherited_value
 from zkbroker.model.config.values import Value, split_list
 from zkbroker.model.errors import StartError
 
@@ -62,6 +63,7 @@ class _Build:
             protocols=MappingProxyType({e.listener: protocol_of(e.listener, protocols) or "" for e in listeners}),
             log_dirs=log_dirs,
             zookeeper=zookeeper,
+            topic_defaults=freeze({name: inherited_value(name, self._values.__getitem__) for name in TOPIC_KEYS}),
             warnings=tuple(self._warnings),
         )
 

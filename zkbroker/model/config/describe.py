@@ -21,6 +21,13 @@ from zkbroker.model.config.topics import (
 )
 from zkbroker.model.config.values import format_value
 
+_FAMILIES = {
+    synonyms[place].name: [synonym.name for synonym in synonyms[place:]]
+    for synonyms in TOPIC_SYNONYMS.values()
+    for place in range(len(synonyms))
+}
+"""A key and the weaker ones that stand in for it: log.retention.ms, then log.retention.minutes and …hours."""
+
 
 def documentation(key: Key) -> str:
     """The key's line for people, with what zkbroker does not do about it."""
@@ -70,18 +77,9 @@ def describe_broker_entries(
         if key.is_internal:
             continue
         value = format_value(broker_value(broker, dynamic_defaults, dynamic_broker, name))
-        origins = list(broker_origins(broker, dynamic_defaults, dynamic_broker, _family(name)))
+        origins = list(broker_origins(broker, dynamic_defaults, dynamic_broker, _FAMILIES.get(name, [name])))
         entries.append(_entry(key, value, key.scope is Scope.READ_ONLY, _own_first(name, origins)))
     return tuple(entries)
-
-
-def _family(name: str) -> list[str]:
-    """The key and the weaker broker keys that stand in for it: log.retention.ms, then …minutes and …hours."""
-    for synonyms in TOPIC_SYNONYMS.values():
-        names = [synonym.name for synonym in synonyms]
-        if name in names:
-            return names[names.index(name) :]
-    return [name]
 
 
 def _own_first(name: str, origins: list[Origin]) -> list[Origin]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ from zkbroker.model.config.keys import Key
 from zkbroker.model.config.own_keys import RECORD_VALIDATION
 from zkbroker.model.config.table import index_keys
 from zkbroker.model.config.topic_keys import KAFKA_TOPIC_KEYS
+from zkbroker.model.config.values import LONG_MAX, Value
 
 _MINUTE_MS = 60_000
 _HOUR_MS = 60 * _MINUTE_MS
@@ -65,3 +66,15 @@ TOPIC_SYNONYMS: Mapping[str, tuple[Synonym, ...]] = MappingProxyType(
     }
 )
 """Kafka's ``ServerTopicConfigSynonyms``, the strongest first. A key without an entry has only its own default."""
+
+
+def inherited_value(name: str, broker_value: Callable[[str], Value]) -> Value:
+    """What a topic key is when the topic says nothing, given a way to look up broker keys (None: not set)."""
+    for synonym in TOPIC_SYNONYMS.get(name, ()):
+        value = broker_value(synonym.name)
+        if value is None:
+            continue
+        if isinstance(value, int) and synonym.factor != 1:
+            return -1 if value < 0 else min(value * synonym.factor, LONG_MAX)
+        return value
+    return TOPIC_KEYS[name].default

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from zkbroker.model.config.broker import BrokerConfig
 from zkbroker.model.config.keys import Key, Scope, Support
 from zkbroker.model.config.table import BROKER_KEYS, closest
-from zkbroker.model.config.topic_table import TOPIC_KEYS, TOPIC_SYNONYMS
+from zkbroker.model.config.topic_table import TOPIC_KEYS, TOPIC_SYNONYMS, inherited_value
 from zkbroker.model.config.values import LONG_MAX, Value, ValueProblem, printable
 from zkbroker.model.topic_config import TopicConfig
 
@@ -85,17 +85,16 @@ def broker_value(
     return broker[name]
 
 
-def _inherited(broker: BrokerConfig, dynamic: tuple[Mapping[str, str], ...], name: str) -> Value:
-    """What a topic key is when the topic says nothing. ``dynamic``: valid settings, the strongest first."""
-    for synonym in TOPIC_SYNONYMS.get(name, ()):
-        texts = [settings[synonym.name] for settings in dynamic if synonym.name in settings]
-        value = BROKER_KEYS[synonym.name].parse(texts[0]) if texts else broker.values.get(synonym.name)
-        if value is None:
-            continue
-        if isinstance(value, int) and synonym.factor != 1:
-            return -1 if value < 0 else min(value * synonym.factor, LONG_MAX)
-        return value
-    return TOPIC_KEYS[name].default
+def _inherited(
+    broker: BrokerConfig, dynamic_default: dict[str, str], dynamic_broker: dict[str, str]
+) -> dict[str, Value]:
+    """What each topic key is when the topic says nothing; the dynamic settings are valid ones."""
+    values = dict(broker.topic_defaults)
+    dynamic = {name: BROKER_KEYS[name].parse(text) for name, text in {**dynamic_default, **dynamic_broker}.items()}
+    if dynamic:
+        for name in values:
+            values[name] = inherited_value(name, lambda key: dynamic[key] if key in dynamic else broker.values[key])
+    return values
 
 
 def _normalized(values: dict[str, Value]) -> dict[str, Value]:
@@ -122,11 +121,9 @@ def topic_values(
     Never raises for their content.
     """
     problems: list[str] = []
-    dynamic = (
-        _valid_dynamic(dynamic_broker, "this broker", problems),
-        _valid_dynamic(dynamic_defaults, "all brokers", problems),
-    )
-    values = {name: _inherited(broker, dynamic, name) for name in TOPIC_KEYS}
+    own = _valid_dynamic(dynamic_broker, "this broker", problems)
+    default = _valid_dynamic(dynamic_defaults, "all brokers", problems)
+    values = _inherited(broker, default, own)
     for name in sorted(overrides):
         text = overrides[name]
         key = TOPIC_KEYS.get(name)
