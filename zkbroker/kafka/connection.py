@@ -261,7 +261,7 @@ class KafkaConnection(Protocol):
                 break
             if first.response_size <= WRITE_SLICE_BYTES and not self._unsent:
                 if first.response:
-                    transport.writeSequence(first.response)
+                    transport.writeSequence(_as_bytes(first.response))
             else:
                 self._unsent.extend(first.response)
                 self._unsent_bytes += first.response_size
@@ -278,7 +278,7 @@ class KafkaConnection(Protocol):
         transport: Any = self.transport
         unsent = self._unsent
         while unsent and not self._is_write_paused:
-            pieces = []
+            pieces: list[bytes | memoryview] = []
             size = 0
             while unsent and size < WRITE_SLICE_BYTES:
                 piece = unsent.popleft()
@@ -290,7 +290,7 @@ class KafkaConnection(Protocol):
                 size += len(piece)
             self._unsent_bytes -= size
             self.last_sent_at = self.factory.clock.monotonic()
-            transport.writeSequence(pieces)
+            transport.writeSequence(_as_bytes(pieces))
             self.factory.unsent_memory.release(size)
         if self._close_when_sent and not unsent:
             transport.unregisterProducer()
@@ -311,6 +311,11 @@ class KafkaConnection(Protocol):
         except Exception:
             factory.log.failure("no answer can be formed for {request} of {peer}", request=request, peer=self.peer)
             self.close()
+
+
+def _as_bytes(pieces: list[bytes | memoryview]) -> list[bytes]:
+    """Twisted takes no views: those are copied, what is bytes already is not."""
+    return [piece if type(piece) is bytes else bytes(piece) for piece in pieces]
 
 
 def _peer_text(transport: Any) -> str:
