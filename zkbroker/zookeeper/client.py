@@ -135,7 +135,11 @@ class ZooKeeperClient(Protocol):
 
     @property
     def last_reply_at(self) -> float:
-        """Monotonic seconds at which the last reply was received; minus infinity before the first."""
+        """Monotonic seconds: the session was alive then, at the ensemble; minus infinity before the first reply.
+
+        It is when the newest answered call was *sent*. A reply can lie in a buffer while this process is stopped, so
+        the time of its receipt would say too much.
+        """
         ...
 
     def listen(self, listener: Callable[[SessionState], None]) -> None:

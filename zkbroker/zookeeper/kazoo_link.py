@@ -122,9 +122,10 @@ class _DirectHandler(SequentialThreadingHandler):  # type: ignore[misc]
 
     running = False
 
-    def __init__(self, connect_timeout_s: Callable[[], float]) -> None:
+    def __init__(self, connect_timeout_s: Callable[[], float], died: Callable[[Exception], None]) -> None:
         super().__init__()
         self._connect_timeout_s = connect_timeout_s
+        self._died = died
         self.socket_now: _Socket | None = None
         self.thread: threading.Thread | None = None
 
@@ -138,7 +139,13 @@ class _DirectHandler(SequentialThreadingHandler):  # type: ignore[misc]
         callback.func(*callback.args)
 
     def spawn(self, func: Callable[..., object], *args: object, **kwargs: object) -> threading.Thread:
-        self.thread = threading.Thread(target=func, args=args, kwargs=kwargs, name="zookeeper", daemon=True)
+        def run() -> None:
+            try:
+                func(*args, **kwargs)
+            except Exception as error:
+                self._died(error)
+
+        self.thread = threading.Thread(target=run, name="zookeeper", daemon=True)
         self.thread.start()
         return self.thread
 
@@ -203,7 +210,7 @@ class Link:
         logger = logging.Logger("zookeeper", logging.WARNING)
         logger.addHandler(self.warning)
         retry = KazooRetry(max_tries=-1, delay=0.1, backoff=2, max_jitter=0.4, max_delay=0.7)
-        self.handler = _DirectHandler(self._next_connect_timeout_s)
+        self.handler = _DirectHandler(self._next_connect_timeout_s, self._died)
         self.client: Any = KazooClient(
             hosts=hosts,
             timeout=timeout_s,
@@ -247,6 +254,10 @@ class Link:
         else:
             self._changed(self, LinkEvent.LOST, self.number, None)
 
+    def _died(self, error: Exception) -> None:
+        """kazoo's thread, at its end."""
+        self.warning.text = repr(error)
+
     @property
     def is_dead(self) -> bool:
         """Reactor: kazoo's thread has ended."""
@@ -273,7 +284,7 @@ class Link:
         self.asked_at = max(self.asked_at, sent_at)
 
     def close(self) -> None:
-        """A thread of its own: close the session and everything else; may take long."""
+        """A thread of its own, or the reactor if ``is_dead``: close the session and all else; may take long."""
         try:
             self.client.stop()
             self.client.close()

@@ -432,6 +432,7 @@ class KazooSession:
             self._log(f"the ZooKeeper client's thread died, starting another: {link.warning.text}")
             self._last_reply_at = self.last_reply_at
             self._broken(ConnectionLossError)
+            link.close()
             self._make_link()
         elif link.is_open:
             # After a stop of this whole process the answer may wait unread: then look once more before judging.

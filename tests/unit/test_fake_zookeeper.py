@@ -1,0 +1,130 @@
+"""The faults of the ensemble in memory; what it has in common with a real one is in tests/contract."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.fakes.zookeeper import FakeSession
+from tests.harness.zookeeper_worlds import FakeWorld, connect, wait
+from zkbroker.zookeeper.client import ConnectionLossError, Create, MultiError, SessionState, SetData
+
+CONNECTED, RECONNECTED = SessionState.CONNECTED, SessionState.RECONNECTED
+SUSPENDED, EXPIRED = SessionState.SUSPENDED, SessionState.EXPIRED
+
+
+def _connected(world: FakeWorld) -> tuple[FakeSession, list[SessionState]]:
+    client = world.session()
+    states = connect(world, client)
+    wait(world, client.create("/e", b"", ephemeral=True, make_parents=True))
+    return client, states
+
+
+def test_a_disconnected_session_expires_in_its_time() -> None:
+    world = FakeWorld()
+    client, states = _connected(world)
+    client.disconnect()
+    assert states == [CONNECTED, SUSPENDED]
+    world.reactor.advance(1.99)
+    assert world.zookeeper.data("/e") == b""
+    world.reactor.advance(0.02)
+    assert world.zookeeper.data("/e") is None
+    assert states == [CONNECTED, SUSPENDED]
+    client.reconnect()
+    world.until(lambda: client.is_connected)
+    assert states == [CONNECTED, SUSPENDED, EXPIRED, CONNECTED]
+
+
+def test_a_paused_process_learns_of_its_expiry_when_it_goes_on() -> None:
+    world = FakeWorld()
+    client, states = _connected(world)
+    before = client.last_reply_at
+    client.pause()
+    world.reactor.advance(5.0)
+    assert world.zookeeper.data("/e") is None
+    assert (states, client.is_connected) == ([CONNECTED], True)
+    # What the zombie believes is old, and shows it.
+    assert client.last_reply_at == before
+    client.resume()
+    world.until(lambda: len(states) == 4)
+    assert states == [CONNECTED, SUSPENDED, EXPIRED, CONNECTED]
+
+
+def test_a_short_pause_loses_nothing() -> None:
+    world = FakeWorld()
+    client, states = _connected(world)
+    fired: list[str] = []
+    wait(world, client.get("/e", lambda: fired.append("watch")))
+    client.pause()
+    world.zookeeper.write(SetData("/e", b"1"))
+    world.reactor.advance(1.0)
+    assert fired == []
+    client.resume()
+    world.until(lambda: fired == ["watch"])
+    world.reactor.advance(10.0)
+    assert states == [CONNECTED]
+
+
+def test_a_killed_process_hears_nothing_more() -> None:
+    world = FakeWorld()
+    client, states = _connected(world)
+    client.kill()
+    world.reactor.advance(2.1)
+    assert world.zookeeper.data("/e") is None
+    assert states == [CONNECTED]
+
+
+def test_with_the_ensemble_away_no_session_expires() -> None:
+    world = FakeWorld()
+    client, states = _connected(world)
+    world.zookeeper.stop()
+    world.reactor.advance(60.0)
+    with pytest.raises(ConnectionLossError):
+        wait(world, client.get("/e"))
+    world.zookeeper.start()
+    world.until(lambda: client.is_connected)
+    assert states == [CONNECTED, SUSPENDED, RECONNECTED]
+    assert wait(world, client.get("/e"))[1].ephemeral_owner == client.session_id
+
+
+def test_a_write_by_hand_is_all_or_nothing() -> None:
+    world = FakeWorld()
+    with pytest.raises(MultiError):
+        world.zookeeper.write(Create("/a", b""), Create("/a", b""))
+    assert world.zookeeper.listing() == []
+    world.zookeeper.write(Create("/a", b"x"), SetData("/a", b"y"))
+    assert world.zookeeper.listing() == ["/a y"]
+
+
+def test_messages_of_a_session_keep_their_order_whatever_each_takes() -> None:
+    world = FakeWorld()
+    delays = iter([0.001] * 4 + [0.5, 0.001, 0.3, 0.002, 0.1, 0.001, 0.2] * 20)
+    client, _ = _connected(world)
+    world.zookeeper._latency = lambda: next(delays)
+    answers: list[int] = []
+    for number in range(20):
+        client.set("/e", b"%d" % number).addCallback(lambda stat: answers.append(stat.version))
+    world.until(lambda: len(answers) == 20)
+    assert answers == list(range(1, 21))
+
+
+def test_the_same_run_gives_the_same_events() -> None:
+    def run() -> list[str]:
+        world = FakeWorld()
+        events: list[str] = []
+        clients = [world.session() for _ in range(3)]
+        for number, client in enumerate(clients):
+            connect(world, client)
+            client.listen(lambda state, number=number: events.append(f"{number} {state.value}"))  # type: ignore[misc]
+            client.children("/", lambda number=number: events.append(f"{number} watch"))  # type: ignore[misc]
+            client.create(f"/{number}", b"", ephemeral=True)
+        clients[0].lose_next_reply()
+        clients[0].set("/0", b"").addErrback(lambda failure: events.append(failure.type.__name__))
+        world.reactor.advance(0.0005)
+        clients[1].disconnect()
+        world.until(lambda: world.reactor.seconds() > 3)
+        return [*events, repr(world.zookeeper), *world.zookeeper.listing()]
+
+    first = run()
+    assert first == run()
+    assert "0 reconnected" in first
+    assert "1 suspended" in first
