@@ -145,7 +145,7 @@ class Disk:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:
             self.write(handle, 0, data)
-            os.fsync(handle)
+            self.sync(handle)
         finally:
             os.close(handle)
         os.replace(temporary, path)

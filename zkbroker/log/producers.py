@@ -65,7 +65,7 @@ def rebuild_producers(log: Log, *, after_truncation: bool = False) -> None:
     _forget_snapshots(log, log.log_end_offset)
     disk = log.context.disk
     producers.clear()
-    producers.end_offset = log.log_start_offset
+    producers.end_offset = log.bases[0]
     for offset in reversed(log.snapshots):
         path = os.path.join(log.folder, file_name(offset, SNAPSHOT_SUFFIX))
         try:

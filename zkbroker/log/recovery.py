@@ -73,6 +73,8 @@ def load(log: Log, *, is_clean: bool, recovery_point: int, log_start: int, expec
         segment.created_at_ms = log.context.clock.wall_ms()
     log.log_start_offset = max(log_start, log.bases[0])
     find_snapshots(log, names)
+    if not is_clean:
+        _check_first_epoch(log)
     first_dirty = len(log.segments) if is_clean else log.segment_of(recovery_point)
     for index, segment in enumerate(log.segments[:first_dirty]):
         stem = file_name(segment.base_offset, "")
@@ -112,6 +114,26 @@ def _load_epochs(log: Log, names: dict[str, int], remarks: list[str]) -> None:
         log.epochs_need_rebuild = True
         return
     log.durability.epochs_are_on_disk()
+
+
+def _check_first_epoch(log: Log) -> None:
+    """The epoch checkpoint is written at once, the log start only now and then: a kill in between leaves the first
+    epoch beginning after the log start. The batch that lies there tells."""
+    if not log.epochs.entries or log.epochs.entries[0][1] <= log.log_start_offset:
+        return
+    segment = log.segments[log.segment_of(log.log_start_offset)]
+    position, _ = segment.position_of(log.log_start_offset)
+    head = log.context.disk.read(segment.file().handle, position, HEADER_BYTES)
+    if len(head) < HEADER_BYTES or read_header(head).magic != 2:
+        return
+    epoch = read_header(head).leader_epoch
+    entries = log.epochs.entries
+    log.epochs.clear()
+    if epoch == entries[0][0]:
+        for known_epoch, start in ((epoch, log.log_start_offset), *entries[1:]):
+            log.epochs.assign(known_epoch, start)
+    else:
+        log.epochs_need_rebuild = True
 
 
 def _indexes_are_sane(segment: Segment) -> bool:
