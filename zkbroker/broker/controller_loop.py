@@ -1,0 +1,460 @@
+"""Who is controller: watches ``/controller``, stands for it, holds the office for one term at a time, gives it up.
+
+Also the controller as brokers and clients reach it (``ControllerPort`` and the admin requests): while this broker is
+not in office every call is refused with NOT_CONTROLLER.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, inlineCallbacks, succeed
+
+from zkbroker.broker.controller_admin import TopicAdmin
+from zkbroker.broker.controller_settings import ControllerSettings
+from zkbroker.broker.controller_term import Term, TermContext
+from zkbroker.broker.controller_zookeeper import Look
+from zkbroker.controller.controller import Deposed, TopicFailed
+from zkbroker.kafka.ports import PartitionsToAdd, TopicToDelete
+from zkbroker.model.channel import (
+    AlterPartitionRequest,
+    AlterPartitionResponse,
+    Applied,
+    NewTopic,
+    TopicResult,
+)
+from zkbroker.model.clock import Clock
+from zkbroker.model.errors import BrokerError, ErrorCode
+from zkbroker.model.topics import TopicPartition
+from zkbroker.replication.ports import Subscriber
+from zkbroker.zookeeper.client import (
+    BadVersionError,
+    Check,
+    Create,
+    Delete,
+    MultiError,
+    NodeExistsError,
+    NoNodeError,
+    SessionExpiredError,
+    SessionState,
+    SetData,
+    Stat,
+    ZooKeeperClient,
+)
+from zkbroker.zookeeper.znodes import controller as controller_znode
+from zkbroker.zookeeper.znodes.codec import ZnodeError
+
+BACK_OFF_S_MAX = 60.0
+"""After a failure in office: 1, 2, 4 … seconds before standing again, so that another broker gets its chance."""
+
+STABLE_TERM_S = 120.0
+"""A term that lasted so long without failing makes the back-off start anew."""
+
+FAILURES_UNTIL_QUARANTINE = 2
+
+
+class ControllerLoop:
+    """The controller's side of one broker."""
+
+    def __init__(
+        self,
+        *,
+        broker_id: int,
+        zk: ZooKeeperClient,
+        clock: Clock,
+        reactor: Any,
+        random: Any,
+        settings: ControllerSettings,
+        broker_epoch: Callable[[], int],
+        topic_overrides_error: Callable[[Mapping[str, str]], str | None],
+        controller_changed: Callable[[int, int], None],
+        log: Callable[[str], None],
+    ) -> None:
+        """``controller_changed`` is told the id (-1: nobody) and epoch of whoever holds the office."""
+        self._broker_id = broker_id
+        self._zk = zk
+        self._clock = clock
+        self._reactor = reactor
+        self._settings = settings
+        self._broker_epoch = broker_epoch
+        self._overrides_error = topic_overrides_error
+        self._controller_changed = controller_changed
+        self._log = log
+        self._context = TermContext(
+            broker_id, zk, clock, reactor, random, settings, log, lambda error: self._term_failed(error)
+        )
+        self._is_registered = False
+        self._is_started = False
+        self._is_stopped = False
+        self._term: Term | None = None
+        self._admin: TopicAdmin | None = None
+        self._term_began_at = 0.0
+        self._epoch_attempted = -1
+        """The controller epoch of the last multi by which this broker stood; its outcome may be unknown."""
+        self._failures_count = 0
+        self._stand_at = float("-inf")
+        """Monotonic seconds before which this broker does not stand."""
+        self._stand_timer: Any = None
+        self._session_timer: Any = None
+        self._topic_failures: dict[str, int] = {}
+        self._known: tuple[int, int] = (-1, -1)
+        self._heartbeats: dict[int, tuple[int, float, float]] = {}
+        self._office = Look(self._look_at_office, zk=zk, reactor=reactor, failed=self._look_failed)
+
+    def __repr__(self) -> str:
+        return f"ControllerLoop({self._broker_id}, {self._term or f'controller is {self._known[0]}'})"
+
+    # Life
+
+    def start(self) -> None:
+        """Watch ``/controller``; stand for it once ``registered`` was called."""
+        self._is_started = True
+        self._zk.listen(self._session_changed)
+        if self._zk.is_connected:
+            self._office.again()
+
+    def registered(self) -> None:
+        """This broker's registration stands under the present session: it may be controller."""
+        self._is_registered = True
+        if self._is_started:
+            self._office.again()
+
+    def registration_lost(self) -> None:
+        """Not registered any more: it does not stand. An office it holds is bound to the session, not to this."""
+        self._is_registered = False
+
+    def stop(self) -> Deferred[None]:
+        """Give up the office and delete ``/controller``, so that another broker stands at once. Never fails."""
+        if self._is_stopped:
+            return succeed(None)
+        self._is_stopped = True
+        self._cancel(self._stand_timer)
+        self._cancel(self._session_timer)
+        held = self._term is not None
+        self._close_term("the controller is shutting down")
+        self._office.close()
+        if not held or not self._zk.is_connected:
+            return succeed(None)
+        done = self._delete_office(self._zk.session_id)
+        done.addErrback(lambda failure: self._log(f"could not delete /controller: {failure.getErrorMessage()}"))
+        return done
+
+    @property
+    def is_controller(self) -> bool:
+        return self._term is not None
+
+    @property
+    def controller_epoch(self) -> int:
+        """Of this broker's term; -1 when it is not in office."""
+        return -1 if self._term is None else self._term.controller.controller_epoch
+
+    def status_lines(self) -> list[str]:
+        """What the controller has to say to people, for STATUS."""
+        if self._term is None:
+            return [f"controller={self._known[0]} controller_epoch={self._known[1]}"]
+        return [repr(self._term), *self._term.reader.complaints()]
+
+    # The office
+
+    def _session_changed(self, state: SessionState) -> None:
+        if self._is_stopped:
+            return
+        if state is SessionState.SUSPENDED:
+            if self._term is not None:
+                self._term.writer.pause()
+        elif state is SessionState.EXPIRED:
+            # before anything of the new session is used: queued events of the old one must not be decided any more
+            self._is_registered = False
+            self._resign("the ZooKeeper session expired")
+            self._tell(-1, self._known[1])
+        else:
+            if self._term is not None:
+                self._term.writer.resume()
+                self._term.look_again()
+            self._office.again()
+
+    @inlineCallbacks
+    def _look_at_office(self) -> Generator[Deferred[Any], Any, None]:
+        """Read ``/controller`` with a watch and do what it asks for: follow, take office, tidy up, or stand."""
+        try:
+            data, stat = yield self._zk.get(controller_znode.PATH, self._office.again)
+        except NoNodeError:
+            if (yield self._zk.exists(controller_znode.PATH, self._office.again)) is not None:
+                self._office.again()
+                return
+            if self._term is not None:
+                self._resign("/controller is gone")
+            self._tell(-1, self._known[1])
+            yield self._stand()
+            return
+        try:
+            holder = controller_znode.decode(data).broker_id
+        except ZnodeError as error:
+            self._log(str(error))
+            holder = -1
+        epoch, epoch_stat = yield self._read_epoch()
+        mine = stat.ephemeral_owner == self._zk.session_id
+        if holder == self._broker_id and mine and not self._is_stopped:
+            if self._term is not None:
+                return
+            if epoch == self._epoch_attempted:
+                self._take_office(epoch, epoch_stat.version)
+                return
+        if self._term is not None:
+            self._resign(f"broker {holder} holds /controller")
+        if holder != self._broker_id:
+            self._tell(holder, epoch)
+            return
+        # My own, but not of this term or session: nobody serves behind it (KAFKA-13407).
+        if mine or self._is_registered:
+            self._log("deleting my own stale /controller")
+            yield self._delete_office(stat.ephemeral_owner)
+            self._office.again()
+
+    @inlineCallbacks
+    def _stand(self) -> Generator[Deferred[Any], Any, None]:
+        if not self._is_registered or self._is_stopped or not self._zk.is_connected:
+            return
+        wait_s = self._stand_at - self._clock.monotonic()
+        if wait_s > 0:
+            self._cancel(self._stand_timer)
+            self._stand_timer = self._reactor.callLater(wait_s, self._office.again)
+            return
+        epoch, stat = yield self._read_epoch()
+        if not self._is_registered or self._is_stopped:
+            return
+        self._epoch_attempted = epoch + 1
+        office = controller_znode.encode(self._broker_id, timestamp_ms=self._clock.wall_ms())
+        try:
+            results = yield self._zk.multi(
+                [
+                    Create(controller_znode.PATH, office, ephemeral=True),
+                    SetData(controller_znode.EPOCH_PATH, controller_znode.encode_epoch(epoch + 1), stat.version),
+                ]
+            )
+        except MultiError as error:
+            if not isinstance(error.error, (NodeExistsError, BadVersionError)):
+                raise
+            self._epoch_attempted = -1
+            self._office.again()  # another was faster: read who
+            return
+        self._take_office(epoch + 1, results[1].version)
+
+    @inlineCallbacks
+    def _read_epoch(self) -> Generator[Deferred[Any], Any, tuple[int, Stat]]:
+        """The controller epoch and its stat; the znode is created where it is missing."""
+        while True:
+            try:
+                data, stat = yield self._zk.get(controller_znode.EPOCH_PATH)
+            except NoNodeError:
+                initial = controller_znode.encode_epoch(controller_znode.EPOCH_INITIAL)
+                try:
+                    yield self._zk.create(controller_znode.EPOCH_PATH, initial)
+                except NodeExistsError:
+                    pass
+                continue
+            return controller_znode.decode_epoch(data), stat
+
+    def _take_office(self, epoch: int, epoch_version: int) -> None:
+        if self._is_stopped or self._term is not None:
+            return
+        self._epoch_attempted = -1
+        quarantined = [topic for topic, count in self._topic_failures.items() if count >= FAILURES_UNTIL_QUARANTINE]
+        self._log(f"broker {self._broker_id} is controller now, epoch {epoch}")
+        term = Term(self._context, epoch, epoch_version, quarantined)
+        self._term = term
+        self._term_began_at = self._clock.monotonic()
+        self._admin = TopicAdmin(term, self._overrides_error)
+        self._watch_session()
+        self._tell(self._broker_id, epoch)
+        if self._term is term:
+            term.start().addErrback(term.failed)
+            self._office.again()  # the watch that stood is used up by my own creation
+
+    def _term_failed(self, error: BaseException) -> None:
+        """What the term raised: resign; unless somebody else is in office already, another broker is to have a go."""
+        if self._term is None:
+            return
+        if isinstance(error, (Deposed, SessionExpiredError)):
+            self._resign(str(error))
+            self._office.again()
+            return
+        if isinstance(error, TopicFailed):
+            self._topic_failures[error.topic] = self._topic_failures.get(error.topic, 0) + 1
+        now = self._clock.monotonic()
+        if now - self._term_began_at > STABLE_TERM_S:
+            self._failures_count = 0
+        back_off_s = min(BACK_OFF_S_MAX, 2.0**self._failures_count)
+        self._failures_count += 1
+        self._stand_at = now + back_off_s
+        self._log(f"failed in office, state {self._term}")
+        self._resign(f"{type(error).__name__}: {error}; standing again in {back_off_s:.0f} s at the earliest")
+        self._office.again()
+
+    def _resign(self, reason: str) -> None:
+        if self._term is not None:
+            self._log(f"resigned as controller: {reason}")
+            self._close_term(reason)
+
+    def _close_term(self, reason: str) -> None:
+        term, self._term, self._admin = self._term, None, None
+        self._cancel(self._session_timer)
+        self._heartbeats.clear()
+        if term is not None:
+            term.close(reason)
+
+    def _look_failed(self, error: BaseException) -> None:
+        """Reading or standing failed for another reason than the connection: again after a second."""
+        if isinstance(error, SessionExpiredError) or self._is_stopped:
+            return
+        self._log(f"cannot look at /controller: {type(error).__name__}: {error}")
+        self._reactor.callLater(1.0, self._office.again)
+
+    @inlineCallbacks
+    def _delete_office(self, owner: int) -> Generator[Deferred[Any], Any, None]:
+        """Delete ``/controller`` if that session owns it, never one that another broker created meanwhile: each
+        winner raises ``/controller_epoch``, so its version, read before, is the fence."""
+        _, epoch_stat = yield self._read_epoch()
+        try:
+            _, stat = yield self._zk.get(controller_znode.PATH)
+            if stat.ephemeral_owner == owner:
+                yield self._zk.multi(
+                    [Check(controller_znode.EPOCH_PATH, epoch_stat.version), Delete(controller_znode.PATH)]
+                )
+        except (NoNodeError, MultiError):
+            pass
+
+    def _watch_session(self) -> None:
+        """The controller's own timer: ZooKeeper may have given the office to another by now, so stop deciding."""
+        self._cancel(self._session_timer)
+        if self._term is None:
+            return
+        left_s = self._zk.last_reply_at + self._settings.session_timeout_s - self._clock.monotonic()
+        if left_s <= 0:
+            self._resign(f"no reply from ZooKeeper for {self._settings.session_timeout_s:g} s")
+            self._tell(-1, self._known[1])
+            return
+        self._session_timer = self._reactor.callLater(left_s, self._watch_session)
+
+    def _tell(self, controller_id: int, epoch: int) -> None:
+        if self._known != (controller_id, epoch):
+            self._known = controller_id, epoch
+            self._controller_changed(controller_id, epoch)
+
+    def _cancel(self, call: Any) -> None:
+        if call is not None and call.active():
+            call.cancel()
+
+    # ControllerPort
+
+    def _serving(self) -> Term:
+        """The term, if it may decide now. Raises BrokerError NOT_CONTROLLER."""
+        self._watch_session_if_late()
+        if self._term is None:
+            raise BrokerError(ErrorCode.NOT_CONTROLLER, "this broker is not the controller")
+        return self._term
+
+    def _watch_session_if_late(self) -> None:
+        # a process that was stopped for long runs its queued requests before its timers
+        if self._term is not None and self.zookeeper_age_s() > self._settings.session_timeout_s:
+            self._watch_session()
+
+    def zookeeper_age_s(self) -> float:
+        """Seconds since ZooKeeper last replied to this broker."""
+        return self._clock.monotonic() - self._zk.last_reply_at
+
+    def subscribe(self, subscriber: Subscriber) -> Deferred[None]:
+        try:
+            term = self._serving()
+        except BrokerError as error:
+            return fail(error)
+        term.flush()
+        return term.subscribers.subscribe(subscriber, is_ready=term.is_ready)
+
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        if self._term is not None:
+            self._term.subscribers.unsubscribe(subscriber)
+
+    def applied(self, broker_id: int, broker_epoch: int, applied: Applied) -> None:
+        term = self._serving()
+        term.checked_broker(broker_id, broker_epoch)
+        term.event(lambda: term.controller.delta_applied(broker_id, broker_epoch, applied))
+
+    def replica_deleted(self, broker_id: int, broker_epoch: int, partition: TopicPartition, topic_id: str) -> None:
+        term = self._serving()
+        term.checked_broker(broker_id, broker_epoch)
+        term.event(lambda: term.controller.replica_deleted(broker_id, broker_epoch, partition, topic_id))
+
+    def log_dir_offline(
+        self, broker_id: int, broker_epoch: int, log_dir: str, partitions: Sequence[TopicPartition]
+    ) -> None:
+        term = self._serving()
+        term.checked_broker(broker_id, broker_epoch)
+        self._log(f"broker {broker_id} lost log folder {log_dir} with {len(partitions)} replicas")
+        term.event(lambda: term.controller.log_dir_failed(broker_id, partitions, f"{log_dir} is offline"))
+
+    def alter_partition(self, request: AlterPartitionRequest) -> Deferred[AlterPartitionResponse]:
+        try:
+            term = self._serving()
+        except BrokerError as error:
+            return fail(error)
+        if not term.is_ready:
+            return succeed(AlterPartitionResponse(ErrorCode.NOT_CONTROLLER))
+        return term.ask(lambda token: term.controller.isr_change_requested(token, request))
+
+    def controlled_shutdown(self, broker_id: int, broker_epoch: int) -> Deferred[tuple[TopicPartition, ...]]:
+        try:
+            term = self._serving()
+            if not term.is_ready:
+                raise BrokerError(ErrorCode.NOT_CONTROLLER, "the controller is still reading the cluster")
+        except BrokerError as error:
+            return fail(error)
+        self._log(f"controlled shutdown of broker {broker_id}")
+        return term.ask(lambda token: term.controller.shutdown_requested(token, broker_id, broker_epoch))
+
+    def create_topic(self, topic: NewTopic) -> Deferred[TopicResult]:
+        created = self.create_topics([topic], int(self._settings.request_timeout_s * 1000), False)
+        return created.addCallback(lambda results: results[0])
+
+    def heartbeat(self, broker_id: int, broker_epoch: int, zookeeper_age_s: float) -> float:
+        term = self._serving()
+        term.checked_broker(broker_id, broker_epoch)
+        self._heartbeats[broker_id] = broker_epoch, self._clock.monotonic(), zookeeper_age_s
+        return self.zookeeper_age_s()
+
+    def last_heartbeat(self, broker_id: int) -> tuple[int, float, float] | None:
+        """(broker epoch, monotonic seconds of arrival, age of the broker's last ZooKeeper reply then)."""
+        return self._heartbeats.get(broker_id)
+
+    # Admin requests, as kafka/ports.py AdminPort has them
+
+    def create_topics(
+        self, topics: Sequence[NewTopic], timeout_ms: int, validate_only: bool
+    ) -> Deferred[list[TopicResult]]:
+        admin = self._admin_or_none()
+        if admin is None:
+            return succeed([_not_controller(topic.name) for topic in topics])
+        return admin.create_topics(topics, timeout_ms, validate_only)
+
+    def delete_topics(self, topics: Sequence[TopicToDelete], timeout_ms: int) -> Deferred[list[TopicResult]]:
+        admin = self._admin_or_none()
+        if admin is None:
+            return succeed([_not_controller(topic.name or "") for topic in topics])
+        return admin.delete_topics(topics, timeout_ms)
+
+    def create_partitions(
+        self, topics: Sequence[PartitionsToAdd], timeout_ms: int, validate_only: bool
+    ) -> Deferred[list[TopicResult]]:
+        admin = self._admin_or_none()
+        if admin is None:
+            return succeed([_not_controller(topic.name) for topic in topics])
+        return admin.create_partitions(topics, timeout_ms, validate_only)
+
+    def _admin_or_none(self) -> TopicAdmin | None:
+        self._watch_session_if_late()
+        return self._admin
+
+
+def _not_controller(name: str) -> TopicResult:
+    return TopicResult(name, ErrorCode.NOT_CONTROLLER, "This is not the correct controller for this cluster.")
