@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +19,32 @@ from zkbroker.zookeeper.client import ConnectionLossError, SessionState
 from zkbroker.zookeeper.session import KazooSession
 
 TIMEOUT_S = 6.0
+
+ROOT = Path(__file__).parent.parent.parent
+
+ZOMBIE = """
+import json, sys
+from tests.harness.zookeeper_worlds import PumpReactor, RealClock
+from zkbroker.zookeeper.session import KazooSession
+
+reactor, clock, states, looks = PumpReactor(), RealClock(), [], []
+session = KazooSession(sys.argv[1], session_timeout_ms=1500, connection_timeout_ms=5000, clock=clock, reactor=reactor,
+                       log=lambda line: None)
+session.listen(lambda state: states.append(state.value))
+
+def look():
+    looks.append((clock.monotonic(), session.last_reply_at))
+    reactor.callLater(0.02, look)
+
+session.start()
+reactor.run_until(lambda: bool(states), 10)
+print("ready", flush=True)
+look()
+reactor.run_until(lambda: len(states) == 4, 15)
+gap, after = max((b[0] - a[0], b) for a, b in zip(looks, looks[1:]))
+print(json.dumps({"states": states, "gap_s": gap, "age_s": after[0] - after[1]}))
+"""
+"""A process whose session expires while it is stopped; tells what it believes the moment that it goes on."""
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +126,25 @@ def test_a_server_that_hangs_is_noticed_and_left(world: RealWorld, ensemble: Zoo
     assert noticed[0] - started < TIMEOUT_S / 2 + TIMEOUT_S / 12 + 0.7
     assert client.session_id == session_id
     assert states == [SessionState.CONNECTED, SessionState.SUSPENDED, SessionState.RECONNECTED]
+
+
+def test_a_process_stopped_past_its_timeout_does_not_think_itself_in_contact(ensemble: ZooKeeperEnsemble) -> None:
+    ensemble.start()
+    command = [sys.executable, "-c", ZOMBIE, ensemble.connect_string]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as zombie:
+        try:
+            assert zombie.stdout is not None
+            assert zombie.stdout.readline() == "ready\n"
+            time.sleep(0.3)
+            zombie.send_signal(signal.SIGSTOP)
+            time.sleep(2.5)
+            zombie.send_signal(signal.SIGCONT)
+            told = json.loads(zombie.stdout.read())
+        finally:
+            zombie.kill()
+    assert told["states"] == ["connected", "suspended", "expired", "connected"]
+    assert told["gap_s"] > 2.4
+    assert told["age_s"] > 2.4
 
 
 def test_a_rolling_restart_keeps_the_session(world: RealWorld, ensemble: ZooKeeperEnsemble) -> None:

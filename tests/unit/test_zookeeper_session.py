@@ -58,6 +58,12 @@ def test_a_connect_string_may_end_with_a_chroot(text: str, hosts: str, chroot: s
     assert split_connect_string(text) == (hosts, chroot)
 
 
+@pytest.mark.parametrize("text", ["", "/x", "a:b", "a:1,,b:2", "a:99999"])
+def test_what_is_no_connect_string_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not a list of host:port"):
+        split_connect_string(text)
+
+
 def test_results_of_a_multi() -> None:
     stat = Stat(1, 2, 5, 8, 10, 6, 4)
     assert multi_results(OPS, [True, "/b", STAT]) == [True, "/b", stat]

@@ -27,6 +27,7 @@ from typing import Any, Protocol
 from kazoo import exceptions as kazoo_errors
 from kazoo.client import KazooClient
 from kazoo.handlers.threading import SequentialThreadingHandler
+from kazoo.hosts import collect_hosts
 from kazoo.protocol import serialization
 from kazoo.protocol.connection import ConnectionHandler
 from kazoo.protocol.states import EventType, KazooState, KeeperState
@@ -318,8 +319,15 @@ class Link:
 
 
 def split_connect_string(connect_string: str) -> tuple[str, str]:
-    """(hosts, chroot) of ``host:port,…/chroot``; the chroot is empty or begins, and does not end, with a slash."""
+    """(hosts, chroot) of ``host:port,…/chroot``; the chroot is empty or begins, and does not end, with a slash.
+
+    Raises ValueError for what is no list of hosts.
+    """
     hosts, _, chroot = connect_string.strip().partition("/")
+    try:
+        collect_hosts(hosts)
+    except ValueError as error:
+        raise ValueError(f"not a list of host:port: {hosts!r} ({error})") from error
     names = [name for name in chroot.split("/") if name]
     return hosts, "".join(f"/{name}" for name in names)
 

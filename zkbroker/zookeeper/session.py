@@ -79,11 +79,11 @@ class _Call:
 class KazooSession:
     """Fills ``zkbroker.zookeeper.client.ZooKeeperClient``.
 
-    ``connect_string`` is ``host:port,…`` and may end with a chroot, which is created if missing. ``session`` (id,
-    password) reopens an old session: RECONNECTED tells that it lives, EXPIRED and CONNECTED that it was gone.
-    Calls fail with ConnectionLossError while ``is_connected`` is false, with SessionExpiredError after EXPIRED.
-    Empty data is written as null, as Kafka writes it. When the connection breaks, in this order and in one turn of
-    the reactor: calls under way fail, SUSPENDED is told, watches fire.
+    ``connect_string`` is ``host:port,…`` and may end with a chroot, which is created if missing; ValueError if it is
+    not. ``session`` (id, password) reopens an old session: RECONNECTED tells that it lives, EXPIRED and CONNECTED that
+    it was gone. Calls fail with ConnectionLossError while ``is_connected`` is false, with SessionExpiredError after
+    EXPIRED. Empty data is written as null, as Kafka writes it. When the connection breaks, in this order and in one
+    turn of the reactor: calls under way fail, SUSPENDED is told, watches fire.
     """
 
     def __init__(
@@ -144,6 +144,11 @@ class KazooSession:
     def agreed_timeout_s(self) -> float:
         """The session timeout that the ensemble agreed to: within its own limits, not always the one asked for."""
         return self._timeout_s if self._link is None else self._link.agreed_timeout_s
+
+    @property
+    def last_problem(self) -> str:
+        """Why the last attempt to connect failed or the connection broke, for people; empty if none did."""
+        return "" if self._link is None else self._link.warning.text
 
     def listen(self, listener: Callable[[SessionState], None]) -> None:
         self._listeners.append(listener)
@@ -395,8 +400,7 @@ class KazooSession:
         self._fail_calls(error)
         if not was_connected:
             return
-        link = self._link
-        self._log(f"ZooKeeper connection lost: {link.warning.text if link is not None else ''}")
+        self._log(f"ZooKeeper connection lost: {self.last_problem}")
         armed, self._armed = list(self._armed), {}
         self._tell(SessionState.SUSPENDED)
         for handle in armed:
