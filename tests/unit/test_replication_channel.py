@@ -25,6 +25,7 @@ from zkbroker.model.cluster import ClusterDelta
 from zkbroker.model.errors import BrokerError, ErrorCode
 from zkbroker.model.topics import PartitionState, TopicPartition
 from zkbroker.replication.channel import ControllerChannel
+from zkbroker.replication.channel_server import DeltaRows
 from zkbroker.replication.ports import Subscriber
 from zkbroker.replication.server import ReplicationServer
 
@@ -426,3 +427,11 @@ def test_garbage_for_the_channel_is_refused() -> None:
     assert [answer.split(b" ")[:3] for answer in answers[1:5]] == [
         [b"ERR", b"%d" % number, b"INVALID_REQUEST"] for number in (2, 3, 4, 5)
     ]
+
+
+def test_a_delta_is_encoded_once_for_all_its_subscribers() -> None:
+    rows = DeltaRows()
+    delta = ClusterDelta(1, 7, 3, partitions=((DEMO, STATE),))
+    encoded = rows.encode(delta)
+    assert rows.encode(delta._replace(number=9)) is encoded
+    assert rows.encode(delta._replace(removed_brokers=(4,))) == b"GONE 4\n" + encoded

@@ -37,17 +37,30 @@ class Sender(Protocol):
 
 
 class DeltaRows:
-    """The rows of the delta encoded last: a delta goes to every broker, and is encoded once for all."""
+    """The rows of the delta encoded last: a delta goes to every broker, and is encoded once for all.
+
+    Each subscription numbers its own, so the same delta is known by its parts, not by being the same object.
+    """
 
     def __init__(self) -> None:
         self._delta: ClusterDelta | None = None
         self._rows = b""
 
     def encode(self, delta: ClusterDelta) -> bytes:
-        if delta is not self._delta:
+        if self._delta is None or not _has_the_rows_of(delta, self._delta):
             self._rows = encode_delta_rows(delta)
             self._delta = delta
         return self._rows
+
+
+def _has_the_rows_of(delta: ClusterDelta, other: ClusterDelta) -> bool:
+    return (
+        delta.partitions is other.partitions
+        and delta.brokers is other.brokers
+        and delta.removed_brokers is other.removed_brokers
+        and delta.deleted_topics is other.deleted_topics
+        and delta.deleted_replicas is other.deleted_replicas
+    )
 
 
 class ChannelSubscriber:
