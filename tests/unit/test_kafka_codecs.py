@@ -258,6 +258,38 @@ def test_metadata_topics_are_kios_bytes(partitions: dict[int, PartitionState], v
             assert row.offline_replicas == tuple(r for r in state.replicas if r not in (1, 2))
 
 
+@given(st.none() | st.lists(st.tuples(st.none() | names, st.none() | st.uuids())), st.booleans(), st.integers(0, 12))
+@fast
+def test_metadata_requests_are_read_as_kio_wrote_them(
+    asked: list[tuple[str | None, UUID | None]] | None, allow: bool, version: int
+) -> None:
+    s = request_schemas(METADATA, version)
+    if asked is None and version == 0:
+        asked = []
+    if version < 10 and asked is not None:
+        asked = [(name or "x", None) for name, _ in asked]
+    rows = None
+    if asked is not None:
+        rows = tuple(
+            s.MetadataRequestTopic(name=name, **({"topic_id": topic_id} if version >= 10 else {}))
+            for name, topic_id in asked
+        )
+    fields: dict[str, Any] = {"allow_auto_topic_creation": allow} if version >= 4 else {}
+    if version >= 8:
+        fields["include_topic_authorized_operations"] = True
+    if 8 <= version <= 10:
+        fields["include_cluster_authorized_operations"] = False
+    raw = encode(s.MetadataRequest(topics=rows, **fields))
+    reader = Reader(raw)
+    found = metadata.decode_body(reader, version)
+    assert reader.offset == len(raw)
+    assert found.allow_auto_topic_creation is (allow or version < 4)
+    expected = None
+    if asked is not None:
+        expected = [(name, topic_id_from_uuid(i) if i is not None and i.int else None) for name, i in asked]
+    assert found.topics == expected
+
+
 # The rest
 
 
@@ -308,7 +340,7 @@ def test_too_many_elements_are_refused() -> None:
     many = 600_000
     body = struct.pack(">i", many) + bytes(2 * many)
     with pytest.raises(MalformedRequest, match="array length"):
-        decode_request(METADATA, 1, Reader(body))
+        metadata.decode_body(Reader(body), 1)
 
 
 @given(
@@ -322,6 +354,8 @@ def test_garbage_raises_nothing_but_decode_errors(garbage: bytes, api: tuple[int
             produce.decode_body(Reader(garbage), version)
         elif key == FETCH:
             fetch.decode_body(Reader(garbage), version)
+        elif key == METADATA:
+            metadata.decode_body(Reader(garbage), version)
         else:
             decode_request(key, version, Reader(garbage))
     except DECODE_ERRORS as error:

@@ -67,9 +67,9 @@ class KafkaConnection(Protocol):
     def connectionMade(self) -> None:
         transport: Any = self.transport
         self.peer = _peer_text(transport)
-        set_no_delay = getattr(transport, "setTcpNoDelay", None)
-        if set_no_delay is not None:
-            set_no_delay(True)
+        for option in ("setTcpNoDelay", "setTcpKeepAlive"):  # as Kafka sets them; not every transport is TCP
+            if hasattr(transport, option):
+                getattr(transport, option)(True)
         transport.registerProducer(self, True)
         self.factory.connection_opened(self)
 
