@@ -294,6 +294,13 @@ def test_a_new_identity_says_hello_again(pair: Pair) -> None:
     assert pair.leader.contacts[DEMO].broker_epoch == 777
 
 
+def test_a_new_identity_is_noticed_without_being_told(pair: Pair) -> None:
+    pair.follow(DEMO)
+    pair.identities[2] = identity(2, 778)
+    pair.wire.run(1.0)
+    assert pair.leader.contacts[DEMO].broker_epoch == 778
+
+
 def test_another_broker_at_the_address_is_not_fetched_from(pair: Pair) -> None:
     pair.identities[1] = identity(5)
     pair.leader.append(DEMO, b"abc")

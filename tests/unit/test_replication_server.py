@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from importlib import resources
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,10 +15,10 @@ from tests.fakes.wire import BUFFER_BYTES, Wire, WireTransport
 from zkbroker.model.channel import FollowerContact
 from zkbroker.model.errors import ErrorCode
 from zkbroker.model.topics import TopicPartition
-from zkbroker.replication.codec import Message, MessageReader
+from zkbroker.replication.codec import Message, MessageReader, parse_line
 from zkbroker.replication.messages import decode_fetched, encode_hello
 from zkbroker.replication.ports import FetchedRow, Identity
-from zkbroker.replication.server import ReplicationServer
+from zkbroker.replication.server import ReplicationConnection, ReplicationServer
 
 DEMO = TopicPartition("demo", 0)
 OTHER = TopicPartition("other", 1)
@@ -453,3 +456,34 @@ def test_no_bytes_raise_out_of_the_listener(pieces: list[tuple[bytes, bytes]], s
         bench.end.write(b"x" * 40 + b"\nPING 77\n")
         bench.wire.run()
     assert bench.typist.is_over or b"PONG" in bench.typist.data
+
+
+def test_the_specification_names_every_verb_and_its_examples_can_be_read(bench: Bench) -> None:
+    specification = resources.files("zkbroker.replication").joinpath("PROTOCOL.md").read_text("utf-8")
+    connection = ReplicationConnection(bench.server)
+    for verb in (*connection.people, *connection.channel.verbs, "HELLO", "FETCH", "BYE", "SNAPSHOT", "DELTA"):
+        assert re.search(rf"\b{verb}\b", specification), verb
+    blocks = re.findall(r"```\n(→.*?)```", specification, re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        lines = [line.split("   ")[0] for line in block.splitlines()]
+        while lines:
+            message = parse_line(lines.pop(0)[2:].encode())
+            assert message is not None and message.correlation > 0
+            size = message.integer("body", 0)
+            while size > 0:
+                line = lines.pop(0)[2:]
+                raw = re.match(r"<(\d+) raw bytes", line)
+                size -= int(raw.group(1)) if raw else len(line.encode()) + 1
+            assert size == 0, message
+
+
+def test_an_answer_has_a_bounded_number_of_rows(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zkbroker.replication.fetch_session.FETCH_PARTITIONS_SENT", 2)
+    partitions = [TopicPartition("demo", number) for number in range(5)]
+    for partition in partitions:
+        bench.leader.append(partition, b"a")
+    bench.hello()
+    counts = [bench.fetch(2, 0, *[row(0, partition) for partition in partitions])[0].integer("partitions")]
+    counts += [bench.fetch(seq + 2, seq)[0].integer("partitions") for seq in (1, 2)]
+    assert counts == [2, 2, 1]

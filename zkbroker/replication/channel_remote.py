@@ -111,6 +111,9 @@ class RemoteRoute:
         if now - self._heard_at >= self._settings.silence_s:
             self._link.reconnect(f"the controller says nothing for {now - self._heard_at:.1f} s", at_once=False)
             return
+        if self._link.is_outdated():
+            self._link.reconnect("this broker registered anew")
+            return
         if not self._subscription and self._subscribe_at <= now:
             self._subscribe()
         if self._heartbeat_at <= now:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from zkbroker.model.channel import FollowerContact
 from zkbroker.model.errors import BrokerError, ErrorCode
-from zkbroker.model.limits import FETCHES_IN_FLIGHT_MAX
+from zkbroker.model.limits import FETCH_PARTITIONS_SENT, FETCHES_IN_FLIGHT_MAX
 from zkbroker.model.topics import TopicPartition
 from zkbroker.replication.messages import Fetch
 from zkbroker.replication.ports import FetchedRow, FetchRow, LeaderPort
@@ -142,6 +142,8 @@ class FetchSession:
         urgent = False
         size = 0
         for partition in list(self._changed):
+            if len(rows) + len(told_only) >= FETCH_PARTITIONS_SENT:
+                break
             standing = self._partitions[partition]
             answer: FetchedRow | None = self._ready.get(partition)
             if answer is None:

@@ -347,6 +347,9 @@ class LeaderFetcher:
         """Send each session's next FETCH, if there is something to ask or no FETCH is under way."""
         if not self.link.is_up or self.is_receiving:
             return
+        if self.link.is_outdated():
+            self.link.reconnect("this broker registered anew")
+            return
         rows: dict[int, list[tuple[FetchRow, bool]]] = {session.number: [] for session in self.sessions}
         if self.dirty:
             self._gather(rows)

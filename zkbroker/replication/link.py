@@ -72,6 +72,8 @@ class BrokerLink:
         self.port = port
         self.peer: Identity | None = None
         """Who answered HELLO; None while the link is down."""
+        self._said: Identity | None = None
+        """Who this broker said it is in the last HELLO."""
         self._is_started = False
         self._connection: LinkConnection | None = None
         self._factory: Any = None
@@ -114,6 +116,10 @@ class BrokerLink:
             self._owner.link_lost(reason)
         if self._is_started and self._connection is None:
             self._connect() if at_once else self._back_off(reason)
+
+    def is_outdated(self) -> bool:
+        """True if this broker registered anew since HELLO: what it says here would be judged by its old epoch."""
+        return self.is_up and self._said is not None and self._said.broker_epoch != self._shell.identity().broker_epoch
 
     def next_correlation(self) -> int:
         self._correlation += 1
@@ -176,7 +182,8 @@ class BrokerLink:
     def connected(self, connection: LinkConnection) -> None:
         self._connection = connection
         self._correlation = 0
-        hello = encode_hello(self.next_correlation(), self._shell.identity(), self.broker_id)
+        self._said = self._shell.identity()
+        hello = encode_hello(self.next_correlation(), self._said, self.broker_id)
         self._timer = self._shell.reactor.callLater(self._settings.connect_timeout_s, self._hello_timed_out)
         connection.send(hello)
 

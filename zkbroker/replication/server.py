@@ -120,8 +120,8 @@ class ReplicationConnection(LineConnection):
         self._caller: Identity | None = None
         """Who said HELLO; None before."""
         self._sessions: dict[int, FetchSession] = {}
-        self._channel = ChannelServer(self, server.controller, server.delta_rows)
-        self._people: dict[str, Callable[[Message], list[str]]] = {
+        self.channel = ChannelServer(self, server.controller, server.delta_rows)
+        self.people: dict[str, Callable[[Message], list[str]]] = {
             "HELP": lambda message: list(HELP),
             "PING": lambda message: ["PONG"],
             "STATUS": lambda message: self._server.status.status_lines(),
@@ -145,10 +145,10 @@ class ReplicationConnection(LineConnection):
                 self._fetch(self._known_caller(), message)
             elif message.verb == "HELLO":
                 self._hello(message)
-            elif message.verb in self._people:
-                self.send(encode_text(message.correlation, self._people[message.verb](message)))
-            elif message.verb in self._channel.verbs:
-                self._channel.request(self._known_caller(), message)
+            elif message.verb in self.people:
+                self.send(encode_text(message.correlation, self.people[message.verb](message)))
+            elif message.verb in self.channel.verbs:
+                self.channel.request(self._known_caller(), message)
             elif message.verb == "BYE":
                 self._bye(self._known_caller())
             else:
@@ -266,4 +266,4 @@ class ReplicationConnection(LineConnection):
     def _forget_caller(self) -> None:
         for session_id in list(self._sessions):
             self._end_session(session_id)
-        self._channel.close()
+        self.channel.close()
