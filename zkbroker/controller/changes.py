@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from zkbroker.controller.cluster_image import ClusterImage
 from zkbroker.model.cluster import ClusterDelta, DeletedReplica
 from zkbroker.model.topics import TopicPartition
@@ -22,6 +24,11 @@ class Changes:
     def __bool__(self) -> bool:
         return bool(self._brokers or self._removed_brokers or self._partitions or self._deleted_topics or self._orders)
 
+    def clear(self) -> None:
+        """Nothing is left to tell."""
+        for kept in (self._brokers, self._removed_brokers, self._partitions, self._deleted_topics, self._orders):
+            kept.clear()
+
     def broker(self, broker_id: int) -> None:
         """It is new, or its registration changed."""
         self._brokers[broker_id] = None
@@ -40,16 +47,16 @@ class Changes:
         self._orders.setdefault(broker_id, []).append(replica)
 
     def take(
-        self, image: ClusterImage, controller_id: int, controller_epoch: int, hidden: set[str]
+        self, image: ClusterImage, controller_id: int, controller_epoch: int, hides: Callable[[str], bool]
     ) -> tuple[ClusterDelta, tuple[tuple[int, tuple[DeletedReplica, ...]], ...]]:
-        """The delta (without a number) and the deletion orders per broker; nothing is left. ``hidden`` topics are
-        being deleted and not told of."""
+        """The delta (without a number) and the deletion orders per broker; nothing is left. Topics that
+        ``hides`` names are being deleted and not told of."""
         brokers = tuple(image.brokers[broker] for broker in sorted(self._brokers) if broker in image.brokers)
         removed = tuple(broker for broker in sorted(self._removed_brokers) if broker not in image.brokers)
         partitions = tuple(
             (partition, image.states[partition])
             for partition in sorted(self._partitions)
-            if partition in image.states and partition.topic not in hidden
+            if partition in image.states and not hides(partition.topic)
         )
         delta = ClusterDelta(
             controller_id,
@@ -61,5 +68,5 @@ class Changes:
             deleted_topics=tuple(self._deleted_topics),
         )
         orders = tuple((broker, tuple(self._orders[broker])) for broker in sorted(self._orders))
-        self.__init__()  # type: ignore[misc]
+        self.clear()
         return delta, orders

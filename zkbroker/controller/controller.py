@@ -13,10 +13,9 @@ from typing import NamedTuple
 from zkbroker.controller.balance import can_move, misplaced_leaders
 from zkbroker.controller.changes import Changes
 from zkbroker.controller.cluster_image import ClusterImage, TopicImage, TopicRules
-from zkbroker.controller.deletion import DeletionStage, TopicDeletion
+from zkbroker.controller.deletions import Deletions
 from zkbroker.controller.effects import (
     Answer,
-    DeleteTopicNodes,
     DropDeletionMarker,
     Effect,
     Log,
@@ -28,10 +27,9 @@ from zkbroker.controller.effects import (
 )
 from zkbroker.controller.elections import Election, elected, first_state, settled_state
 from zkbroker.controller.isr_changes import judge_proposal
-from zkbroker.controller.reassignment import is_moving
 from zkbroker.controller.waits import AlterWait, QueuedProposal, Wait, WaitKind, Waits
 from zkbroker.model.channel import AlterPartitionRequest, AlterPartitionResponse, Applied
-from zkbroker.model.cluster import BrokerRegistration, ClusterDelta, DeletedReplica
+from zkbroker.model.cluster import BrokerRegistration, ClusterDelta
 from zkbroker.model.errors import BrokerError, ErrorCode
 from zkbroker.model.topics import PartitionState, TopicPartition
 
@@ -75,7 +73,8 @@ class Controller:
         self.controller_epoch = controller_epoch
         self.rules = rules
         self.image = ClusterImage()
-        self.deletions: dict[str, TopicDeletion] = {}
+        self._changes = Changes()
+        self.deletions = Deletions(self.image, self._changes, is_allowed=rules.delete_topics)
         self._writes: dict[TopicPartition, _Write] = {}
         """Under way, at most one per partition; its outcome comes with ``states_found``."""
         self._unsettled: dict[TopicPartition, None] = {}
@@ -87,8 +86,6 @@ class Controller:
         self._returning: dict[int, BrokerRegistration] = {}
         """Bounced brokers: dead until every partition of theirs is settled without them, then new."""
         self._waits = Waits()
-        self._deletion_waits: dict[str, list[int]] = {}
-        self._changes = Changes()
         self._effects: list[Effect] = []
         self._balance_at: float | None = None
 
@@ -132,10 +129,10 @@ class Controller:
                 restarted = tuple(member for member in state.isr if (self.image.broker_epoch(member) or 0) > mzxid)
                 if restarted:
                     self._suspects[partition] = restarted
-        self._changes = Changes()  # snapshots tell it all
+        self._changes.clear()  # snapshots tell it all
         if self.rules.auto_rebalance:
             self._balance_at = now + FIRST_BALANCE_AFTER_S
-        self._request_deletions(deletions)
+        self._effects += self.deletions.requested(deletions)
         return self._settle()
 
     def brokers_changed(self, brokers: Sequence[BrokerRegistration], now: float) -> list[Effect]:
@@ -169,8 +166,7 @@ class Controller:
         self.image.offline_replicas.pop(broker_id, None)
         self._changes.broker_gone(broker_id)
         self._unsettle(self.image.partitions_of(broker_id))
-        for topic in list(self._deletion_waits):
-            self._answer_if_deletion_waits_for_dead(topic)
+        self._effects += self.deletions.broker_gone()
 
     def _broker_arrived(self, broker: BrokerRegistration) -> None:
         self.image.brokers[broker.broker_id] = broker
@@ -248,8 +244,7 @@ class Controller:
 
     def topic_removed(self, topic: str) -> list[Effect]:
         """The topic znode is gone: deleted by this controller, or by hand (then no data is deleted)."""
-        deletion = self.deletions.get(topic)
-        if deletion is not None and deletion.stage is not DeletionStage.CLEARING:
+        if topic in self.deletions and not self.deletions.is_clearing(topic):
             self._effects.append(DropDeletionMarker(topic, "the topic's znode is gone"))
         self._remove_topic(topic)
         return self._settle()
@@ -267,8 +262,7 @@ class Controller:
         partitions = self.image.partitions(topic)
         del self.image.topics[topic]
         self.image.rules.pop(topic, None)
-        deletion = self.deletions.pop(topic, None)
-        if deletion is None or deletion.stage is DeletionStage.QUEUED:
+        if not self.deletions.hides(topic):
             self._changes.topic_gone(topic, image.topic_id)
         for partition in partitions:
             self.image.states.pop(partition, None)
@@ -278,7 +272,7 @@ class Controller:
             if write is not None and write.proposal is not None:
                 self._answer_proposal(write.proposal, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
             self._unsettled[partition] = None
-        self._effects += [Answer(token, None) for token in self._deletion_waits.pop(topic, ())]
+        self._effects += self.deletions.finished(topic)
 
     def topic_rules_changed(self, topic: str, rules: TopicRules) -> list[Effect]:
         """The topic's configuration was read again. Allowing unclean elections holds one at once, as in Kafka."""
@@ -298,70 +292,23 @@ class Controller:
 
     def deletions_requested(self, topics: Sequence[str]) -> list[Effect]:
         """The children of ``/admin/delete_topics``."""
-        self._request_deletions(topics)
+        self._effects += self.deletions.requested(topics)
+        for topic in topics:
+            self._unsettle(self.image.partitions(topic))
         return self._settle()
 
     def deletion_awaited(self, token: int, topic: str) -> list[Effect]:
         """Answer when the topic is gone, or when only replicas on dead brokers are left to delete."""
-        if topic not in self.image.topics:
-            return [Answer(token, None)]
-        self._deletion_waits.setdefault(topic, []).append(token)
-        self._answer_if_deletion_waits_for_dead(topic)
+        self._effects += self.deletions.awaited(token, topic)
         return self._settle()
 
     def replica_deleted(
         self, broker_id: int, broker_epoch: int, partition: TopicPartition, topic_id: str
     ) -> list[Effect]:
         """A broker deleted the data it was ordered to delete."""
-        deletion = self.deletions.get(partition.topic)
-        if deletion is None or deletion.topic_id != topic_id or self.image.broker_epoch(broker_id) != broker_epoch:
-            return []
-        if deletion.replica_deleted((partition, broker_id)):
-            self._clear(deletion)
-        else:
-            self._answer_if_deletion_waits_for_dead(partition.topic)
+        if self.image.broker_epoch(broker_id) == broker_epoch:
+            self._effects += self.deletions.replica_deleted(broker_id, partition, topic_id)
         return self._settle()
-
-    def _request_deletions(self, topics: Sequence[str]) -> None:
-        for topic in sorted(topics):
-            image = self.image.topics.get(topic)
-            if topic in self.deletions:
-                continue
-            if image is None:
-                self._effects.append(DropDeletionMarker(topic, "there is no such topic"))
-            elif not self.rules.delete_topics:
-                self._effects.append(DropDeletionMarker(topic, "delete.topic.enable is false"))
-            else:
-                deletion = TopicDeletion(topic, image.topic_id)
-                self.deletions[topic] = deletion
-                if not any(is_moving(placement) for placement in image.partitions.values()):
-                    self._start_deletion(deletion, image)
-
-    def _start_deletion(self, deletion: TopicDeletion, image: TopicImage) -> None:
-        replicas = [
-            (partition, broker)
-            for partition in self.image.partitions(image.name)
-            for broker in image.partitions[partition.partition].replicas
-        ]
-        deletion.start(replicas)
-        self._changes.topic_gone(image.name, image.topic_id)
-        for partition, broker in replicas:
-            self._changes.order(broker, DeletedReplica(partition.topic, partition.partition, image.topic_id))
-            self._unsettled[partition] = None
-        if not replicas:
-            self._clear(deletion)
-        self._answer_if_deletion_waits_for_dead(image.name)
-
-    def _clear(self, deletion: TopicDeletion) -> None:
-        deletion.clear()
-        self._effects.append(DeleteTopicNodes(deletion.topic))
-
-    def _answer_if_deletion_waits_for_dead(self, topic: str) -> None:
-        deletion = self.deletions.get(topic)
-        if deletion is None or deletion.stage is not DeletionStage.STARTED:
-            return
-        if all(broker not in self.image.brokers for _, broker in deletion.awaited):
-            self._effects += [Answer(token, None) for token in self._deletion_waits.pop(topic, ())]
 
     # ISR changes and writes
 
@@ -452,7 +399,6 @@ class Controller:
 
     def snapshot(self, broker_id: int) -> ClusterDelta:
         """Everything, for a broker that subscribes: with what it has still to delete."""
-        hidden = self._hidden_topics()
         return ClusterDelta(
             self.controller_id,
             self.controller_epoch,
@@ -462,25 +408,18 @@ class Controller:
             partitions=tuple(
                 (partition, self.image.states[partition])
                 for partition in sorted(self.image.states)
-                if partition.topic not in hidden
+                if not self.deletions.hides(partition.topic)
             ),
-            deleted_topics=tuple((topic, self.deletions[topic].topic_id) for topic in sorted(hidden)),
-            deleted_replicas=tuple(
-                DeletedReplica(topic, partition.partition, self.deletions[topic].topic_id)
-                for topic in sorted(hidden)
-                for partition in self.deletions[topic].awaited_of(broker_id)
-            ),
+            deleted_topics=self.deletions.hidden_topics(),
+            deleted_replicas=self.deletions.orders_for(broker_id),
         )
 
     def turn_ended(self) -> list[Effect]:
         """What changed since the last call, as one delta; the shell calls it once per turn."""
         if not self._changes:
             return []
-        delta, orders = self._changes.take(self.image, self.controller_id, self.controller_epoch, self._hidden_topics())
+        delta, orders = self._changes.take(self.image, self.controller_id, self.controller_epoch, self.deletions.hides)
         return [PushDelta(delta, orders)]
-
-    def _hidden_topics(self) -> set[str]:
-        return {topic for topic, deletion in self.deletions.items() if deletion.stage is not DeletionStage.QUEUED}
 
     # Settling
 
@@ -533,8 +472,7 @@ class Controller:
     def _decide(self, partition: TopicPartition) -> StateWrite | None:
         """The next write of this partition, put under way; None when its state is right."""
         placement = self.image.placement(partition)
-        deletion = self.deletions.get(partition.topic)
-        if placement is None or (deletion is not None and deletion.stage is not DeletionStage.QUEUED):
+        if placement is None or self.deletions.hides(partition.topic):
             self._suspects.pop(partition, None)
             self._preferred.pop(partition, None)
             for queued in self._proposals.pop(partition, ()):
