@@ -322,16 +322,15 @@ class Replicas:
         if offline is not None:
             return offline
         log = self._logs.get(partition)
-        if log is not None and log.topic_id != state.topic_id:
+        if log is not None and log.topic_id and log.topic_id != state.topic_id:
             # Deleted and created again while this replica could not hear of it: never mix two topics in one log.
             self._shared.report(
                 f"{partition}: topic id {log.topic_id} is now {state.topic_id}; setting the old log aside"
             )
             self.remove(partition, log.topic_id)
             self._logs.make_stray(partition)
-            log = None
-        if log is None:
-            log = self._logs.create(partition, state.topic_id)
+        # Also for a log that is there: it may lack its partition.metadata, and so not know its topic id.
+        log = self._logs.create(partition, state.topic_id)
         log.set_config(self._topic_config(partition.topic))
         replica = Replica(partition, log, self._logs.high_watermarks.get(partition, 0), self._shared)
         self._table.replicas[partition] = replica

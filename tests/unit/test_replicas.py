@@ -1,0 +1,524 @@
+"""Replicas of one partition on two or three brokers, on real logs, joined in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.replica_cluster import PARTITION, TOPIC_ID, Network, batch
+from zkbroker.kafka.ports import CurrentLeader, EpochRow, OffsetRow, ProduceRow
+from zkbroker.model.errors import ErrorCode
+from zkbroker.model.topic_config import TopicConfig
+from zkbroker.model.topics import PartitionState, TopicPartition
+
+
+@pytest.fixture
+def networks(tmp_path: Path) -> Iterator[Any]:
+    made: list[Network] = []
+
+    def make(*broker_ids: int, **settings: Any) -> Network:
+        network = Network(tmp_path, *broker_ids, **settings)
+        made.append(network)
+        return network
+
+    yield make
+    for network in made:
+        network.close()
+        assert network.fatal == []
+
+
+def values(rows: list[Any]) -> int:
+    return sum(len(chunk) for chunk in rows[0].records)
+
+
+def test_acks_all_waits_for_the_isr_and_is_replicated(networks: Any) -> None:
+    network = networks(1, 2, 3)
+    network.elect(1, 0)
+    answers = network.produce(1, batch(b"a", b"b"))
+    assert answers == []
+    network.run()
+    (answer,) = answers
+    assert (answer.error, answer.base_offset) == (ErrorCode.NONE, 0)
+    assert [network.end(broker) for broker in (1, 2, 3)] == [2, 2, 2]
+    assert [network.mark(broker) for broker in (1, 2, 3)] == [2, 2, 2]
+
+
+def test_followers_learn_the_high_watermark_without_new_records(networks: Any) -> None:
+    network = networks(1, 2)
+    network.elect(1, 0)
+    network.produce(1, batch(b"a"))
+    network.run(0.01)
+    assert network.mark(1) == 1
+    network.run(0.05)
+    assert network.mark(2) == 1
+
+
+def test_acks_one_is_answered_at_once_and_acks_all_not_while_a_follower_is_silent(networks: Any) -> None:
+    network = networks(1, 2)
+    network.elect(1, 0)
+    network.run()
+    network.cut.add(2)
+    assert network.produce(1, batch(b"a"), acks=1)[0].error is ErrorCode.NONE
+    waiting = network.produce(1, batch(b"b"), timeout_ms=200)
+    network.run(0.19)
+    assert waiting == []
+    network.run(0.1)
+    assert waiting[0].error is ErrorCode.REQUEST_TIMED_OUT
+    assert network.mark(1) == 0
+
+
+def test_a_follower_that_lags_is_taken_out_and_acks_all_goes_on(networks: Any) -> None:
+    network = networks(1, 2, lag_seconds_max=1.0)
+    network.elect(1, 0)
+    network.run()
+    network.controller = network.grant
+    network.cut.add(2)
+    waiting = network.produce(1, batch(b"a"))
+    network.run(1.0)
+    assert waiting == [] and network.requests == []
+    network.run(1.0)
+    assert [proposal.isr for proposal in network.requests[0].proposals] == [((1, 101),)]
+    assert waiting[0].error is ErrorCode.NONE
+
+
+def test_a_follower_that_caught_up_is_proposed_with_its_broker_epoch(networks: Any) -> None:
+    network = networks(1, 2)
+    network.elect(1, 0, isr=(1,))
+    network.controller = network.grant
+    network.produce(1, batch(b"a"))
+    network.run()
+    assert network.requests[0].proposals[0].isr == ((1, 101), (2, 102))
+    assert network.state.isr == (1, 2)
+    assert "isr=1,2 " in network.replicas[1].partition_lines(None)[0]
+
+
+def test_a_follower_of_an_old_incarnation_is_not_proposed(networks: Any) -> None:
+    network = networks(1, 2)
+    network.elect(1, 0, isr=(1,))
+    network.controller = network.grant
+    network.run()
+    network.requests.clear()
+    network.elect(1, 1, isr=(1,), to=(1,))
+    network.epochs[2] = 202
+    network.replicas[2].apply(PARTITION, network.state)
+    session = network.fetchers[2].session
+    session.contact.broker_epoch = 102
+    network.run()
+    assert network.requests == []
+
+
+def test_proposals_are_sent_again_until_there_is_a_controller(networks: Any) -> None:
+    network = networks(1, 2)
+    network.elect(1, 0, isr=(1,))
+    network.run(0.35)
+    assert len(network.requests) >= 3
+    assert len({request.proposals for request in network.requests}) == 1
+    network.controller = network.grant
+    network.run(0.2)
+    sent = len(network.requests)
+    network.run(1.0)
+    assert len(network.requests) == sent
+
+
+def test_an_ineligible_joiner_is_given_up_and_tried_anew_on_its_next_fetch(networks: Any) -> None:
+    network = networks(1, 2)
+    network.controller = network.refuse(ErrorCode.INELIGIBLE_REPLICA)
+    network.elect(1, 0, isr=(1,))
+    network.run(1.0)
+    assert len(network.requests) == 1
+    network.controller = network.grant
+    network.produce(1, batch(b"a"))
+    network.run()
+    assert network.requests[-1].proposals[0].proposal_id > network.requests[0].proposals[0].proposal_id
+    assert network.state.isr == (1, 2)
+
+
+def test_a_stale_view_keeps_the_proposal_until_the_controller_tells_a_newer_state(networks: Any) -> None:
+    network = networks(1, 2)
+    network.controller = network.refuse(ErrorCode.INVALID_UPDATE_VERSION)
+    network.elect(1, 0, isr=(1,))
+    network.run(1.0)
+    assert len(network.requests) == 1
+    network.state = network.state._replace(partition_epoch=5, isr=(1, 2))
+    network.replicas[1].apply(PARTITION, network.state)
+    assert "isr=1,2 " in network.replicas[1].partition_lines("t")[0]
+
+
+def test_too_few_in_sync_replicas_refuse_acks_all_only(networks: Any) -> None:
+    network = networks(1, 2)
+    network.config = TopicConfig(min_insync_replicas=2)
+    network.elect(1, 0, isr=(1,))
+    assert network.produce(1, batch(b"a"))[0].error is ErrorCode.NOT_ENOUGH_REPLICAS
+    assert network.produce(1, batch(b"a"), acks=1)[0].error is ErrorCode.NONE
+    assert network.mark(1) == 0, "frozen below min ISR"
+    assert network.produce(1, batch(b"a"), acks=2)[0].error is ErrorCode.INVALID_REQUIRED_ACKS
+
+
+def test_min_isr_takes_effect_at_once(networks: Any) -> None:
+    network = networks(1, 2)
+    network.config = TopicConfig(min_insync_replicas=2)
+    network.elect(1, 0, isr=(1,))
+    network.cut.add(2)
+    network.run()
+    network.produce(1, batch(b"a"), acks=1)
+    network.config = TopicConfig(min_insync_replicas=1)
+    network.replicas[1].config_changed("t")
+    assert network.mark(1) == 1
+
+
+def test_losing_the_leadership_fails_who_waits_and_names_the_new_leader(networks: Any) -> None:
+    network = networks(1, 2, 3)
+    network.elect(1, 0)
+    network.run()
+    network.cut.update((2, 3))
+    waiting = network.produce(1, batch(b"lost"))
+    reading = network.consume(1, 0, max_wait_ms=10_000)
+    network.run()
+    network.cut.clear()
+    network.elect(2, 1, isr=(2, 3))
+    assert waiting[0].error is ErrorCode.NOT_LEADER_OR_FOLLOWER
+    assert waiting[0].current_leader == CurrentLeader(2, 1)
+    assert reading[0].error is ErrorCode.NOT_LEADER_OR_FOLLOWER
+    assert network.produce(1, batch(b"x"))[0].current_leader == CurrentLeader(2, 1)
+
+
+def test_a_diverged_tail_is_truncated_and_the_logs_agree(networks: Any) -> None:
+    network = networks(1, 2, 3)
+    network.elect(1, 0)
+    network.produce(1, batch(b"common"))
+    network.run()
+    network.cut.update((2, 3))
+    network.produce(1, batch(b"lost", b"lost"), acks=1)
+    network.cut.clear()
+    network.cut.add(1)
+    network.elect(2, 1, isr=(2, 3), to=(2, 3))
+    won = network.produce(2, batch(b"won"))
+    network.run()
+    assert won[0].base_offset == 1
+    network.cut.clear()
+    network.controller = network.grant
+    network.replicas[1].apply(PARTITION, network.state)
+    network.run()
+    assert network.end(1) == 2
+    assert network.logs[1].logs[PARTITION].epochs.entries == ((0, 0), (1, 1))
+    assert network.state.isr == (2, 3, 1)
+    first, second = (network.logs[broker].logs[PARTITION].read(0, 10_000, 2) for broker in (1, 2))
+    assert b"".join(map(bytes, first.chunks)) == b"".join(map(bytes, second.chunks))
+
+
+def test_a_leader_with_no_new_leader_named_stops_serving(networks: Any) -> None:
+    network = networks(1, 2)
+    network.elect(1, 0)
+    network.elect(-1, 1, isr=(1,))
+    answer = network.produce(1, batch(b"a"), acks=1)[0]
+    assert (answer.error, answer.current_leader) == (ErrorCode.NOT_LEADER_OR_FOLLOWER, None)
+
+
+def test_old_and_repeated_states_change_no_role(networks: Any) -> None:
+    network = networks(1, 2)
+    network.elect(1, 3)
+    old = network.state._replace(leader=2, leader_epoch=2, partition_epoch=9)
+    assert network.replicas[1].apply(PARTITION, old) is None
+    assert network.replicas[1].apply(PARTITION, network.state) is None
+    assert network.produce(1, batch(b"a"), acks=1)[0].error is ErrorCode.NONE
+
+
+def test_a_leadership_from_before_a_restart_is_not_taken_up(networks: Any) -> None:
+    network = networks(1)
+    network.elect(1, 4)
+    network.produce(1, batch(b"a"))
+    network.crash(1)
+    replicas = network.start(1)
+    reason = replicas.apply(PARTITION, network.state)
+    assert reason is not None and "leader epoch 4" in reason
+    assert network.produce(1, batch(b"b"))[0].error is ErrorCode.NOT_LEADER_OR_FOLLOWER
+    network.elect(1, 5)
+    assert network.produce(1, batch(b"b"))[0].base_offset == 1
+
+
+def test_a_lost_registration_ends_leading_until_the_controller_speaks_again(networks: Any) -> None:
+    network = networks(1, 2)
+    network.elect(1, 0)
+    network.run()
+    network.cut.add(2)
+    waiting = network.produce(1, batch(b"a"))
+    network.replicas[1].registration_lost()
+    assert waiting[0].error is ErrorCode.NOT_LEADER_OR_FOLLOWER
+    assert network.replicas[1].fetch_row(PARTITION) is None
+    assert network.replicas[1].apply(PARTITION, network.state) is None
+    assert network.produce(1, batch(b"b"), acks=1)[0].error is ErrorCode.NONE
+
+
+def test_contact_rule(networks: Any) -> None:
+    network = networks(1, 2, contact_seconds_max=2.0)
+    network.elect(1, 0)
+    network.run()
+    network.contact_age = 100.0
+    assert network.produce(1, batch(b"a"), acks=1)[0].error is ErrorCode.NONE, "an ISR member fetched just now"
+    network.run()
+    network.cut.add(2)
+    network.run(3.0)
+    assert network.produce(1, batch(b"b"), acks=1)[0].error is ErrorCode.NOT_LEADER_OR_FOLLOWER
+    assert network.consume(1, 0)[0].error is ErrorCode.NOT_LEADER_OR_FOLLOWER
+    assert network.end(1) == 1
+    waiting = network.produce(1, batch(b"c"), acks=-1)
+    assert waiting == [], "acks=all needs no clock: it waits for the ISR"
+    network.contact_age = 1.0
+    assert network.consume(1, 0)[0].error is ErrorCode.NONE
+
+
+def test_contact_rule_exempts_who_is_alone(networks: Any) -> None:
+    network = networks(1, 2)
+    network.cut.add(2)
+    network.elect(1, 0, isr=(1,))
+    network.contact_age = 100.0
+    assert network.produce(1, batch(b"a"), acks=1)[0].error is ErrorCode.NONE
+
+
+def test_consumers_see_only_what_is_committed_and_are_woken(networks: Any) -> None:
+    network = networks(1, 2)
+    network.elect(1, 0)
+    network.run()
+    reading = network.consume(1, 0, max_wait_ms=10_000)
+    network.cut.add(2)
+    network.produce(1, batch(b"a"), acks=1)
+    network.run()
+    assert reading == []
+    assert network.consume(1, 1)[0].error is ErrorCode.NONE, "between the high watermark and the log end"
+    assert network.consume(1, 2)[0].error is ErrorCode.OFFSET_OUT_OF_RANGE
+    network.cut.clear()
+    network.fetchers[2].position_changed(PARTITION)
+    network.fetchers[2].follow(PARTITION, 1)
+    network.run()
+    assert (reading[0].error, reading[0].high_watermark) == (ErrorCode.NONE, 1)
+    assert values(reading) == len(batch(b"a"))
+
+
+def test_a_long_poll_ends_in_time(networks: Any) -> None:
+    network = networks(1)
+    network.elect(1, 0)
+    reading = network.consume(1, 0, max_wait_ms=500)
+    network.run(0.45)
+    assert reading == []
+    network.run(0.15)
+    assert (reading[0].error, values(reading)) == (ErrorCode.NONE, 0)
+
+
+def test_min_bytes_waits_for_enough(networks: Any) -> None:
+    network = networks(1)
+    network.elect(1, 0)
+    one = batch(b"x" * 100)
+    reading = network.consume(1, 0, max_wait_ms=10_000, min_bytes=len(one) + 1)
+    network.produce(1, one)
+    network.run()
+    assert reading == []
+    network.produce(1, one)
+    network.run()
+    assert values(reading) == 2 * len(one)
+
+
+def test_a_client_is_told_that_its_leader_epoch_is_old_or_too_new(networks: Any) -> None:
+    network = networks(1, 2)
+    network.elect(1, 5)
+    assert network.consume(1, 0, epoch=4)[0].error is ErrorCode.FENCED_LEADER_EPOCH
+    assert network.consume(1, 0, epoch=6)[0].error is ErrorCode.UNKNOWN_LEADER_EPOCH
+    assert network.consume(1, 0, epoch=5)[0].error is ErrorCode.NONE
+    assert network.consume(2, 0, epoch=5)[0].error is ErrorCode.NOT_LEADER_OR_FOLLOWER
+
+
+def test_unknown_partitions(networks: Any) -> None:
+    network = networks(1)
+    assert network.consume(1, 0)[0].error is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    network.known[PARTITION] = CurrentLeader(7, 3)
+    answer = network.produce(1, batch(b"a"))[0]
+    assert (answer.error, answer.current_leader) == (ErrorCode.NOT_LEADER_OR_FOLLOWER, CurrentLeader(7, 3))
+
+
+def test_one_bad_row_spoils_no_other(networks: Any) -> None:
+    network = networks(1)
+    network.elect(1, 0)
+    answers: list[Any] = []
+    rows = [ProduceRow("t", 0, b"garbage"), ProduceRow("t", 0, None), ProduceRow("t", 0, batch(b"a"))]
+    network.replicas[1].produce(-1, 1000, None, rows, answers.extend)
+    network.run()
+    assert [answer.error for answer in answers] == [ErrorCode.CORRUPT_MESSAGE, ErrorCode.INVALID_RECORD, ErrorCode.NONE]
+
+
+def test_a_duplicate_waits_for_its_own_offset(networks: Any) -> None:
+    network = networks(1, 2)
+    network.elect(1, 0)
+    network.run()
+    network.cut.add(2)
+    first = batch(b"a", producer_id=7, producer_epoch=0, base_sequence=0)
+    waiting = network.produce(1, first)
+    again = network.produce(1, first)
+    assert (waiting, again, network.end(1)) == ([], [], 1)
+    network.cut.clear()
+    network.fetchers[2].follow(PARTITION, 1)
+    network.run()
+    assert [waiting[0].base_offset, again[0].base_offset] == [0, 0]
+    assert network.produce(1, first)[0].error is ErrorCode.NONE, "committed: answered at once"
+
+
+def test_a_cancelled_request_is_not_answered(networks: Any) -> None:
+    network = networks(1, 2)
+    network.elect(1, 0)
+    answers: list[Any] = []
+    row = ProduceRow("t", 0, batch(b"a"))
+    parked = network.replicas[1].produce(-1, 1000, None, [row], answers.extend)
+    parked.cancel()
+    network.run(2.0)
+    assert answers == [] and network.mark(1) == 1
+
+
+def list_offsets(network: Network, timestamp_ms: int) -> tuple[ErrorCode, int, int, int]:
+    answers: list[Any] = []
+    network.replicas[1].list_offsets(False, [OffsetRow("t", 0, timestamp_ms)], answers.extend)
+    (answer,) = answers
+    return answer.error, answer.timestamp_ms, answer.offset, answer.leader_epoch
+
+
+def test_list_offsets(networks: Any) -> None:
+    network = networks(1)
+    network.elect(1, 2)
+    network.produce(1, batch(b"a", b"b", timestamp_ms=10))
+    network.produce(1, batch(b"c", timestamp_ms=30))
+    network.produce(1, batch(b"d", timestamp_ms=20))
+    assert list_offsets(network, -1) == (ErrorCode.NONE, -1, 4, 2)
+    assert list_offsets(network, -2) == (ErrorCode.NONE, -1, 0, 2)
+    assert list_offsets(network, 11) == (ErrorCode.NONE, 30, 2, 2)
+    assert list_offsets(network, 31) == (ErrorCode.NONE, -1, -1, -1)
+    assert list_offsets(network, -3) == (ErrorCode.NONE, 30, 2, 2)
+    assert list_offsets(network, -5) == (ErrorCode.NONE, -1, -1, -1)
+
+
+def test_a_new_leader_names_no_latest_offset_before_its_high_watermark_has_caught_up(networks: Any) -> None:
+    network = networks(1, 2)
+    network.elect(2, 0)
+    network.produce(2, batch(b"a"))
+    network.run()
+    network.crash(1)  # before a checkpoint of its high watermark was written
+    network.start(1)
+    network.cut.add(2)
+    network.elect(1, 1, to=(1,))
+    assert (network.end(1), network.mark(1)) == (1, 0)
+    assert list_offsets(network, -1)[0] is ErrorCode.OFFSET_NOT_AVAILABLE
+    assert list_offsets(network, 1_000_000_000)[0] is ErrorCode.OFFSET_NOT_AVAILABLE
+    assert list_offsets(network, -2)[0] is ErrorCode.NONE
+
+
+def test_offsets_for_leader_epochs(networks: Any) -> None:
+    network = networks(1)
+    network.elect(1, 0)
+    network.produce(1, batch(b"a", b"b"))
+    network.elect(1, 3)
+    network.produce(1, batch(b"c"))
+    rows = [EpochRow("t", 0, epoch) for epoch in (0, 1, 3, 4)] + [EpochRow("t", 0, 0, 2), EpochRow("u", 0, 0)]
+    answers = network.replicas[1].offsets_for_leader_epochs(rows)
+    assert [(answer.leader_epoch, answer.end_offset) for answer in answers[:4]] == [(0, 2), (0, 2), (3, 3), (-1, -1)]
+    assert answers[4].error is ErrorCode.FENCED_LEADER_EPOCH
+    assert answers[5].error is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+
+
+def test_under_a_flush_policy_what_counts_is_on_disk(networks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = networks(1, 2)
+    network.config = TopicConfig(flush_messages=1)
+    network.elect(1, 0)
+    one = network.produce(1, batch(b"a"), acks=1)
+    everywhere = network.produce(1, batch(b"b"))
+    network.run()
+    assert one[0].error is everywhere[0].error is ErrorCode.NONE
+    assert [network.logs[broker].logs[PARTITION].flushed_end_offset for broker in (1, 2)] == [2, 2]
+    row = network.replicas[2].fetch_row(PARTITION)
+    assert row is not None and row.flushed_offset == 2
+
+
+def test_a_failed_folder_fails_who_waits(networks: Any) -> None:
+    network = networks(1, 2)
+    network.elect(1, 0)
+    network.cut.add(2)
+    waiting = network.produce(1, batch(b"a"))
+    reading = network.consume(1, 0, max_wait_ms=1000)
+    log = network.logs[1].logs[PARTITION]
+    network.logs[1].fail_dir(log.log_dir, "it broke")
+    assert waiting[0].error is ErrorCode.KAFKA_STORAGE_ERROR
+    assert reading[0].error is ErrorCode.KAFKA_STORAGE_ERROR
+    assert network.produce(1, batch(b"a"))[0].error is ErrorCode.KAFKA_STORAGE_ERROR
+    reason = network.replicas[1].apply(PARTITION, network.state._replace(leader_epoch=1))
+    assert reason is not None and "it broke" in reason
+
+
+def test_a_recreated_topic_sets_the_old_log_aside(networks: Any, tmp_path: Path) -> None:
+    network = networks(1)
+    network.elect(1, 0)
+    network.produce(1, batch(b"a"))
+    state = network.state._replace(topic_id="BBBBBBBBBBBBBBBBBBBBBA", leader_epoch=0, partition_epoch=0)
+    assert network.replicas[1].apply(PARTITION, state) is None
+    assert network.end(1) == 0
+    assert [path.name for path in (tmp_path / "broker-1").glob("*-stray")]
+
+
+def test_delete_removes_only_that_topic_id(networks: Any) -> None:
+    network = networks(1)
+    network.elect(1, 0)
+    network.produce(1, batch(b"a"))
+    done = network.replicas[1].delete(PARTITION, "BBBBBBBBBBBBBBBBBBBBBA")
+    assert done.called and network.end(1) == 1
+    done.addErrback(lambda _: None)
+    network.replicas[1].delete(PARTITION, TOPIC_ID)
+    assert network.replicas[1].hosted() == []
+    assert network.consume(1, 0)[0].error is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+
+
+def test_states_that_make_no_sense_are_refused(networks: Any) -> None:
+    network = networks(1, 2)
+    for replicas, leader, isr in (((2, 3), 2, (2,)), ((1, 2), 1, ()), ((1, 2), 1, (2,)), ((1, 2), 1, (1, 1))):
+        state = PartitionState(TOPIC_ID, replicas, leader, 0, isr, 0, 1)
+        assert network.replicas[1].apply(TopicPartition("odd", 0), state) is not None
+    assert network.replicas[1].hosted() == []
+
+
+def test_a_follower_behind_the_leaders_log_start_begins_there(networks: Any) -> None:
+    network = networks(1, 2)
+    network.elect(1, 0, isr=(1,))
+    network.controller = network.grant
+    network.cut.add(2)
+    for _ in range(5):
+        network.produce(1, batch(b"a"))
+    log = network.logs[1].logs[PARTITION]
+    log.advance_log_start(3)
+    network.cut.clear()
+    network.fetchers[2].follow(PARTITION, 1)
+    network.run()
+    follower = network.logs[2].logs[PARTITION]
+    assert (follower.log_start_offset, follower.log_end_offset, network.mark(2)) == (3, 5, 5)
+
+
+def test_records_read_from_disk_reach_followers_and_consumers(networks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = networks(1, 2)
+    network.elect(1, 0, isr=(1,))
+    network.cut.add(2)
+    for _ in range(5):
+        network.produce(1, batch(b"a" * 50))
+    monkeypatch.setattr(type(network.logs[1].logs[PARTITION]), "read", lambda *_, **__: None)
+    reading = network.consume(1, 0)
+    network.cut.clear()
+    network.fetchers[2].follow(PARTITION, 1)
+    network.run()
+    assert values(reading) == 5 * len(batch(b"a" * 50))
+    assert network.end(2) == 5
+    assert network.replicas[1]._follower_reads._cold_bytes == 0
+
+
+def test_status_for_people(networks: Any) -> None:
+    network = networks(1, 2)
+    network.elect(1, 0)
+    network.run()
+    assert network.replicas[1].status_lines()[0] == "replicas: 1 (1 led, 0 catching up, 0 offline)"
+    assert network.replicas[2].partition_lines("t") == [
+        "t-0 follower of=1 leader_epoch=0 partition_epoch=0 in_sync=yes start=0 high_watermark=0 end=0"
+    ]
+    assert network.replicas[2].partition_lines("u") == []
