@@ -1,0 +1,310 @@
+"""``zkbroker-bench``: what a cluster does per second and how long a client waits, measured with librdkafka as client.
+
+Every run counts its records afterwards: a fast run that lost some is a failed one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
+
+from zkbroker.cli import _common as common
+from zkbroker.cli._local_cluster import LocalCluster
+from zkbroker.cli._local_zookeeper import LocalEnsemble
+from zkbroker.cli._processes import LocalFailure
+from zkbroker.cli.server_stop import find_brokers
+
+PROG = "zkbroker-bench"
+EXAMPLES = """\
+  three brokers and an ensemble of its own on this machine:
+    zkbroker-bench --start
+  a running cluster; the topic is created with three replicas and deleted afterwards:
+    zkbroker-bench --bootstrap-server localhost:9092
+  small records, compressed, more of them:
+    zkbroker-bench --start --record-size 100 --records 2000000 --compression-codec lz4
+"""
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+
+
+class Measured(NamedTuple):
+    name: str
+    seconds: float
+    records_count: int
+    bytes_count: int
+    requests_count: int
+    latencies_ms: list[float]
+    """Sorted; empty where latency was not asked for."""
+
+    def line(self) -> str:
+        rate = f"{self.bytes_count / 1e6 / self.seconds:8.1f} MB/s {self.records_count / self.seconds:10.0f} records/s"
+        if self.requests_count:
+            rate += f" {self.requests_count / self.seconds:8.0f} requests/s"
+        if self.latencies_ms:
+            p50, p99, p999 = (percentile(self.latencies_ms, share) for share in (0.5, 0.99, 0.999))
+            rate += f"   p50 {p50:.2f}  p99 {p99:.2f}  p99.9 {p999:.2f} ms"
+        return f"{self.name:<34}{rate}"
+
+
+def percentile(ordered: list[float], share: float) -> float:
+    """The value below which ``share`` of them lie (nearest rank). ``ordered`` is sorted and not empty."""
+    return ordered[min(len(ordered) - 1, max(0, int(share * len(ordered) + 0.5) - 1))]
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = common.make_parser(PROG, "Measure produce and consume throughput and latency.", EXAMPLES)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--bootstrap-server", metavar="HOST:PORT[,...]", help="a running cluster")
+    where.add_argument(
+        "--start", action="store_true", help="start an ensemble and brokers on this machine, in a new folder"
+    )
+    parser.add_argument("--brokers", type=common.positive, default=3, help="with --start: how many (default 3)")
+    parser.add_argument("--records", type=common.positive, default=200_000, metavar="N", help="in each throughput run")
+    parser.add_argument("--record-size", type=common.positive, default=1000, metavar="BYTES")
+    parser.add_argument("--batch-size", type=common.positive, default=262_144, metavar="BYTES", help="largest batch")
+    parser.add_argument("--partitions", type=common.positive, default=6, metavar="N")
+    parser.add_argument("--replication-factor", type=common.positive, default=3, metavar="N")
+    parser.add_argument("--latency-seconds", type=float, default=5.0, metavar="S", help="length of each latency run")
+    parser.add_argument("--latency-rate", type=common.positive, default=500, metavar="N", help="its records per second")
+    parser.add_argument("--compression-codec", default="none", choices=["none", "gzip", "snappy", "lz4", "zstd"])
+    parser.add_argument("--acks", action="append", choices=["0", "1", "all"], help="default: 1 and all")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    return common.run(PROG, _run, make_parser(), argv)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    common.raise_on_signals()
+    try:
+        with _cluster(arguments) as bootstrap:
+            return _Bench(bootstrap, arguments).run()
+    except LocalFailure as failure:
+        print(f"{PROG}: {failure}", file=sys.stderr)
+        return 1
+
+
+@contextlib.contextmanager
+def _cluster(arguments: argparse.Namespace) -> Iterator[str]:
+    if not arguments.start:
+        yield arguments.bootstrap_server
+        return
+    with tempfile.TemporaryDirectory(prefix="zkbroker-bench-") as folder:
+        ensemble = LocalEnsemble(Path(folder))
+        try:
+            ensemble.start()
+            settings = {"min.insync.replicas": min(2, arguments.brokers), "zookeeper.session.timeout.ms": 6000}
+            with LocalCluster(ensemble.connect, Path(folder), arguments.brokers, settings) as cluster:
+                yield cluster.bootstrap
+                cluster.stop()
+        finally:
+            ensemble.stop()
+
+
+class _Usage(NamedTuple):
+    cpu_s: float
+    rss_bytes: int
+
+
+def _usage() -> dict[int, _Usage]:
+    """CPU time and memory of the broker processes on this machine; empty where there are none or no /proc."""
+    result = {}
+    if not Path("/proc/self/stat").exists():
+        return {}
+    for broker in find_brokers():
+        try:
+            fields = Path(f"/proc/{broker.pid}/stat").read_text().rpartition(")")[2].split()
+            pages = int(Path(f"/proc/{broker.pid}/statm").read_text().split()[1])
+        except OSError:
+            continue
+        cpu_s = (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+        result[broker.pid] = _Usage(cpu_s, pages * os.sysconf("SC_PAGE_SIZE"))
+    return result
+
+
+class _Bench:
+    def __init__(self, bootstrap: str, arguments: argparse.Namespace) -> None:
+        self._bootstrap = bootstrap
+        self._arguments = arguments
+        self._admin = common.kafka_admin.AdminClient(common.client_config(bootstrap, defaults={}))
+        self._payload = (b"zkbroker-bench " + os.urandom(arguments.record_size))[: arguments.record_size]
+        self._is_whole = True
+
+    def run(self) -> int:
+        arguments = self._arguments
+        print(
+            f"{arguments.records} records of {arguments.record_size} bytes, {arguments.partitions} partitions, "
+            f"{arguments.replication_factor} replicas, compression {arguments.compression_codec}, "
+            f"batches up to {arguments.batch_size} bytes, {os.cpu_count()} cores shared by brokers and client",
+            flush=True,
+        )
+        for acks in arguments.acks or ["1", "all"]:
+            topic = f"bench-{acks}-{os.getpid()}-{int(time.time())}"
+            new = common.kafka_admin.NewTopic(topic, arguments.partitions, arguments.replication_factor)
+            self._admin.create_topics([new], operation_timeout=30)[topic].result(40)
+            try:
+                self._measure(topic, acks)
+            finally:
+                self._admin.delete_topics([topic], operation_timeout=30)[topic].result(40)
+        return 0 if self._is_whole else 1
+
+    def _measure(self, topic: str, acks: str) -> None:
+        arguments = self._arguments
+        self._produce(topic, acks, 10 * arguments.partitions)  # leaders known, connections open, code paths warm
+        warm = 10 * arguments.partitions
+        before = _usage()
+        produced = self._produce(topic, acks, arguments.records)
+        print(produced.line(), flush=True)
+        self._show_usage(before, produced.seconds)
+        self._check(topic, warm + arguments.records, acks)
+        before = _usage()
+        consumed = self._consume(topic, warm + arguments.records)
+        print(consumed.line(), flush=True)
+        self._show_usage(before, consumed.seconds)
+        print(self._latency(topic, acks).line(), flush=True)
+
+    def _producer(self, acks: str, **config: Any) -> Producer:
+        defaults = {
+            "acks": acks,
+            "compression.type": self._arguments.compression_codec,
+            "batch.size": self._arguments.batch_size,
+            "message.max.bytes": max(1_000_000, self._arguments.record_size + 1000),
+            "queue.buffering.max.messages": 1_000_000,
+            "queue.buffering.max.kbytes": 262_144,
+            **config,
+        }
+        return Producer(common.client_config(self._bootstrap, defaults=defaults))
+
+    def _produce(self, topic: str, acks: str, count: int) -> Measured:
+        requests = {"count": 0}
+
+        def statistics(text: str) -> None:
+            brokers = json.loads(text)["brokers"].values()
+            requests["count"] = sum(broker["req"].get("Produce", 0) for broker in brokers)
+
+        producer = self._producer(acks, **{"linger.ms": 5, "statistics.interval.ms": 200, "stats_cb": statistics})
+        failures = {"count": 0}
+
+        def delivered(error: Any, message: Any) -> None:
+            if error is not None:
+                failures["count"] += 1
+
+        partitions = self._arguments.partitions
+        payload = self._payload
+        # Runs of one partition fill batches as a busy client's do, and cost the client less than a choice per record.
+        run_length = max(1, self._arguments.batch_size // len(payload))
+        began = time.monotonic()
+        for number in range(count):
+            partition = (number // run_length if count > run_length * partitions else number) % partitions
+            while True:
+                try:
+                    producer.produce(topic, payload, partition=partition, on_delivery=delivered)
+                    break
+                except BufferError:
+                    producer.poll(0.01)
+            if number % 1000 == 0:
+                producer.poll(0)
+        left = producer.flush(300)
+        seconds = time.monotonic() - began
+        producer.poll(0.25)  # one more statistics report, for the number of requests
+        if failures["count"] or left:
+            raise common.CommandError(f"{PROG}: {failures['count'] + left} of {count} records were not acknowledged")
+        return Measured(f"produce acks={acks}", seconds, count, count * len(payload), requests["count"], [])
+
+    def _latency(self, topic: str, acks: str) -> Measured:
+        """Single records at a steady rate, each timed from produce() to its acknowledgement."""
+        producer = self._producer(acks, **{"linger.ms": 0})
+        latencies: list[float] = []
+        rate = self._arguments.latency_rate
+        count = max(1, int(rate * self._arguments.latency_seconds))
+        began = time.perf_counter()
+
+        def callback(sent: float) -> Any:
+            def delivered(error: Any, _: Any) -> None:
+                if error is not None:
+                    raise common.CommandError(f"{PROG}: {error.str()}")
+                latencies.append((time.perf_counter() - sent) * 1000)
+
+            return delivered
+
+        for number in range(count):
+            due = began + number / rate
+            while (left := due - time.perf_counter()) > 0:
+                producer.poll(left)
+            sent = time.perf_counter()
+            partition = number % self._arguments.partitions
+            producer.produce(topic, self._payload, partition=partition, on_delivery=callback(sent))
+            producer.poll(0)
+        producer.flush(60)
+        seconds = time.perf_counter() - began
+        latencies.sort()
+        name = f"latency acks={acks} at {rate}/s"
+        return Measured(name, seconds, len(latencies), len(latencies) * len(self._payload), 0, latencies)
+
+    def _consume(self, topic: str, count: int) -> Measured:
+        config = {
+            "group.id": "bench",
+            "enable.auto.commit": False,
+            "fetch.wait.max.ms": 100,
+            "auto.offset.reset": "error",
+        }
+        consumer = Consumer(common.client_config(self._bootstrap, defaults=config))
+        try:
+            consumer.list_topics(topic, 10)
+            began = time.monotonic()
+            consumer.assign(
+                [TopicPartition(topic, number, OFFSET_BEGINNING) for number in range(self._arguments.partitions)]
+            )
+            read = size = 0
+            last = began
+            while read < count:
+                for message in consumer.consume(10_000, 0.1):
+                    value = message.value()
+                    if message.error() is None and value is not None:
+                        read += 1
+                        size += len(value)
+                        last = time.monotonic()
+                if time.monotonic() - last > 30:
+                    raise common.CommandError(f"{PROG}: only {read} of {count} records came back")
+            return Measured("consume", time.monotonic() - began, read, size, 0, [])
+        finally:
+            consumer.close()
+
+    def _check(self, topic: str, expected: int, acks: str) -> None:
+        """Ends minus starts over all partitions; acks=0 may lose, the others may not."""
+        spec = common.kafka_admin.OffsetSpec
+        partitions = [TopicPartition(topic, number) for number in range(self._arguments.partitions)]
+        # With acks=1 the answer does not wait for the followers: the high watermark may trail for a moment.
+        deadline = time.monotonic() + 30
+        stored = -1
+        while stored != expected and time.monotonic() < deadline:
+            futures = self._admin.list_offsets({partition: spec.latest() for partition in partitions})
+            stored = sum(future.result(30).offset for future in futures.values())
+        if stored != expected:
+            self._is_whole = False
+            common.complain(f"{PROG}: {expected} records acknowledged, {stored} stored", 1)
+
+    @staticmethod
+    def _show_usage(before: dict[int, _Usage], seconds: float) -> None:
+        for pid, usage in _usage().items():
+            if pid in before:
+                used = usage.cpu_s - before[pid].cpu_s
+                print(
+                    f"    broker process {pid}: {used:.2f} s CPU ({100 * used / seconds:.0f} % of a core), "
+                    f"{usage.rss_bytes / 2**20:.0f} MiB",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
