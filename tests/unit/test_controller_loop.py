@@ -222,3 +222,265 @@ def test_an_isr_change_is_written_answered_and_told() -> None:
     state = cluster.state()
     assert state is not None and (state.isr, state.leader_epoch) == ((1, 2), 0)
     assert subscriber.states[T0].isr == (1, 2)
+
+
+def test_a_lost_answer_of_a_state_write_is_read_again_not_repeated() -> None:
+    cluster = Cluster()
+    cluster.create(assignment=((0, (2, 3)),), partitions=-1, factor=-1)
+    cluster.sessions[1].disconnect()
+    session = cluster.sessions.pop(2)
+    del cluster.loops[2]
+    session_id = session.session_id
+    session.kill()
+    cluster.zk.expire(session_id)
+    cluster.turns(0.1)
+    cluster.sessions[1].reconnect()
+    cluster.turns()
+    state = cluster.state()
+    assert cluster.controller_id == 1
+    assert state is not None and (state.leader, state.isr, state.leader_epoch, state.partition_epoch) == (3, (3,), 1, 1)
+
+
+@pytest.mark.parametrize("lose", ["lose_next_reply", "lose_next_request"])
+def test_an_isr_change_whose_answer_is_lost_is_answered_in_the_end(lose: str) -> None:
+    cluster = Cluster()
+    result = cluster.create(assignment=((0, (1, 2, 3)),), partitions=-1, factor=-1)
+    isr = ((1, cluster.epoch(1)), (2, cluster.epoch(2)))
+    request = AlterPartitionRequest(1, cluster.epoch(1), (IsrProposal("t", 0, result.topic_id, 1, 0, 0, isr),))
+    getattr(cluster.sessions[1], lose)()
+    response = cluster.wait(cluster.controller.alter_partition(request), 10.0)
+    assert [answer.error for answer in response.answers] == [ErrorCode.NONE]
+    state = cluster.state()
+    assert state is not None and (state.isr, state.partition_epoch) == ((1, 2), 1)
+
+
+def test_a_deposed_controller_writes_nothing_more() -> None:
+    cluster = Cluster()
+    cluster.create(assignment=((0, (2, 3)),), partitions=-1, factor=-1)
+    subscriber = cluster.subscribe(3)
+    cluster.zk.write(SetData("/controller_epoch", b"9"))
+    cluster.kill(2)
+    assert subscriber.closed is not None
+    assert int(cluster.zk.data("/controller_epoch") or b"") >= 10
+    state = cluster.state()
+    assert state is not None and (state.leader, state.controller_epoch >= 10) == (3, True)
+
+
+def test_deleting_the_controller_znode_moves_the_office() -> None:
+    cluster = Cluster()
+    cluster.zk.write(Delete("/controller"))
+    cluster.turns()
+    assert cluster.zk.data("/controller_epoch") == b"2"
+    assert len([loop for loop in cluster.loops.values() if loop.is_controller]) == 1
+
+
+def test_an_expired_session_ends_the_term_and_another_stands() -> None:
+    cluster = Cluster()
+    cluster.sessions[1].disconnect()
+    cluster.turns(7.0)
+    assert not cluster.loops[1].is_controller
+    assert cluster.controller_id in (2, 3)
+
+
+def test_a_paused_controller_resigns_by_its_own_timer() -> None:
+    cluster = Cluster()
+    cluster.zk.stop()
+    cluster.turns(7.0)
+    assert not any(loop.is_controller for loop in cluster.loops.values())
+    with pytest.raises(BrokerError) as caught:
+        cluster.loops[1].heartbeat(2, 1, 0.0)
+    assert caught.value.error is ErrorCode.NOT_CONTROLLER
+
+
+def test_stop_hands_the_office_over_at_once() -> None:
+    cluster = Cluster()
+    subscriber = cluster.subscribe(2)
+    cluster.wait(cluster.loops[1].stop())
+    cluster.turns(0.2)
+    assert subscriber.closed == "the controller is shutting down"
+    assert cluster.controller_id in (2, 3)
+
+
+def test_an_own_stale_office_is_deleted_and_won_again() -> None:
+    cluster = Cluster(brokers=1)
+    session = cluster.sessions[1]
+    session.kill()
+    del cluster.loops[1]
+    cluster.zk.write(Delete(broker_znode.broker_path(1)))
+    cluster.up(1)
+    cluster.turns()
+    assert cluster.loops[1].is_controller
+    assert cluster.zk.data("/controller_epoch") == b"2"
+
+
+def test_a_topic_is_deleted_replica_by_replica_then_its_znodes() -> None:
+    cluster = Cluster()
+    result = cluster.create(factor=2, assignment=())
+    subscribers = {broker: cluster.subscribe(broker) for broker in (1, 2, 3)}
+    answer = cluster.controller.delete_topics([TopicToDelete("t", None)], 30_000)
+    cluster.turns(0.2)
+    orders = {
+        broker: [order for delta in subscriber.deltas for order in delta.deleted_replicas]
+        for broker, subscriber in subscribers.items()
+    }
+    assert sorted(len(some) for some in orders.values()) == [0, 1, 1]
+    assert all(("t", result.topic_id) in subscriber.deltas[-1].deleted_topics for subscriber in subscribers.values())
+    assert cluster.zk.data("/brokers/topics/t") is not None
+    for broker, some in orders.items():
+        for _ in some:
+            cluster.controller.replica_deleted(broker, cluster.epoch(broker), T0, result.topic_id)
+    assert cluster.wait(answer)[0].error is ErrorCode.NONE
+    for path in ("/brokers/topics/t", "/config/topics/t", "/admin/delete_topics/t"):
+        assert cluster.zk.data(path) is None, path
+    assert cluster.create().error is ErrorCode.NONE
+
+
+def test_partitions_are_added() -> None:
+    cluster = Cluster()
+    cluster.create()
+    [result] = cluster.wait(cluster.controller.create_partitions([PartitionsToAdd("t", 3)], 30_000, False))
+    assert result.error is ErrorCode.NONE
+    assert cluster.state(TopicPartition("t", 2)) is not None
+    [again] = cluster.wait(cluster.controller.create_partitions([PartitionsToAdd("t", 3)], 30_000, False))
+    assert (again.error, again.message) == (ErrorCode.INVALID_PARTITIONS, "Topic already has 3 partitions.")
+
+
+def test_requests_are_refused_with_kafkas_errors() -> None:
+    cluster = Cluster()
+    cluster.create("a.b")
+    wanted = [
+        (NewTopic("a.b", 1, 1), ErrorCode.TOPIC_ALREADY_EXISTS, "Topic 'a.b' already exists."),
+        (
+            NewTopic("a_b", 1, 1),
+            ErrorCode.INVALID_TOPIC_EXCEPTION,
+            "Topic 'a_b' collides with existing topics: a.b",
+        ),
+        (
+            NewTopic("u", 1, 4),
+            ErrorCode.INVALID_REPLICATION_FACTOR,
+            "Replication factor: 4 larger than available brokers: 3.",
+        ),
+        (NewTopic("u", 0, 1), ErrorCode.INVALID_PARTITIONS, "Number of partitions must be larger than 0."),
+        (
+            NewTopic("u", assignment=((0, (1, 9)),)),
+            ErrorCode.INVALID_REPLICA_ASSIGNMENT,
+            "Unknown broker(s) in replica assignment: 9.",
+        ),
+    ]
+    for topic, error, message in wanted:
+        [result] = cluster.wait(cluster.controller.create_topics([topic], 1000, False))
+        assert (result.error, result.message) == (error, message)
+    cluster.config_error = "Unknown topic config name: x"
+    assert cluster.create("u").error is ErrorCode.INVALID_CONFIG
+    [elsewhere] = cluster.wait(cluster.loops[2].create_topics([NewTopic("u")], 1000, False))
+    assert elsewhere.error is ErrorCode.NOT_CONTROLLER
+
+
+def test_a_topic_written_by_hand_gets_an_id_and_states() -> None:
+    cluster = Cluster()
+    subscriber = cluster.subscribe(1)
+    cluster.zk.write(Create("/brokers/topics/t", b'{"version":1,"partitions":{"0":[2,1]}}'))
+    cluster.turns()
+    assert b'"topic_id"' in (cluster.zk.data("/brokers/topics/t") or b"")
+    assert subscriber.states[T0].leader == 2
+    cluster.zk.write(Create("/admin/delete_topics/t", b""))
+    cluster.turns()
+    assert T0 not in subscriber.states
+
+
+def test_garbage_in_a_topic_is_left_alone_and_healed_when_it_is_mended() -> None:
+    cluster = Cluster()
+    subscriber = cluster.subscribe(1)
+    cluster.zk.write(Create("/brokers/topics/t", b"rubbish"))
+    cluster.turns()
+    assert T0 not in subscriber.states
+    assert sum("topic t is left alone" in line for line in cluster.lines) == 1
+    cluster.zk.write(SetData("/brokers/topics/t", b'{"version":1,"partitions":{"0":[2,1]}}'))
+    cluster.turns()
+    assert subscriber.states[T0].leader == 2
+
+
+def test_garbage_in_a_state_takes_the_topic_out_not_the_office() -> None:
+    cluster = Cluster()
+    cluster.create(assignment=((0, (2, 3)),), partitions=-1, factor=-1)
+    cluster.create("u", assignment=((0, (2, 3)),), partitions=-1, factor=-1)
+    cluster.zk.write(SetData(state_znode.state_path("t", 0), b"rubbish"))
+    cluster.kill(2)
+    cluster.turns(3.0)
+    state = cluster.state(TopicPartition("u", 0))
+    assert state is not None and state.leader == 3
+    assert cluster.controller.create_topic(NewTopic("v", 1, 1)) is not None
+    assert cluster.zk.data(state_znode.state_path("t", 0)) == b"rubbish"
+
+
+def test_unclean_election_switched_on_by_config_happens_at_once() -> None:
+    cluster = Cluster()
+    result = cluster.create(assignment=((0, (2, 3)),), partitions=-1, factor=-1)
+    isr = ((2, cluster.epoch(2)),)
+    request = AlterPartitionRequest(2, cluster.epoch(2), (IsrProposal("t", 0, result.topic_id, 1, 0, 0, isr),))
+    cluster.wait(cluster.controller.alter_partition(request))
+    cluster.kill(2)
+    state = cluster.state()
+    assert state is not None and (state.leader, state.isr) == (-1, (2,))
+    config = config_znode.encode({"unclean.leader.election.enable": "true"})
+    cluster.zk.write(
+        SetData("/config/topics/t", config),
+        Create("/config/changes/config_change_", config_znode.encode_change("topics", "t"), sequential=True),
+    )
+    cluster.turns()
+    state = cluster.state()
+    assert state is not None and (state.leader, state.isr, state.recovering) == (3, (3,), True)
+
+
+def test_preferred_election_by_znode() -> None:
+    cluster = Cluster()
+    cluster.create(assignment=((0, (2, 3)),), partitions=-1, factor=-1)
+    path = state_znode.state_path("t", 0)
+    state = cluster.state()
+    assert state is not None
+    cluster.wait(cluster.controller.controlled_shutdown(2, cluster.epoch(2)))
+    cluster.kill(2)
+    cluster.up(2)
+    rejoin = ((3, cluster.epoch(3)), (2, cluster.epoch(2)))
+    topic_id = next(iter(cluster.subscribe(1).states.values())).topic_id
+    now = cluster.state()
+    assert now is not None and now.leader == 3
+    request = AlterPartitionRequest(
+        3,
+        cluster.epoch(3),
+        (IsrProposal("t", 0, topic_id, 1, now.leader_epoch, now.partition_epoch, rejoin),),
+    )
+    assert cluster.wait(cluster.controller.alter_partition(request)).answers[0].error is ErrorCode.NONE
+    election = b'{"version":1,"partitions":[{"topic":"t","partition":0}]}'
+    cluster.zk.write(Create("/admin/preferred_replica_election", election))
+    cluster.turns()
+    state = cluster.state()
+    assert state is not None and state.leader == 2, path
+    assert cluster.zk.data("/admin/preferred_replica_election") is None
+
+
+def test_subscribing_waits_for_the_registration_and_refuses_an_old_one() -> None:
+    cluster = Cluster()
+    old = FakeSubscriber(2, cluster.epoch(2) - 1)
+    with pytest.raises(BrokerError) as caught:
+        cluster.wait(cluster.controller.subscribe(old))
+    assert caught.value.error is ErrorCode.STALE_BROKER_EPOCH
+    early = FakeSubscriber(4, 10**6)
+    waiting = cluster.controller.subscribe(early)
+    results: list[Any] = []
+    waiting.addBoth(results.append)
+    cluster.turns()
+    assert results == [] and early.deltas == []
+    cluster.wait(cluster.controller.stop())
+    assert results[0].value.error is ErrorCode.NOT_CONTROLLER
+
+
+def test_a_receipt_that_names_a_failed_replica_moves_its_leader() -> None:
+    cluster = Cluster()
+    cluster.create(assignment=((0, (2, 3)),), partitions=-1, factor=-1)
+    cluster.subscribe(2)
+    receipt = Applied(1, 1, ((T0, "folder is offline"),))
+    cluster.controller.applied(2, cluster.epoch(2), receipt)
+    cluster.turns(0.2)
+    state = cluster.state()
+    assert state is not None and (state.leader, state.isr) == (3, (3,))

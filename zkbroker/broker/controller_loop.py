@@ -15,7 +15,7 @@ from zkbroker.broker.controller_admin import TopicAdmin
 from zkbroker.broker.controller_settings import ControllerSettings
 from zkbroker.broker.controller_term import Term, TermContext
 from zkbroker.broker.controller_zookeeper import Look
-from zkbroker.controller.controller import Deposed, TopicFailed
+from zkbroker.controller.office import Deposed, TopicFailed
 from zkbroker.kafka.ports import PartitionsToAdd, TopicToDelete
 from zkbroker.model.channel import (
     AlterPartitionRequest,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from zkbroker.controller.controller import ControllerRules
+from zkbroker.controller.office import ControllerRules
 from zkbroker.controller.requests import TopicDefaults
 
 

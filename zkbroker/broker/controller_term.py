@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from zkbroker.broker.controller_channel import Subscribers, stale
 from zkbroker.broker.controller_reading import ClusterReader, Data, image_of
 from zkbroker.broker.controller_settings import ControllerSettings
-from zkbroker.broker.controller_zookeeper import OPS_COUNT_MAX, FencedWriter, Found, Look
+from zkbroker.broker.controller_zookeeper import FencedWriter, Found, Look, gather
 from zkbroker.controller.controller import Controller
 from zkbroker.controller.effects import (
     Answer,
@@ -29,7 +29,16 @@ from zkbroker.controller.effects import (
 from zkbroker.model.clock import Clock
 from zkbroker.model.errors import BrokerError, ErrorCode
 from zkbroker.model.topics import topic_id_from_uuid
-from zkbroker.zookeeper.client import ConnectionLossError, Delete, MultiError, NoNodeError, SetData, ZooKeeperClient
+from zkbroker.zookeeper.client import (
+    ConnectionLossError,
+    Delete,
+    MultiError,
+    NodeExistsError,
+    NoNodeError,
+    SetData,
+    Stat,
+    ZooKeeperClient,
+)
 from zkbroker.zookeeper.znodes import admin as admin_znode
 from zkbroker.zookeeper.znodes import config as config_znode
 from zkbroker.zookeeper.znodes import notifications as notification_znode
@@ -130,9 +139,13 @@ class Term:
     def _load(self) -> Generator[Deferred[Any], Any, None]:
         zk, now = self.context.zk, self.context.clock.monotonic
         started = now()
-        for path in PERSISTENT_PATHS:
-            if (yield zk.exists(path)) is None:
-                yield zk.create(path, b"", make_parents=True)
+        stats: list[Stat | None] = yield gather([zk.exists(path) for path in PERSISTENT_PATHS])
+        for path, stat in zip(PERSISTENT_PATHS, stats, strict=True):
+            if stat is None:
+                try:
+                    yield zk.create(path, b"", make_parents=True)
+                except NodeExistsError:
+                    pass  # a starting broker creates the same
         changes: list[str] = yield zk.children(config_znode.CHANGES_PATH)
         self._last_config_change = changes[-1] if changes else ""
         stale_notes: list[str] = yield zk.children(notification_znode.ISR_CHANGE_PATH)
@@ -234,7 +247,9 @@ class Term:
             case Answer():
                 self._answers.append(effect)  # after the delta of this turn
             case DeleteTopicNodes():
-                self._delete_topic_nodes(effect.topic).addErrback(self.failed)
+                numbers = sorted(self.controller.image.topics[effect.topic].partitions)
+                deleted = self.writer.delete_topic(effect.topic, numbers)
+                deleted.addCallbacks(partial(self._topic_deleted, effect.topic), self.failed)
             case DropDeletionMarker():
                 self.context.log(f"not deleting topic {effect.topic}: {effect.reason}")
                 marker = Delete(admin_znode.delete_topic_path(effect.topic))
@@ -246,6 +261,11 @@ class Term:
         if not self.is_closed:
             found = [entry for chunk in chunks for entry in chunk]
             self.event(lambda: self.controller.states_found(found))
+
+    def _topic_deleted(self, topic: str, _: None) -> None:
+        if not self.is_closed:
+            self.context.log(f"topic {topic} is deleted")
+            self.event(lambda: self.controller.topic_deleted(topic))
 
     def failed(self, failure: Failure) -> None:
         """``fail`` as an errback."""
@@ -463,30 +483,3 @@ class Term:
         if not self.is_closed:
             for topic in rules:
                 self.event(partial(self.controller.topic_rules_changed, topic, rules[topic]))
-
-    # Deleting
-
-    @inlineCallbacks
-    def _delete_topic_nodes(self, topic: str) -> Generator[Deferred[Any], Any, None]:
-        """States first, the admin marker last: a successor that finds the marker goes on where this one stopped."""
-        ops = []
-        numbers = [str(number) for number in sorted(self.controller.image.topics[topic].partitions)]
-        partitions = topic_znode.partitions_path(topic)
-        try:
-            listed: list[str] = yield self.context.zk.children(partitions)
-            numbers = [*dict.fromkeys([*listed, *numbers])]
-        except (NoNodeError, ConnectionLossError):
-            pass
-        for number in numbers:
-            ops += [Delete(f"{partitions}/{number}/state"), Delete(f"{partitions}/{number}")]
-        ops += [Delete(partitions), Delete(topic_znode.topic_path(topic)), Delete(config_znode.topic_path(topic))]
-        ops.append(Delete(admin_znode.delete_topic_path(topic)))
-        for start in range(0, len(ops), OPS_COUNT_MAX):
-            chunk = ops[start : start + OPS_COUNT_MAX]
-            try:
-                yield self.writer.write(chunk)
-            except (MultiError, ConnectionLossError):
-                yield self.writer.write_all(chunk)  # some are gone already
-        if not self.is_closed:
-            self.context.log(f"topic {topic} is deleted")
-            self.event(lambda: self.controller.topic_deleted(topic))

@@ -8,13 +8,14 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred, FirstError, gatherResults, inlineCallbacks, succeed
 from twisted.python.failure import Failure
 
-from zkbroker.controller.controller import Deposed, TopicFailed
 from zkbroker.controller.effects import CREATE, StateWrite
+from zkbroker.controller.office import Deposed, TopicFailed
 from zkbroker.model.topics import PartitionState, TopicPartition
 from zkbroker.zookeeper.client import (
     Check,
     ConnectionLossError,
     Create,
+    Delete,
     MultiError,
     MultiResult,
     NodeExistsError,
@@ -23,6 +24,8 @@ from zkbroker.zookeeper.client import (
     SetData,
     ZooKeeperClient,
 )
+from zkbroker.zookeeper.znodes import admin as admin_znode
+from zkbroker.zookeeper.znodes import config as config_znode
 from zkbroker.zookeeper.znodes import controller as controller_znode
 from zkbroker.zookeeper.znodes import states as state_znode
 from zkbroker.zookeeper.znodes import topics as topic_znode
@@ -230,6 +233,28 @@ class FencedWriter:
             except ZnodeError as error:
                 raise TopicFailed(write.partition.topic, error) from error
             return write.state._replace(**found._asdict())
+
+    @inlineCallbacks
+    def delete_topic(self, topic: str, numbers: Sequence[int]) -> Generator[Deferred[Any], Any, None]:
+        """States first, the admin marker last: a successor that finds the marker goes on where this one stopped."""
+        names = [str(number) for number in numbers]
+        partitions = topic_znode.partitions_path(topic)
+        try:
+            listed: list[str] = yield self._zk.children(partitions)
+            names = [*dict.fromkeys([*listed, *names])]
+        except (NoNodeError, ConnectionLossError):
+            pass
+        ops: list[Op] = []
+        for name in names:
+            ops += [Delete(f"{partitions}/{name}/state"), Delete(f"{partitions}/{name}")]
+        ops += [Delete(partitions), Delete(topic_znode.topic_path(topic)), Delete(config_znode.topic_path(topic))]
+        ops.append(Delete(admin_znode.delete_topic_path(topic)))
+        for start in range(0, len(ops), OPS_COUNT_MAX):
+            chunk = ops[start : start + OPS_COUNT_MAX]
+            try:
+                yield self.write(chunk)
+            except (MultiError, ConnectionLossError):
+                yield self.write_all(chunk)  # some are gone already
 
     def _breathe(self) -> Deferred[None]:
         waiting: Deferred[None] = Deferred()

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from zkbroker.controller.balance import can_move, misplaced_leaders
 from zkbroker.controller.changes import Changes
 from zkbroker.controller.cluster_image import ClusterImage, TopicImage, TopicRules
-from zkbroker.controller.deletions import Deletions
+from zkbroker.controller.deletions import Deletions, full_snapshot
 from zkbroker.controller.effects import (
     Answer,
     DropDeletionMarker,
@@ -25,8 +25,9 @@ from zkbroker.controller.effects import (
     WriteStates,
     show_state,
 )
-from zkbroker.controller.elections import Election, elected, first_state, settled_state
+from zkbroker.controller.elections import Election, elected, first_state, is_same_write, settled_state
 from zkbroker.controller.isr_changes import judge_proposal
+from zkbroker.controller.office import ControllerRules, Deposed, TopicFailed
 from zkbroker.controller.waits import AlterWait, QueuedProposal, Wait, WaitKind, Waits
 from zkbroker.model.channel import AlterPartitionRequest, AlterPartitionResponse, Applied
 from zkbroker.model.cluster import BrokerRegistration, ClusterDelta
@@ -35,29 +36,6 @@ from zkbroker.model.topics import PartitionState, TopicPartition
 
 FIRST_BALANCE_AFTER_S = 5.0
 """After taking office, as in Kafka: long enough that brokers of a starting cluster have come."""
-
-
-class ControllerRules(NamedTuple):
-    """The broker settings that decisions depend on; names are Kafka's, shortened."""
-
-    unclean: bool = False
-    """``unclean.leader.election.enable``."""
-    auto_rebalance: bool = True
-    imbalance_percentage: int = 10
-    imbalance_interval_s: float = 300.0
-    delete_topics: bool = True
-
-
-class TopicFailed(Exception):
-    """Deciding about one topic raised: the shell resigns, and quarantines the topic the second time."""
-
-    def __init__(self, topic: str, cause: BaseException) -> None:
-        super().__init__(f"topic {topic}: {type(cause).__name__}: {cause}")
-        self.topic = topic
-
-
-class Deposed(Exception):
-    """A later controller has written: this one must resign and drop everything."""
 
 
 class _Write(NamedTuple):
@@ -345,7 +323,7 @@ class Controller:
                 self._adopt(partition, state)
             if write is None:
                 continue
-            if state is not None and _same(write.state, state):
+            if state is not None and is_same_write(write.state, state):
                 self._suspects.pop(partition, None)
                 if write.proposal is not None:
                     self._answer_proposal(write.proposal, ErrorCode.NONE)
@@ -399,20 +377,7 @@ class Controller:
 
     def snapshot(self, broker_id: int) -> ClusterDelta:
         """Everything, for a broker that subscribes: with what it has still to delete."""
-        return ClusterDelta(
-            self.controller_id,
-            self.controller_epoch,
-            0,
-            is_snapshot=True,
-            brokers=tuple(self.image.brokers[broker] for broker in sorted(self.image.brokers)),
-            partitions=tuple(
-                (partition, self.image.states[partition])
-                for partition in sorted(self.image.states)
-                if not self.deletions.hides(partition.topic)
-            ),
-            deleted_topics=self.deletions.hidden_topics(),
-            deleted_replicas=self.deletions.orders_for(broker_id),
-        )
+        return full_snapshot(self.image, self.controller_id, self.controller_epoch, self.deletions, broker_id)
 
     def turn_ended(self) -> list[Effect]:
         """What changed since the last call, as one delta; the shell calls it once per turn."""
@@ -534,15 +499,3 @@ class Controller:
     ) -> StateWrite:
         self._writes[partition] = _Write(state, proposal)
         return StateWrite(partition, state, expected_version)
-
-
-def _same(written: PartitionState, found: PartitionState) -> bool:
-    """Whether what was found is what was written: nobody else gives the same epochs to another content."""
-    return (
-        found.leader == written.leader
-        and found.leader_epoch == written.leader_epoch
-        and found.isr == written.isr
-        and found.partition_epoch == written.partition_epoch
-        and found.controller_epoch == written.controller_epoch
-        and found.recovering == written.recovering
-    )

@@ -9,7 +9,7 @@ from zkbroker.controller.cluster_image import ClusterImage, TopicImage
 from zkbroker.controller.deletion import DeletionStage, TopicDeletion
 from zkbroker.controller.effects import Answer, DeleteTopicNodes, DropDeletionMarker, Effect
 from zkbroker.controller.reassignment import is_moving
-from zkbroker.model.cluster import DeletedReplica
+from zkbroker.model.cluster import ClusterDelta, DeletedReplica
 from zkbroker.model.topics import TopicPartition
 
 
@@ -126,3 +126,23 @@ class Deletions:
 
     def _answer(self, topic: str) -> list[Effect]:
         return [Answer(token, None) for token in self._tokens.pop(topic, ())]
+
+
+def full_snapshot(
+    image: ClusterImage, controller_id: int, controller_epoch: int, deletions: Deletions, broker_id: int
+) -> ClusterDelta:
+    """All that this broker must know: every live broker, every partition that is not being deleted, its orders."""
+    return ClusterDelta(
+        controller_id,
+        controller_epoch,
+        0,
+        is_snapshot=True,
+        brokers=tuple(image.brokers[broker] for broker in sorted(image.brokers)),
+        partitions=tuple(
+            (partition, image.states[partition])
+            for partition in sorted(image.states)
+            if not deletions.hides(partition.topic)
+        ),
+        deleted_topics=deletions.hidden_topics(),
+        deleted_replicas=deletions.orders_for(broker_id),
+    )

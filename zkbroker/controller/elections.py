@@ -163,3 +163,15 @@ def check_state(state: PartitionState) -> None:
 
 def _brokers(ids: tuple[int, ...]) -> str:
     return f"broker{'s' if len(ids) > 1 else ''} {','.join(map(str, ids))}"
+
+
+def is_same_write(written: PartitionState, found: PartitionState) -> bool:
+    """Whether what was found is what was written: nobody else gives the same epochs to another content."""
+    return (
+        found.leader == written.leader
+        and found.leader_epoch == written.leader_epoch
+        and found.isr == written.isr
+        and found.partition_epoch == written.partition_epoch
+        and found.controller_epoch == written.controller_epoch
+        and found.recovering == written.recovering
+    )

@@ -1,0 +1,28 @@
+"""What a term of office is held under: its settings, and the two ways in which it ends early."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class ControllerRules(NamedTuple):
+    """The broker settings that decisions depend on; names are Kafka's, shortened."""
+
+    unclean: bool = False
+    """``unclean.leader.election.enable``."""
+    auto_rebalance: bool = True
+    imbalance_percentage: int = 10
+    imbalance_interval_s: float = 300.0
+    delete_topics: bool = True
+
+
+class TopicFailed(Exception):
+    """Deciding about one topic raised: the shell resigns, and quarantines the topic the second time."""
+
+    def __init__(self, topic: str, cause: BaseException) -> None:
+        super().__init__(f"topic {topic}: {type(cause).__name__}: {cause}")
+        self.topic = topic
+
+
+class Deposed(Exception):
+    """A later controller has written: this one must resign and drop everything."""
