@@ -101,6 +101,7 @@ class World(Protocol):
     def until(self, condition: Callable[[], bool], timeout_s: float = WAIT_S) -> None: ...
     def close_session(self, session_id: int, password: bytes) -> Deferred[bool]: ...
     def expire(self, client: ZooKeeperClient) -> None: ...
+    def crash(self, client: ZooKeeperClient) -> None: ...
     def break_connection(self, client: ZooKeeperClient) -> None: ...
     def lose_next_reply(self, client: ZooKeeperClient) -> None: ...
     def lose_next_request(self, client: ZooKeeperClient) -> None: ...
@@ -151,6 +152,10 @@ class FakeWorld:
 
     def expire(self, client: ZooKeeperClient) -> None:
         self.zookeeper.expire(client.session_id)
+
+    def crash(self, client: ZooKeeperClient) -> None:
+        assert isinstance(client, FakeSession)
+        client.kill()
 
     def break_connection(self, client: ZooKeeperClient) -> None:
         assert isinstance(client, FakeSession)
@@ -208,6 +213,13 @@ class RealWorld:
 
     def expire(self, client: ZooKeeperClient) -> None:
         wait(self, self.close_session(client.session_id, client.session_password))
+
+    def crash(self, client: ZooKeeperClient) -> None:
+        """As ``kill -9`` would end it: the socket closes, the session stays until its timeout."""
+        assert isinstance(client, KazooSession)
+        client._is_stopped = True
+        link(client).client._stopped.set()
+        link(client).shut()
 
     def break_connection(self, client: ZooKeeperClient) -> None:
         link(client).shut()
