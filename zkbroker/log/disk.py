@@ -67,7 +67,7 @@ class Disk:
             got += len(data)
         return b"".join(parts)
 
-    def read_cached(self, handle: Handle, position: int, size: int) -> bytes | None:
+    def read_cached(self, handle: Handle, position: int, size: int) -> bytes | memoryview | None:
         """What the page cache holds of it without waiting, possibly less; None if that is nothing."""
         buffer = bytearray(size)
         try:
@@ -78,7 +78,7 @@ class Disk:
             raise
         if got == 0:
             return b""
-        return bytes(memoryview(buffer)[:got])
+        return memoryview(buffer)[:got]
 
     def can_read_cached(self, folder: str) -> bool:
         """Whether this folder's file system knows RWF_NOWAIT; tmpfs and others do not, and are read plainly."""

@@ -52,7 +52,7 @@ def read_segments(
 
 def _read_segment(
     log: Log, segment: Segment, offset: int, max_bytes: int, limit_offset: int, min_one_batch: bool, cached_only: bool
-) -> tuple[bytes, tuple[int, int, int, int]] | None:
+) -> tuple[bytes | memoryview, tuple[int, int, int, int]] | None:
     disk = log.context.disk
     handle = segment.file().handle
     position = segment.index.lookup(offset)
@@ -60,6 +60,7 @@ def _read_segment(
     while True:
         if size <= 0:
             return b"", (0, 0, offset, offset)
+        data: bytes | memoryview | None
         data = disk.read_cached(handle, position, size) if cached_only else disk.read(handle, position, size)
         if data is None:
             return None

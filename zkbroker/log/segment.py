@@ -260,7 +260,7 @@ class Segment:
         return found
 
     def read_at(
-        self, data: bytes, offset: int, max_bytes: int, limit_offset: int, min_one_batch: bool
+        self, data: bytes | memoryview, offset: int, max_bytes: int, limit_offset: int, min_one_batch: bool
     ) -> tuple[int, int, int, int, int]:
         """``cut`` of what was read, and how many bytes more are needed for a first batch that is not whole (or 0)."""
         start, end, first, next_offset = cut(data, offset, max_bytes, limit_offset, min_one_batch)

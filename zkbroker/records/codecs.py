@@ -13,6 +13,10 @@ from zkbroker.records.batch import CODEC_NAMES
 _XERIAL_MAGIC = b"\x82SNAPPY\x00"
 _XERIAL_HEADER = _XERIAL_MAGIC + (1).to_bytes(4, "big") + (1).to_bytes(4, "big")
 _XERIAL_BLOCK_BYTES = 32 * 1024
+_LZ4_HEADER = b"\x04\x22\x4d\x18\x60\x40\x82"
+"""Frame of independent blocks of up to 64 KiB without checksums; the last byte checks the two before it."""
+_LZ4_BLOCK_BYTES = 64 * 1024
+_LZ4_PLAIN_BLOCK = 1 << 31
 
 
 def codec_number(name: str) -> int:
@@ -34,7 +38,7 @@ def compress(codec: int, payload: bytes) -> bytes:
             parts.append(block)
         return b"".join(parts)
     if codec == 3:
-        return bytes(cramjam.lz4.compress(payload))
+        return _lz4_frame(payload)
     return bytes(cramjam.zstd.compress(payload))
 
 
@@ -59,6 +63,22 @@ def decompress(codec: int, payload: bytes | memoryview, bytes_max: int) -> bytes
     except (cramjam.DecompressionError, zlib.error, ValueError, OSError) as error:
         raise BrokerError(ErrorCode.CORRUPT_MESSAGE, f"records are not {CODEC_NAMES[codec]}: {error}") from None
     raise BrokerError(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE, f"unknown compression codec {codec}")
+
+
+def _lz4_frame(payload: bytes) -> bytes:
+    # Made by hand: the library links the blocks of a frame, which Kafka's Java reader refuses.
+    parts = [_LZ4_HEADER]
+    for start in range(0, len(payload), _LZ4_BLOCK_BYTES):
+        plain = payload[start : start + _LZ4_BLOCK_BYTES]
+        block = bytes(cramjam.lz4.compress_block(plain, store_size=False))
+        if len(block) < len(plain):
+            parts.append(len(block).to_bytes(4, "little"))
+            parts.append(block)
+        else:
+            parts.append((len(plain) | _LZ4_PLAIN_BLOCK).to_bytes(4, "little"))
+            parts.append(plain)
+    parts.append(bytes(4))
+    return b"".join(parts)
 
 
 def _gunzip(data: bytes, bytes_max: int) -> bytes:
