@@ -326,7 +326,9 @@ class LeaderState:
             return outcome, NOTHING
         self._sort_followers()
         self._check()
-        return outcome, self._raise_high_watermark(now)
+        # Not after a refusal: it would be repeated at once. News of brokers, or the follower's next row, try again.
+        proposed = self._expand_waiting(now) if outcome is Outcome.COMMITTED else NOTHING
+        return outcome, proposed + self._raise_high_watermark(now)
 
     def state_told(self, state: PartitionState, now: float) -> Effects:
         """Take a newer state of the same leader epoch from the controller: ISR, ELR, assignment."""
@@ -341,15 +343,28 @@ class LeaderState:
         }
         self._sort_followers()
         self._check()
-        return self._raise_high_watermark(now)
+        return self._expand_waiting(now) + self._raise_high_watermark(now)
 
     def min_isr_changed(self, min_insync_replicas: int, now: float) -> Effects:
         self.min_insync_replicas = min_insync_replicas
         return self._raise_high_watermark(now)
 
     def look_again(self, now: float) -> Effects:
-        """Time passed, or brokers came and went: a follower that was waited for may not be any more."""
-        return self._raise_high_watermark(now)
+        """Time passed, or brokers came and went: a follower that was waited for may not be any more, another may join."""
+        return self._expand_waiting(now) + self._raise_high_watermark(now)
+
+    def _expand_waiting(self, now: float) -> Effects:
+        """Propose a follower that caught up while another proposal was under way, or before its registration was known.
+
+        Kafka leaves this to the follower's next fetch, but an idle follower repeats no row: while its session fetches,
+        its last row in this leader epoch still says where it stands.
+        """
+        for follower in self._joining:
+            if follower.contact is not None and now - follower.heard_at() <= self.lag_seconds_max:
+                proposed = self._maybe_expand(follower)
+                if proposed:
+                    return proposed
+        return NOTHING
 
     def _maybe_expand(self, follower: FollowerProgress) -> Effects:
         if (
