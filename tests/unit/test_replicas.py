@@ -10,6 +10,7 @@ import pytest
 
 from tests.unit.replica_cluster import PARTITION, TOPIC_ID, Network, batch
 from zkbroker.kafka.ports import CurrentLeader, EpochRow, OffsetRow, ProduceRow
+from zkbroker.log.log import Log
 from zkbroker.model.errors import ErrorCode
 from zkbroker.model.topic_config import TopicConfig
 from zkbroker.model.topics import PartitionState, TopicPartition
@@ -503,7 +504,12 @@ def test_records_read_from_disk_reach_followers_and_consumers(networks: Any, mon
     network.cut.add(2)
     for _ in range(5):
         network.produce(1, batch(b"a" * 50))
-    monkeypatch.setattr(type(network.logs[1].logs[PARTITION]), "read", lambda *_, **__: None)
+    read = Log.read
+
+    def nothing_is_cached(log: Log, *arguments: Any, may_wait: bool = False) -> Any:
+        return read(log, *arguments, may_wait=True) if may_wait else None
+
+    monkeypatch.setattr(Log, "read", nothing_is_cached)
     reading = network.consume(1, 0)
     network.cut.clear()
     network.fetchers[2].follow(PARTITION, 1)
