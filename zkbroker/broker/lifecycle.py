@@ -24,6 +24,7 @@ from zkbroker.broker.producer_ids import ProducerIds
 from zkbroker.broker.registration import Registration, RegistrationSettings
 from zkbroker.broker.replicas import Replicas
 from zkbroker.broker.settings import (
+    channel_settings,
     controller_settings,
     fetcher_settings,
     listener_limits,
@@ -148,7 +149,7 @@ class Broker:
         for warning in config.warnings:
             self._log(f"warning: {warning}")
         if config.without_effect():
-            self._log(f"set but without effect yet: {', '.join(config.without_effect())}")
+            self._log(f"set but without effect: {', '.join(config.without_effect())}")
         for endpoint in config.listeners:
             self._bound[endpoint.listener] = listening.bind(endpoint)
         yield self._connect()
@@ -291,6 +292,7 @@ class Broker:
             identity=self._identity,
             broker=self._node,
             local=lambda: self._controller,
+            settings=channel_settings(config),
         )
         self._replicas.controller = self._channel.alter_partition
         self._link = ControllerLink(
@@ -389,6 +391,7 @@ class Broker:
     def _became_registered(self, broker_epoch: int) -> None:
         self._controller.registered()
         self._channel.identity_changed()
+        self._fetchers.identity_changed()
         if not self._registered.called:
             self._registered.callback(broker_epoch)
 
@@ -408,7 +411,8 @@ class Broker:
             factory.became_ready()
         where = " ".join(str(endpoint) for endpoint in self._describe().endpoints)
         self._log(f"broker {self._broker_id} started in {self._clock.monotonic() - self._started_at:.2f} s: {where}")
-        preload_hot()
+        # kio's import takes 0.2 s; nothing that is hot waits for it.
+        self._run_in_thread(preload_hot).addErrback(lambda failure: self._log(failure.getTraceback()))
 
     def _replica_deleted(self, partition: TopicPartition, topic_id: str) -> None:
         self._channel.replica_deleted(partition, topic_id).addErrback(_told_again_later)

@@ -6,6 +6,7 @@ from zkbroker.broker.controller_settings import ControllerSettings
 from zkbroker.broker.replica import ReplicaSettings
 from zkbroker.kafka.ports import ListenerLimits
 from zkbroker.model.config import BrokerConfig
+from zkbroker.replication.channel_state import ChannelSettings
 from zkbroker.replication.fetcher import FetcherSettings
 
 CONTACT_SHARE = 0.8
@@ -41,6 +42,10 @@ def replica_settings(config: BrokerConfig) -> ReplicaSettings:
         contact_seconds_max=contact_seconds_max(config),
         lag_seconds_max=config.get_int("replica.lag.time.max.ms") / 1000,
     )
+
+
+def channel_settings(config: BrokerConfig) -> ChannelSettings:
+    return ChannelSettings(heartbeat_interval_s=contact_seconds_max(config) / 3, silence_s=contact_seconds_max(config))
 
 
 def fetcher_settings(config: BrokerConfig) -> FetcherSettings:

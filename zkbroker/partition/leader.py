@@ -350,7 +350,7 @@ class LeaderState:
         return self._raise_high_watermark(now)
 
     def look_again(self, now: float) -> Effects:
-        """Time passed, or brokers came and went: a follower that was waited for may not be any more, another may join."""
+        """Time passed, or brokers came and went: one follower may not be waited for any more, another may join."""
         return self._expand_waiting(now) + self._raise_high_watermark(now)
 
     def _expand_waiting(self, now: float) -> Effects:
