@@ -79,8 +79,8 @@ need_venv() {
     want="$(cat "$ZKBROKER_ROOT/setup.cfg" "$ZKBROKER_ROOT/pyproject.toml" | cksum)"
     [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ] && return 0
     # Two scripts started together: the second waits here and then finds the stamp.
-    mkdir -p "$(dirname "$ZKBROKER_VENV")"
-    exec 9>"$ZKBROKER_VENV.lock"
+    mkdir -p "$ZKBROKER_ROOT/.cache"
+    exec 9>"$ZKBROKER_ROOT/.cache/venv.lock"
     if command -v flock >/dev/null; then flock 9; fi
     if ! { [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ]; }; then
         if [ ! -x "$ZKBROKER_VENV/bin/python" ]; then
