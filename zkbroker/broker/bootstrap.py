@@ -14,6 +14,7 @@ from zkbroker.zookeeper.client import NodeExistsError, NoNodeError, ZooKeeperCli
 from zkbroker.zookeeper.znodes import ZnodeError
 from zkbroker.zookeeper.znodes import brokers as broker_znode
 from zkbroker.zookeeper.znodes import cluster as cluster_znode
+from zkbroker.zookeeper.znodes import feature as feature_znode
 from zkbroker.zookeeper.znodes.paths import PERSISTENT_PATHS
 
 CLUSTER_ID_BYTES = 16
@@ -31,10 +32,11 @@ def new_cluster_id(source: random.Random) -> str:
 
 @inlineCallbacks
 def make_paths(zk: ZooKeeperClient) -> Generator[Deferred[Any], Any, None]:
-    """Create Kafka's top-level znodes that are missing."""
-    for path in PERSISTENT_PATHS:
+    """Create Kafka's top-level znodes that are missing; ``/feature`` says that no feature is finalized, as Kafka's does."""
+    content = {feature_znode.PATH: feature_znode.encode(feature_znode.FeatureLevels())}
+    for path in (*PERSISTENT_PATHS, feature_znode.PATH):
         try:
-            yield zk.create(path, b"", make_parents=True)
+            yield zk.create(path, content.get(path, b""), make_parents=True)
         except NodeExistsError:
             continue
 
