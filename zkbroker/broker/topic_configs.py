@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.python.failure import Failure
 
 from zkbroker.model.clock import Clock
 from zkbroker.model.topic_config import TopicConfig
-from zkbroker.zookeeper.client import NoNodeError, SessionState, Stat, ZooKeeperClient
+from zkbroker.zookeeper.client import NodeExistsError, NoNodeError, SessionState, Stat, ZooKeeperClient
 from zkbroker.zookeeper.znodes import ZnodeError
 from zkbroker.zookeeper.znodes import config as znode
 
@@ -23,8 +24,12 @@ Resolve = Callable[[Mapping[str, str], Mapping[str, str], Mapping[str, str]], tu
 class TopicConfigs:
     """The effective TopicConfig of every topic that this broker has asked for or found.
 
-    Level-triggered: every notification and every reconnect means reading again; a znode that does not decode leaves
+    Level-triggered: every notification, watch and reconnect means reading again; a znode that does not decode leaves
     the last good settings in force and is logged once.
+
+    Each topic's znode is watched besides ``/config/changes``: creating a topic announces nothing there, and the server
+    that this broker reads from may lag behind the one that the controller wrote to, so that the first read can miss
+    what was written before the topic was.
     """
 
     def __init__(
@@ -43,19 +48,33 @@ class TopicConfigs:
         self._resolve = resolve
         self._changed = changed
         self._log = log
+        self._is_listening = False
         self._overrides: dict[str, dict[str, str]] = {}
         self._dynamic_default: dict[str, str] = {}
         self._dynamic_broker: dict[str, str] = {}
         self._resolved: dict[str, TopicConfig] = {}
+        """Only of topics that have overrides; all others share ``_without_overrides``."""
+        self._without_overrides: TopicConfig | None = None
         self._loading: dict[str, list[Deferred[None]]] = {}
-        self._last_change = ""
-        self._reported: set[tuple[str, str]] = set()
-        self._watching = False
+        """Who waits for the read under way; the list itself tells one read from a later one of the same topic."""
+        self._watched: set[str] = set()
+        """Topics whose znode has a watch. Never iterated."""
+        self._seen: dict[str, int] = {}
+        """Notifications of the last listing that were read → when they were written, ms."""
+        self._reported: dict[str, str] = {}
+        """Path → the problem that was logged last; an entry goes with its znode."""
+        self._is_watching_changes = False
+
+    def __repr__(self) -> str:
+        return f"TopicConfigs({len(self._overrides)} topics, {len(self._loading)} loading, {len(self._seen)} changes)"
 
     def start(self) -> Deferred[None]:
-        """Read everything under /config; fires when every topic's settings are known."""
-        self._zk.listen(self._session_changed)
-        return self._reload()
+        """Read everything under /config; fires when every topic's settings are known. After a failure it may be called
+        again."""
+        if not self._is_listening:
+            self._is_listening = True
+            self._zk.listen(self._session_changed)
+        return self._look_for_changes(reload_all=True)
 
     def overrides(self, topic: str) -> Mapping[str, str]:
         """The topic's own settings, as written in its znode."""
@@ -77,47 +96,89 @@ class TopicConfigs:
 
     def get(self, topic: str) -> TopicConfig:
         """The effective settings; the broker's own defaults for a topic that was not read yet."""
+        overrides = self._overrides.get(topic)
+        if not overrides:
+            if self._without_overrides is None:
+                self._without_overrides = self._resolved_from({}, znode.broker_path(self._broker_id))
+            return self._without_overrides
         config = self._resolved.get(topic)
         if config is None:
-            overrides = self._overrides.get(topic, {})
-            config, problems = self._resolve(self._dynamic_default, self._dynamic_broker, overrides)
-            self._resolved[topic] = config
-            for problem in problems:
-                self._report(znode.topic_path(topic), problem)
+            config = self._resolved[topic] = self._resolved_from(overrides, znode.topic_path(topic))
+        return config
+
+    def _resolved_from(self, overrides: Mapping[str, str], path: str) -> TopicConfig:
+        config, problems = self._resolve(self._dynamic_default, self._dynamic_broker, overrides)
+        if problems:
+            self._report(path, "; ".join(problems))
         return config
 
     def load(self, topic: str) -> Deferred[None]:
-        """Read the topic's znode; fires when ``knows(topic)``. A failed read is tried again at the next reconnect."""
+        """Read the topic's znode; fires when ``knows(topic)``, or when ``forget`` made the question pointless. Fails
+        with ZooKeeperError: then it is for the caller to ask again."""
         waiting: Deferred[None] = Deferred()
         if topic in self._loading:
             self._loading[topic].append(waiting)
             return waiting
-        self._loading[topic] = [waiting]
-        self._read(znode.topic_path(topic)).addCallbacks(
-            self._topic_read, self._topic_unread, callbackArgs=(topic,), errbackArgs=(topic,)
+        round_: list[Deferred[None]] = [waiting]
+        self._loading[topic] = round_
+        self._read_topic(topic).addCallbacks(
+            self._topic_read, self._topic_unread, callbackArgs=(topic, round_), errbackArgs=(topic, round_)
         )
         return waiting
 
     def forget(self, topic: str) -> None:
-        """The topic is gone: one of the same name starts with its own settings."""
+        """The topic is gone: one of the same name starts with its own settings, read anew."""
         self._overrides.pop(topic, None)
         self._resolved.pop(topic, None)
-
-    def _topic_read(self, overrides: dict[str, str], topic: str) -> None:
-        before = self._resolved.pop(topic, None)
-        self._overrides[topic] = overrides
-        if before is not None and self.get(topic) != before:
-            self._changed(topic)
+        self._reported.pop(znode.topic_path(topic), None)
         for waiting in self._loading.pop(topic, []):
             waiting.callback(None)
 
-    def _topic_unread(self, failure: Failure, topic: str) -> None:
+    # One topic
+
+    def _read_topic(self, topic: str) -> Deferred[dict[str, str]]:
+        path = znode.topic_path(topic)
+        if topic in self._watched:
+            return self._read(path)
+
+        def read_if_there(stat: Stat | None) -> Deferred[dict[str, str]]:
+            return succeed({}) if stat is None else self._read(path)
+
+        def unwatch(failure: Failure) -> Failure:
+            self._watched.discard(topic)
+            return failure
+
+        self._watched.add(topic)
+        looked = self._zk.exists(path, lambda: self._topic_watch_fired(topic)).addErrback(unwatch)
+        return looked.addCallback(read_if_there)
+
+    def _topic_watch_fired(self, topic: str) -> None:
+        self._watched.discard(topic)
+        # One that was forgotten is read when somebody asks for it; after a lost connection all is read again.
+        if self._zk.is_connected and (topic in self._overrides or topic in self._loading):
+            self._load_topics([topic])
+
+    def _topic_read(self, overrides: dict[str, str], topic: str, round_: list[Deferred[None]]) -> None:
+        if self._loading.get(topic) is not round_:
+            # Forgotten meanwhile: this may be what the deleted topic of that name had.
+            return
+        del self._loading[topic]
+        before = self.get(topic)
+        self._overrides[topic] = overrides
+        self._resolved.pop(topic, None)
+        if self.get(topic) != before:
+            self._changed(topic)
+        for waiting in round_:
+            waiting.callback(None)
+
+    def _topic_unread(self, failure: Failure, topic: str, round_: list[Deferred[None]]) -> None:
         if failure.check(ZnodeError) is not None:
             self._report(znode.topic_path(topic), failure.getErrorMessage())
-            self._topic_read(self._overrides.get(topic, {}), topic)
-            return
-        for waiting in self._loading.pop(topic, []):
-            waiting.errback(failure)
+            self._topic_read(self._overrides.get(topic, {}), topic, round_)
+        elif self._loading.get(topic) is round_:
+            del self._loading[topic]
+            for waiting in round_:
+                waiting.errback(failure)
 
     def _read(self, path: str) -> Deferred[dict[str, str]]:
         def absent(failure: Failure) -> dict[str, str]:
@@ -125,95 +186,121 @@ class TopicConfigs:
             return {}
 
         def decode(got: tuple[bytes, Stat]) -> dict[str, str]:
-            return dict(znode.decode(path, got[0]))
+            settings = dict(znode.decode(path, got[0]))
+            self._reported.pop(path, None)
+            return settings
 
         return self._zk.get(path).addCallbacks(decode, absent)
 
-    def _reload(self) -> Deferred[None]:
-        return self._look_for_changes(reload_all=True)
+    # Notifications
 
     def _session_changed(self, state: SessionState) -> None:
         if state in (SessionState.RECONNECTED, SessionState.CONNECTED):
             # Notifications may have come and been purged while nobody watched: read all, not just the new ones.
-            self._watching = False
-            self._reload().addErrback(self._unreachable)
+            self._is_watching_changes = False
+            self._watched.clear()
+            self._look_for_changes(reload_all=True).addErrback(self._unreachable)
 
-    def _watch_fired(self) -> None:
-        self._watching = False
+    def _changes_watch_fired(self) -> None:
+        self._is_watching_changes = False
         if self._zk.is_connected:
             self._look_for_changes(reload_all=False).addErrback(self._unreachable)
 
     def _look_for_changes(self, *, reload_all: bool) -> Deferred[None]:
-        watch = None if self._watching else self._watch_fired
-        self._watching = True
-        names = self._zk.children(znode.CHANGES_PATH, watch).addErrback(_none_there)
-        return names.addCallback(self._changes_listed, reload_all).addErrback(self._stop_watching)
+        watch = None if self._is_watching_changes else self._changes_watch_fired
+        self._is_watching_changes = True
+        names = self._zk.children(znode.CHANGES_PATH, watch)
+        return names.addCallbacks(self._changes_listed, self._changes_unlisted, (reload_all,), {}, (reload_all,))
 
-    def _stop_watching(self, failure: Failure) -> Failure:
-        self._watching = False
-        return failure
+    def _changes_unlisted(self, failure: Failure, reload_all: bool) -> Deferred[None]:
+        self._is_watching_changes = False
+        failure.trap(NoNodeError)
+        # Somebody deleted it, and a znode that is not there cannot be watched for children.
+        made = self._zk.create(znode.CHANGES_PATH, b"", make_parents=True)
+        made.addErrback(lambda failure: failure.trap(NodeExistsError))
+        return made.addCallback(lambda _: self._look_for_changes(reload_all=reload_all))
 
     def _changes_listed(self, names: list[str], reload_all: bool) -> Deferred[None]:
-        new = [name for name in names if name > self._last_change]
-        if names:
-            self._last_change = max(self._last_change, names[-1])
-        reads = [self._zk.get(f"{znode.CHANGES_PATH}/{name}") for name in names if reload_all or name in set(new)]
+        new = [name for name in names if name not in self._seen]
+        # Names of this listing only, so that this stays as small as it and numbers may begin anew.
+        self._seen = {name: self._seen.get(name, self._clock.wall_ms()) for name in names}
+        reads = [self._zk.get(f"{znode.CHANGES_PATH}/{name}") for name in new]
         described = DeferredList(reads, consumeErrors=True)
-        return described.addCallback(self._changes_read, names if reload_all else new, reload_all)
+        return described.addCallback(self._changes_read, new, reload_all)
 
     def _changes_read(
         self, results: list[tuple[bool, tuple[bytes, Stat]]], names: list[str], reload_all: bool
     ) -> Deferred[None]:
-        topics: list[str] = []
+        topics: dict[str, None] = {}
         brokers_changed = reload_all
         for (ok, got), name in zip(results, names, strict=True):
             if not ok:
+                # Purged meanwhile; or the connection broke, and then everything is read again.
+                self._seen.pop(name, None)
                 continue
             path = f"{znode.CHANGES_PATH}/{name}"
             data, stat = got
-            if self._clock.wall_ms() - stat.modified_ms > CHANGE_NOTIFICATION_EXPIRATION_MS:
-                self._zk.delete(path).addErrback(lambda _: None)
+            self._seen[name] = stat.modified_ms
             try:
                 entity_type, entity = znode.decode_change(path, data)
             except ZnodeError as error:
-                self._report(path, str(error))
+                self._log(f"ignored: {error}")
                 continue
-            if entity_type == "topics" and entity not in topics:
-                topics.append(entity)
+            if entity_type == "topics":
+                topics[entity] = None
             elif entity_type == "brokers":
                 brokers_changed = True
+        self._purge()
         if reload_all:
             return self._zk.children(znode.TOPICS_PATH).addErrback(_none_there).addCallback(self._all_topics_listed)
         done = self._load_brokers() if brokers_changed else succeed(None)
-        return done.addCallback(lambda _: self._load_topics(topics))
+        return done.addCallback(lambda _: self._load_topics([topic for topic in topics if self._is_wanted(topic)]))
+
+    def _is_wanted(self, topic: str) -> bool:
+        """A notification about a topic that nobody asked for is not remembered: it would outlive the topic."""
+        return topic in self._overrides or topic in self._loading
+
+    def _purge(self) -> None:
+        now_ms = self._clock.wall_ms()
+        for name, modified_ms in self._seen.items():
+            if now_ms - modified_ms > CHANGE_NOTIFICATION_EXPIRATION_MS:
+                self._zk.delete(f"{znode.CHANGES_PATH}/{name}").addErrback(lambda _: None)
 
     def _all_topics_listed(self, names: list[str]) -> Deferred[None]:
-        topics = [znode.entity_from_name(name) for name in names]
-        known = [topic for topic in self._overrides if topic not in set(topics)]
-        return self._load_brokers().addCallback(lambda _: self._load_topics(topics + known))
+        topics = dict.fromkeys(znode.entity_from_name(name) for name in names if name != znode.DEFAULT_ENTITY)
+        topics.update(dict.fromkeys(self._overrides))
+        return self._load_brokers().addCallback(lambda _: self._load_topics(list(topics)))
 
     def _load_topics(self, topics: list[str]) -> Deferred[None]:
         return DeferredList([self.load(topic) for topic in topics], consumeErrors=True).addCallback(lambda _: None)
 
-    def _load_brokers(self) -> Deferred[None]:
-        paths = [znode.broker_path("<default>"), znode.broker_path(self._broker_id)]
-        return DeferredList([self._read(path) for path in paths], consumeErrors=True).addCallback(self._brokers_read)
+    # Settings of brokers
 
-    def _brokers_read(self, results: list[tuple[bool, dict[str, str]]]) -> None:
-        (default_ok, default), (own_ok, own) = results
-        fresh = (default if default_ok else self._dynamic_default, own if own_ok else self._dynamic_broker)
-        if fresh == (self._dynamic_default, self._dynamic_broker):
+    def _load_brokers(self) -> Deferred[None]:
+        paths = [znode.broker_path(znode.DEFAULT_ENTITY), znode.broker_path(self._broker_id)]
+        reads = DeferredList([self._read(path) for path in paths], consumeErrors=True)
+        return reads.addCallback(self._brokers_read)
+
+    def _brokers_read(self, results: list[tuple[bool, Any]]) -> None:
+        fresh = []
+        for (ok, settings), known in zip(results, (self._dynamic_default, self._dynamic_broker), strict=True):
+            fresh.append(settings if ok else known)
+            if not ok and settings.check(ZnodeError) is not None:
+                self._report(settings.value.path, settings.getErrorMessage())
+        if fresh == [self._dynamic_default, self._dynamic_broker]:
             return
+        before = {topic: self.get(topic) for topic in self._overrides}
         self._dynamic_default, self._dynamic_broker = fresh
-        before, self._resolved = self._resolved, {}
+        self._resolved = {}
+        self._without_overrides = None
         for topic, config in before.items():
             if self.get(topic) != config:
                 self._changed(topic)
 
     def _report(self, path: str, problem: str) -> None:
-        if (path, problem) not in self._reported:
-            self._reported.add((path, problem))
-            self._log(f"{path}: {problem}")
+        if self._reported.get(path) != problem:
+            self._reported[path] = problem
+            self._log(problem if problem.startswith(path) else f"{path}: {problem}")
 
     def _unreachable(self, failure: Failure) -> None:
         # The next CONNECTED or RECONNECTED reads everything again.
