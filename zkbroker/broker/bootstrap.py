@@ -32,7 +32,7 @@ def new_cluster_id(source: random.Random) -> str:
 
 @inlineCallbacks
 def make_paths(zk: ZooKeeperClient) -> Generator[Deferred[Any], Any, None]:
-    """Create Kafka's top-level znodes that are missing; ``/feature`` says that no feature is finalized, as Kafka's does."""
+    """Create Kafka's top-level znodes that are missing; ``/feature`` says, as Kafka's, that no feature is finalized."""
     content = {feature_znode.PATH: feature_znode.encode(feature_znode.FeatureLevels())}
     for path in (*PERSISTENT_PATHS, feature_znode.PATH):
         try:
