@@ -433,3 +433,55 @@ def test_the_header_of_what_lies_on_disk(tmp_path: Path) -> None:
     header = read_header((tmp_path / "t-0" / "00000000000000000000.log").read_bytes())
     assert (header.base_offset, header.leader_epoch, header.magic) == (0, 9, 2)
     assert (tmp_path / "t-0" / "partition.metadata").read_text() == f"version: 0\ntopic_id: {TOPIC_ID}"
+
+
+def test_a_folder_closed_while_its_epoch_checkpoint_is_written_is_checked_at_the_next_start(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    threads = world.threads = HeldThreads()
+    _, dirs, log = opened(tmp_path, world=world)
+    log.append_as_leader(batch(2), 1)
+    assert threads.jobs, "the epoch's write waits for its thread"
+    dirs.close(5)
+    assert not (tmp_path / ".kafka_cleanshutdown").exists()
+    threads.run()
+    log = world.open().logs[T0]
+    assert (log.log_end_offset, log.epochs.entries) == (2, ((1, 0),))
+
+
+def test_snapshots_of_clean_shutdowns_do_not_pile_up(tmp_path: Path) -> None:
+    world, dirs, log = opened(tmp_path)
+    for number in range(4):
+        log.append_as_leader(batch(1, producer_id=3, producer_epoch=0, base_sequence=number), 0)
+        dirs.close(1)
+        dirs = world.open()
+        log = dirs.logs[T0]
+    assert len(list((tmp_path / "t-0").glob("*.snapshot"))) == 1
+    assert log.snapshots == [4]
+
+
+def test_after_a_kill_a_flush_policy_waits_for_the_disk_and_others_do_not(tmp_path: Path) -> None:
+    for policy in (1, 2**63 - 1):
+        world = World(tmp_path / str(policy), config=TopicConfig(flush_messages=policy))
+        threads = world.threads = HeldThreads()
+        _, dirs, log = opened(tmp_path, world=world)
+        log.append_as_leader(batch(2), 1)
+        dirs.abandon()
+        threads.jobs.clear()
+        log = world.open().logs[T0]
+        assert (log.flushed_end_offset, log.log_end_offset) == (2 if policy == 1 else 0, 2)
+        threads.run()
+        assert log.flushed_end_offset == 2
+
+
+def test_waiting_for_a_flush_ends_when_the_log_closes_under_it(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    threads = world.threads = HeldThreads()
+    _, dirs, log = opened(tmp_path, world=world)
+    log.append_as_leader(batch(2), 1)
+    waiting = log.flush_later()
+    while not threads.jobs[-1][2][1].files:  # until the job that fsyncs is under way
+        threads.run()
+    dirs.delete(T0, TOPIC_ID)
+    threads.run()
+    assert getattr(result_of(waiting), "value").error == ErrorCode.KAFKA_STORAGE_ERROR  # noqa: B009
+    assert threads.run() == 0

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -30,6 +31,7 @@ from zkbroker.log.checkpoints import (
 from zkbroker.log.context import PRODUCER_ID_EXPIRATION_MS, LogContext
 from zkbroker.log.disk import Disk
 from zkbroker.log.files import OldFiles
+from zkbroker.log.flush import sync_job
 from zkbroker.log.folders import DELETE_SUFFIX, STRAY_SUFFIX, parse_folder, renamed_folder
 from zkbroker.log.log import Log
 from zkbroker.log.tail import TailBudget
@@ -39,6 +41,9 @@ from zkbroker.model.topic_config import TopicConfig
 from zkbroker.model.topics import TopicPartition
 
 logger = logging.getLogger(__name__)
+
+NO_FLUSH_POLICY = 2**63 - 1
+"""``flush.messages`` of a topic that leaves flushing to the operating system."""
 
 
 class LogDirs:
@@ -96,6 +101,11 @@ class LogDirs:
 
     def __repr__(self) -> str:
         return f"LogDirs({len(self.logs)} logs in {len(self.log_dirs)} folders, {len(self.offline_dirs)} offline)"
+
+    @property
+    def is_all_offline(self) -> bool:
+        """No folder is left: the broker has to end."""
+        return len(self.offline_dirs) == len(self.log_dirs)
 
     # -- start and stop
 
@@ -161,6 +171,8 @@ class LogDirs:
             raise StartError(f"log.dirs: cannot read {folder}: {error.strerror or error}") from None
         for entry in entries:
             if not entry.is_dir:
+                if entry.name.endswith(".tmp"):
+                    disk.unlink(os.path.join(folder, entry.name))
                 continue
             path = os.path.join(folder, entry.name)
             if entry.name.endswith(DELETE_SUFFIX):
@@ -177,6 +189,20 @@ class LogDirs:
             log = self._load(folder, path, partition, is_clean, recovery_points, log_starts)
             high_watermark = high_watermarks.get(partition, log.log_start_offset)
             self.high_watermarks[partition] = min(max(high_watermark, log.log_start_offset), log.log_end_offset)
+        if not is_clean:
+            self._flush_recovered(folder)
+
+    def _flush_recovered(self, folder: str) -> None:
+        """What lay behind the recovery points counts as flushed only when it is: at once where acknowledged means on
+        disk (a flush policy), behind elsewhere, so that a start after a kill does not wait for the disk."""
+        logs = [log for log in self._logs_of(folder) if log.flushed_end_offset < log.log_end_offset]
+        try:
+            self._flush_now([log for log in logs if log.config.flush_messages != NO_FLUSH_POLICY])
+        except OSError as error:
+            raise StartError(f"log.dirs: cannot write {folder}: {error.strerror or error}") from None
+        for log in logs:
+            if log.flushed_end_offset < log.log_end_offset:
+                log.durability.flush_soon()
 
     def _load(
         self,
@@ -195,8 +221,6 @@ class LogDirs:
                 recovery_point=recovery_points.get(partition, 0),
                 log_start=log_starts.get(partition, 0),
             )
-            if loaded.was_recovered:
-                log.flush_now()
         except MalformedFile as error:
             raise StartError(f"log.dirs: partition.metadata in {path} is not readable: {error}") from None
         except OSError as error:
@@ -205,6 +229,19 @@ class LogDirs:
             logger.warning("%s: %s", partition, remark)
         self.logs[partition] = log
         return log
+
+    def _flush_now(self, logs: Sequence[Log], *, is_final: bool = False) -> None:
+        """Bring these logs to the disk before anything else happens. Raises OSError."""
+        prepared = [(log, job) for log in logs if (job := log.flush_job(is_final=is_final)) is not None]
+        try:
+            self._disk.run_all([partial(sync_job, self._disk, job) for _, job in prepared])
+        except OSError:
+            for _, job in prepared:
+                for file in job.files:
+                    file.release()
+            raise
+        for log, job in prepared:
+            log.durability.finished(job)
 
     def _read_offsets(self, folder: str, name: str) -> dict[TopicPartition, int]:
         path = os.path.join(folder, name)
@@ -227,9 +264,13 @@ class LogDirs:
             if folder in self.offline_dirs:
                 continue
             try:
-                for log in self._logs_of(folder):
-                    log.close_cleanly()
+                logs = self._logs_of(folder)
+                is_overtaken = any(log.durability.is_writing_small_files for log in logs)
+                self._flush_now(logs, is_final=True)
                 self._write_folder_checkpoints(folder, self.high_watermarks)
+                if is_overtaken:
+                    logger.info("%s: an epoch checkpoint was being written; the next start checks its logs", folder)
+                    continue
                 self._disk.replace_file(os.path.join(folder, CLEAN_SHUTDOWN_FILE), encode_clean_shutdown(broker_epoch))
             except OSError as error:
                 logger.error("%s was not closed cleanly and will be recovered: %s", folder, error)
@@ -377,7 +418,7 @@ class LogDirs:
     def flush_due(self) -> None:
         """flush.ms over all logs (log.flush.scheduler.interval.ms)."""
         now_ms = self._clock.wall_ms()
-        for log in self.logs.values():
+        for log in list(self.logs.values()):
             log.maybe_flush(now_ms)
 
     def fail_dir(self, folder: str, reason: str) -> None:

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 from zkbroker.log.checkpoints import EPOCH_FILE, METADATA_FILE, encode_epochs, encode_partition_metadata
 from zkbroker.log.files import OpenFile
-from zkbroker.log.flush import Flusher, FlushJob, file_set, sync_now
+from zkbroker.log.flush import Flusher, FlushJob, file_set
 
 if TYPE_CHECKING:
     from zkbroker.log.log import Log
@@ -49,16 +49,24 @@ class Durability:
             or not self.is_metadata_on_disk
         )
 
+    @property
+    def is_writing_small_files(self) -> bool:
+        """While it is, nobody can tell which of two contents will be the last."""
+        return self._flusher.is_writing_small_files
+
     def flush(self) -> Deferred[int]:
         return self._flusher.flush()
 
     def flush_soon(self) -> None:
         self._flusher.request()
 
-    def flush_now(self) -> None:
-        """On this thread. Raises OSError."""
-        job = self._prepare(True)
-        sync_now(self._log.context.disk, job)
+    def prepare(self) -> FlushJob:
+        """For a caller that runs the job itself, with nothing else running: then ``finished``."""
+        return self._prepare(True)
+
+    def finished(self, job: FlushJob) -> None:
+        for file in job.files:
+            file.release()
         self._flushed(job)
 
     def abandon(self, reason: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from zkbroker.log.disk import Disk
@@ -43,11 +43,16 @@ class Flusher:
         self._failed = failed
         self._waiters: list[Deferred[int]] = []
         self._is_running = False
+        self.is_writing_small_files = False
+        """A thread is replacing the epoch checkpoint at this moment."""
         self._is_wanted = False
         self._is_small_wanted = False
+        self._closed_reason = ""
 
     def flush(self) -> Deferred[int]:
         """Fires with the flushed end when all that is appended now is on the disk; KAFKA_STORAGE_ERROR if it fails."""
+        if self._closed_reason:
+            return fail(BrokerError(ErrorCode.KAFKA_STORAGE_ERROR, self._closed_reason))
         waiter: Deferred[int] = Deferred()
         self._waiters.append(waiter)
         self.request()
@@ -56,17 +61,18 @@ class Flusher:
     def request(self) -> None:
         """Flush soon, for nobody in particular."""
         self._is_wanted = True
-        if not self._is_running:
+        if not self._is_running and not self._closed_reason:
             self._start()
 
     def request_small_files(self) -> None:
         """Write the epoch checkpoint soon. Through here too, so that two threads never write the same file."""
         self._is_small_wanted = True
-        if not self._is_running:
+        if not self._is_running and not self._closed_reason:
             self._start()
 
     def abandon(self, reason: str) -> None:
-        """The log is offline or closed: whoever waits fails."""
+        """The log is offline or closed, for good: whoever waits fails, also for the job that runs now."""
+        self._closed_reason = reason
         self._is_wanted = self._is_small_wanted = False
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
@@ -83,13 +89,18 @@ class Flusher:
             self._failed("cannot write an index", error)
             return
         self._is_running = True
+        self.is_writing_small_files = bool(job.small_files)
         done = self._run_in_thread(sync_job, self._disk, job)
         done.addBoth(self._done, job, served)
 
     def _done(self, result: object, job: FlushJob, served: list[Deferred[int]]) -> None:
-        self._is_running = False
+        self._is_running = self.is_writing_small_files = False
         for file in job.files:
             file.release()
+        if self._closed_reason:
+            self._waiters = served + self._waiters
+            self.abandon(self._closed_reason)
+            return
         if isinstance(result, Failure):
             self._waiters = served + self._waiters
             # Never retried: after a failed fsync the kernel may have dropped the dirty pages and report success.
@@ -114,15 +125,6 @@ def sync_job(disk: Disk, job: FlushJob) -> None:
         disk.sync(file.handle)
     for folder in job.folders:
         disk.sync_dir(folder)
-
-
-def sync_now(disk: Disk, job: FlushJob) -> None:
-    """The same on the calling thread, at start and at a clean shutdown."""
-    try:
-        sync_job(disk, job)
-    finally:
-        for file in job.files:
-            file.release()
 
 
 def file_set(files: Sequence[OpenFile]) -> tuple[OpenFile, ...]:

@@ -12,6 +12,7 @@ from zkbroker.log import lookups, producers, retention, truncation
 from zkbroker.log.checkpoints import METADATA_FILE, encode_partition_metadata
 from zkbroker.log.context import LogContext
 from zkbroker.log.durability import Durability
+from zkbroker.log.flush import FlushJob
 from zkbroker.log.lookups import LogRead
 from zkbroker.log.segment import Segment
 from zkbroker.log.tail import Chunk, Tail
@@ -429,18 +430,19 @@ class Log:
         if self.epochs.assign(epoch, start_offset):
             self.durability.write_epochs_soon()
 
-    def flush_now(self) -> None:
-        """fsync on this thread, at start and at a clean shutdown. Raises OSError."""
-        self.durability.flush_now()
+    def flush_job(self, *, is_final: bool = False) -> FlushJob | None:
+        """For ``LogDirs``, which runs the jobs of many logs side by side; None if there is nothing to do.
 
-    def close_cleanly(self) -> None:
-        """Flush all, take a producer snapshot, close the files. Raises OSError."""
-        if not self.is_offline:
+        Raises OSError.
+        """
+        if self.is_offline:
+            return None
+        if is_final:
             self.active.finish()
-            if self.flushed_end_offset < self.log_end_offset or self.durability.is_state_behind:
-                self.flush_now()
             producers.write_snapshot(self, self.log_end_offset)
-        self.close()
+        if self.flushed_end_offset == self.log_end_offset and not self.durability.is_state_behind:
+            return None
+        return self.durability.prepare()
 
     def close(self) -> None:
         """Close the files as they are. Whoever waits for a flush fails."""

@@ -110,6 +110,14 @@ def find_snapshots(log: Log, names: dict[str, int]) -> None:
     )
 
 
+def remove_stray_snapshots(log: Log) -> None:
+    """Keep the newest and those at the beginning of a segment: each clean shutdown leaves one somewhere else."""
+    for offset in log.snapshots[:-1]:
+        if offset not in log.bases:
+            log.context.disk.unlink(os.path.join(log.folder, file_name(offset, SNAPSHOT_SUFFIX)))
+    log.snapshots = [offset for offset in log.snapshots[:-1] if offset in log.bases] + log.snapshots[-1:]
+
+
 def _forget_snapshots(log: Log, end_offset: int) -> None:
     while log.snapshots and log.snapshots[-1] > end_offset:
         log.context.disk.unlink(os.path.join(log.folder, file_name(log.snapshots.pop(), SNAPSHOT_SUFFIX)))

@@ -12,7 +12,7 @@ from zkbroker.log.checkpoints import (
     decode_epochs,
     decode_partition_metadata,
 )
-from zkbroker.log.producers import find_snapshots, rebuild_producers
+from zkbroker.log.producers import find_snapshots, rebuild_producers, remove_stray_snapshots
 from zkbroker.log.segment import SCAN_BYTES, Segment, file_name
 from zkbroker.model.errors import BrokerError, InvariantViolation
 from zkbroker.records.batch import HEADER_BYTES, check_batch, read_header
@@ -97,6 +97,7 @@ def load(log: Log, *, is_clean: bool, recovery_point: int, log_start: int, expec
         remarks.append("dropped leader epochs that begin at or after the log end")
     log.epochs.truncate_from_start(log.log_start_offset)
     rebuild_producers(log)
+    remove_stray_snapshots(log)
     log.check()
     return Loaded(was_recovered, tuple(remarks))
 
