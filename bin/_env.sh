@@ -3,7 +3,6 @@
 
 ZKBROKER_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 ZKBROKER_VENV="${ZKBROKER_VENV:-$ZKBROKER_ROOT/.venv}"
-export ZKBROKER_ROOT
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "$(basename "$0"): $*"; exit 1; }
@@ -114,9 +113,13 @@ need_kafka_libs() {
 
 # run_tool MODULE ARGS...: become the tool. An installed package's interpreter is used when ZKBROKER_PYTHON names one.
 run_tool() {
-    local module="$1"
+    local module="$1" python="${ZKBROKER_PYTHON:-}"
     shift
-    if [ -n "${ZKBROKER_PYTHON:-}" ]; then exec "$ZKBROKER_PYTHON" -m "$module" "$@"; fi
-    [ -f "$ZKBROKER_VENV/.zkbroker-test" ] || need_venv run
-    exec "$ZKBROKER_VENV/bin/python" -m "$module" "$@"
+    if [ -z "$python" ]; then
+        [ -f "$ZKBROKER_VENV/.zkbroker-test" ] || need_venv run
+        python="$ZKBROKER_VENV/bin/python"
+    fi
+    # A broker reads ZKBROKER_… variables as settings; these are the scripts' own.
+    unset ZKBROKER_ROOT ZKBROKER_VENV ZKBROKER_PYTHON ZKBROKER_STAGE ZKBROKER_KAFKA_LIBS
+    exec "$python" -m "$module" "$@"
 }

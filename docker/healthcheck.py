@@ -1,6 +1,6 @@
 """Healthy: the broker answers PING on its replication listener, which it does once it has joined the cluster.
 
-The address is ZKBROKER_HEALTHCHECK_ADDRESS (host:port), else 127.0.0.1:19092. Exit status 0 or 1.
+The address is HEALTHCHECK_ADDRESS (host:port), else 127.0.0.1:19092. Exit status 0 or 1.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 
 
 def main() -> int:
-    host, _, port = os.environ.get("ZKBROKER_HEALTHCHECK_ADDRESS", "127.0.0.1:19092").rpartition(":")
+    host, _, port = os.environ.get("HEALTHCHECK_ADDRESS", "127.0.0.1:19092").rpartition(":")
     try:
         with socket.create_connection((host, int(port)), timeout=3) as connection:
             connection.sendall(b"PING\n")

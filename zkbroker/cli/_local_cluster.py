@@ -7,6 +7,7 @@ reads from ZooKeeper, as a person with zkCli would.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -46,7 +47,14 @@ class LocalBroker(ChildProcess):
         self.config_path = directory / "broker.yaml"
         self.settings = dict(settings)
         self._command = command
-        super().__init__(f"broker-{broker_id}", [], directory / "server.log")
+        # Its file alone decides: a ZKBROKER_… variable of the caller's shell would configure all brokers alike, and
+        # those of the scripts and tests name no key.
+        env = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("ZKBROKER_") or name == "ZKBROKER_REACTOR"
+        }
+        super().__init__(f"broker-{broker_id}", [], directory / "server.log", env)
 
     def start(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
