@@ -373,8 +373,6 @@ class Controller:
         self._balance_at = now + self.rules.imbalance_interval_s
         return self.preferred_election_requested(misplaced_leaders(self.image, self.rules.imbalance_percentage))
 
-    # Telling brokers
-
     def snapshot(self, broker_id: int) -> ClusterDelta:
         """Everything, for a broker that subscribes: with what it has still to delete."""
         return full_snapshot(self.image, self.controller_id, self.controller_epoch, self.deletions, broker_id)
