@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -245,9 +246,7 @@ class Network:
     def mark(self, broker_id: int) -> int:
         return self.replicas[broker_id].high_watermarks()[PARTITION]
 
-    def produce(
-        self, broker_id: int, records: bytes, acks: int = -1, timeout_ms: int = 30_000
-    ) -> list[ProducedRow]:
+    def produce(self, broker_id: int, records: bytes, acks: int = -1, timeout_ms: int = 30_000) -> list[ProducedRow]:
         """The answers come into the returned list, at once or later."""
         answers: list[ProducedRow] = []
         row = ProduceRow(PARTITION.topic, PARTITION.partition, records)
@@ -267,3 +266,19 @@ class Network:
         for broker_id, replicas in self.replicas.items():
             replicas.stop()
             self.logs[broker_id].abandon()
+
+
+@contextmanager
+def clusters(folder: Path) -> Iterator[Callable[..., Network]]:
+    """Makes networks; at the end they are closed, and no invariant must have been broken."""
+    made: list[Network] = []
+
+    def make(*broker_ids: int, **settings: Any) -> Network:
+        network = Network(folder, *broker_ids, **settings)
+        made.append(network)
+        return network
+
+    yield make
+    for network in made:
+        network.close()
+        assert network.fatal == []

@@ -1,4 +1,4 @@
-"""Replicas of one partition on two or three brokers, on real logs, joined in memory."""
+"""Replicas of one partition on two or three brokers, on real logs, joined in memory: roles and replication."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.replica_cluster import PARTITION, TOPIC_ID, Network, batch
-from zkbroker.kafka.ports import CurrentLeader, EpochRow, OffsetRow, ProduceRow
-from zkbroker.log.log import Log
+from tests.unit.replica_cluster import PARTITION, TOPIC_ID, batch, clusters
+from zkbroker.kafka.ports import CurrentLeader
 from zkbroker.model.errors import ErrorCode
 from zkbroker.model.topic_config import TopicConfig
 from zkbroker.model.topics import PartitionState, TopicPartition
@@ -18,21 +17,8 @@ from zkbroker.model.topics import PartitionState, TopicPartition
 
 @pytest.fixture
 def networks(tmp_path: Path) -> Iterator[Any]:
-    made: list[Network] = []
-
-    def make(*broker_ids: int, **settings: Any) -> Network:
-        network = Network(tmp_path, *broker_ids, **settings)
-        made.append(network)
-        return network
-
-    yield make
-    for network in made:
-        network.close()
-        assert network.fatal == []
-
-
-def values(rows: list[Any]) -> int:
-    return sum(len(chunk) for chunk in rows[0].records)
+    with clusters(tmp_path) as make:
+        yield make
 
 
 def test_acks_all_waits_for_the_isr_and_is_replicated(networks: Any) -> None:
@@ -279,151 +265,6 @@ def test_contact_rule_exempts_who_is_alone(networks: Any) -> None:
     assert network.produce(1, batch(b"a"), acks=1)[0].error is ErrorCode.NONE
 
 
-def test_consumers_see_only_what_is_committed_and_are_woken(networks: Any) -> None:
-    network = networks(1, 2)
-    network.elect(1, 0)
-    network.run()
-    reading = network.consume(1, 0, max_wait_ms=10_000)
-    network.cut.add(2)
-    network.produce(1, batch(b"a"), acks=1)
-    network.run()
-    assert reading == []
-    assert network.consume(1, 1)[0].error is ErrorCode.NONE, "between the high watermark and the log end"
-    assert network.consume(1, 2)[0].error is ErrorCode.OFFSET_OUT_OF_RANGE
-    network.cut.clear()
-    network.fetchers[2].position_changed(PARTITION)
-    network.fetchers[2].follow(PARTITION, 1)
-    network.run()
-    assert (reading[0].error, reading[0].high_watermark) == (ErrorCode.NONE, 1)
-    assert values(reading) == len(batch(b"a"))
-
-
-def test_a_long_poll_ends_in_time(networks: Any) -> None:
-    network = networks(1)
-    network.elect(1, 0)
-    reading = network.consume(1, 0, max_wait_ms=500)
-    network.run(0.45)
-    assert reading == []
-    network.run(0.15)
-    assert (reading[0].error, values(reading)) == (ErrorCode.NONE, 0)
-
-
-def test_min_bytes_waits_for_enough(networks: Any) -> None:
-    network = networks(1)
-    network.elect(1, 0)
-    one = batch(b"x" * 100)
-    reading = network.consume(1, 0, max_wait_ms=10_000, min_bytes=len(one) + 1)
-    network.produce(1, one)
-    network.run()
-    assert reading == []
-    network.produce(1, one)
-    network.run()
-    assert values(reading) == 2 * len(one)
-
-
-def test_a_client_is_told_that_its_leader_epoch_is_old_or_too_new(networks: Any) -> None:
-    network = networks(1, 2)
-    network.elect(1, 5)
-    assert network.consume(1, 0, epoch=4)[0].error is ErrorCode.FENCED_LEADER_EPOCH
-    assert network.consume(1, 0, epoch=6)[0].error is ErrorCode.UNKNOWN_LEADER_EPOCH
-    assert network.consume(1, 0, epoch=5)[0].error is ErrorCode.NONE
-    assert network.consume(2, 0, epoch=5)[0].error is ErrorCode.NOT_LEADER_OR_FOLLOWER
-
-
-def test_unknown_partitions(networks: Any) -> None:
-    network = networks(1)
-    assert network.consume(1, 0)[0].error is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-    network.known[PARTITION] = CurrentLeader(7, 3)
-    answer = network.produce(1, batch(b"a"))[0]
-    assert (answer.error, answer.current_leader) == (ErrorCode.NOT_LEADER_OR_FOLLOWER, CurrentLeader(7, 3))
-
-
-def test_one_bad_row_spoils_no_other(networks: Any) -> None:
-    network = networks(1)
-    network.elect(1, 0)
-    answers: list[Any] = []
-    rows = [ProduceRow("t", 0, b"garbage"), ProduceRow("t", 0, None), ProduceRow("t", 0, batch(b"a"))]
-    network.replicas[1].produce(-1, 1000, None, rows, answers.extend)
-    network.run()
-    assert [answer.error for answer in answers] == [ErrorCode.CORRUPT_MESSAGE, ErrorCode.INVALID_RECORD, ErrorCode.NONE]
-
-
-def test_a_duplicate_waits_for_its_own_offset(networks: Any) -> None:
-    network = networks(1, 2)
-    network.elect(1, 0)
-    network.run()
-    network.cut.add(2)
-    first = batch(b"a", producer_id=7, producer_epoch=0, base_sequence=0)
-    waiting = network.produce(1, first)
-    again = network.produce(1, first)
-    assert (waiting, again, network.end(1)) == ([], [], 1)
-    network.cut.clear()
-    network.fetchers[2].follow(PARTITION, 1)
-    network.run()
-    assert [waiting[0].base_offset, again[0].base_offset] == [0, 0]
-    assert network.produce(1, first)[0].error is ErrorCode.NONE, "committed: answered at once"
-
-
-def test_a_cancelled_request_is_not_answered(networks: Any) -> None:
-    network = networks(1, 2)
-    network.elect(1, 0)
-    answers: list[Any] = []
-    row = ProduceRow("t", 0, batch(b"a"))
-    parked = network.replicas[1].produce(-1, 1000, None, [row], answers.extend)
-    parked.cancel()
-    network.run(2.0)
-    assert answers == [] and network.mark(1) == 1
-
-
-def list_offsets(network: Network, timestamp_ms: int) -> tuple[ErrorCode, int, int, int]:
-    answers: list[Any] = []
-    network.replicas[1].list_offsets(False, [OffsetRow("t", 0, timestamp_ms)], answers.extend)
-    (answer,) = answers
-    return answer.error, answer.timestamp_ms, answer.offset, answer.leader_epoch
-
-
-def test_list_offsets(networks: Any) -> None:
-    network = networks(1)
-    network.elect(1, 2)
-    network.produce(1, batch(b"a", b"b", timestamp_ms=10))
-    network.produce(1, batch(b"c", timestamp_ms=30))
-    network.produce(1, batch(b"d", timestamp_ms=20))
-    assert list_offsets(network, -1) == (ErrorCode.NONE, -1, 4, 2)
-    assert list_offsets(network, -2) == (ErrorCode.NONE, -1, 0, 2)
-    assert list_offsets(network, 11) == (ErrorCode.NONE, 30, 2, 2)
-    assert list_offsets(network, 31) == (ErrorCode.NONE, -1, -1, -1)
-    assert list_offsets(network, -3) == (ErrorCode.NONE, 30, 2, 2)
-    assert list_offsets(network, -5) == (ErrorCode.NONE, -1, -1, -1)
-
-
-def test_a_new_leader_names_no_latest_offset_before_its_high_watermark_has_caught_up(networks: Any) -> None:
-    network = networks(1, 2)
-    network.elect(2, 0)
-    network.produce(2, batch(b"a"))
-    network.run()
-    network.crash(1)  # before a checkpoint of its high watermark was written
-    network.start(1)
-    network.cut.add(2)
-    network.elect(1, 1, to=(1,))
-    assert (network.end(1), network.mark(1)) == (1, 0)
-    assert list_offsets(network, -1)[0] is ErrorCode.OFFSET_NOT_AVAILABLE
-    assert list_offsets(network, 1_000_000_000)[0] is ErrorCode.OFFSET_NOT_AVAILABLE
-    assert list_offsets(network, -2)[0] is ErrorCode.NONE
-
-
-def test_offsets_for_leader_epochs(networks: Any) -> None:
-    network = networks(1)
-    network.elect(1, 0)
-    network.produce(1, batch(b"a", b"b"))
-    network.elect(1, 3)
-    network.produce(1, batch(b"c"))
-    rows = [EpochRow("t", 0, epoch) for epoch in (0, 1, 3, 4)] + [EpochRow("t", 0, 0, 2), EpochRow("u", 0, 0)]
-    answers = network.replicas[1].offsets_for_leader_epochs(rows)
-    assert [(answer.leader_epoch, answer.end_offset) for answer in answers[:4]] == [(0, 2), (0, 2), (3, 3), (-1, -1)]
-    assert answers[4].error is ErrorCode.FENCED_LEADER_EPOCH
-    assert answers[5].error is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-
-
 def test_under_a_flush_policy_what_counts_is_on_disk(networks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     network = networks(1, 2)
     network.config = TopicConfig(flush_messages=1)
@@ -496,27 +337,6 @@ def test_a_follower_behind_the_leaders_log_start_begins_there(networks: Any) -> 
     network.run()
     follower = network.logs[2].logs[PARTITION]
     assert (follower.log_start_offset, follower.log_end_offset, network.mark(2)) == (3, 5, 5)
-
-
-def test_records_read_from_disk_reach_followers_and_consumers(networks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = networks(1, 2)
-    network.elect(1, 0, isr=(1,))
-    network.cut.add(2)
-    for _ in range(5):
-        network.produce(1, batch(b"a" * 50))
-    read = Log.read
-
-    def nothing_is_cached(log: Log, *arguments: Any, may_wait: bool = False) -> Any:
-        return read(log, *arguments, may_wait=True) if may_wait else None
-
-    monkeypatch.setattr(Log, "read", nothing_is_cached)
-    reading = network.consume(1, 0)
-    network.cut.clear()
-    network.fetchers[2].follow(PARTITION, 1)
-    network.run()
-    assert values(reading) == 5 * len(batch(b"a" * 50))
-    assert network.end(2) == 5
-    assert network.replicas[1]._follower_reads._cold_bytes == 0
 
 
 def test_status_for_people(networks: Any) -> None:

@@ -26,6 +26,7 @@ class FollowerReads:
         self._cold_bytes = 0
         self._crowded_out: dict[tuple[str, int], None] = {}
         """Partitions whose read from disk found no room."""
+        table.shared.cold_read_released = self.released
 
     def follower_fetched(
         self, contact: FollowerContact, row: FetchRow, listener: FetchSessionListener

@@ -64,6 +64,8 @@ class Shared:
     mark_news: Turn[Replica]
     """Replicas whose high watermark moved and whose followers may not know."""
     fetchers: FetcherPort | None = None
+    cold_read_released: Callable[[int], None] | None = None
+    """Told how many bytes read for a follower are held no more."""
 
 
 class ColdRead:
@@ -229,7 +231,7 @@ class Replica:
         )
         self.leader = leader
         self.high_watermark = leader.high_watermark
-        self.cold_reads.clear()
+        self._drop_cold_reads()
         self.run(leader.started(now))
         if leader.counted_end < leader.log_end_offset:
             self.flush()
@@ -254,7 +256,7 @@ class Replica:
         self.leader = None
         self._shared.proposals.withdraw(self.partition)
         self._shared.mark_news.forget(self)
-        self.cold_reads.clear()
+        self._drop_cold_reads()
         leader = self.current_leader
         committed = self.produce_waiters.take_up_to(self.high_watermark)
         failed = self.produce_waiters.take_all() + self.flush_waiters.take_all()
@@ -272,6 +274,13 @@ class Replica:
         self.run(self.leader.state_told(state, self._shared.clock.monotonic()))
         if self.leader.isr.state.proposal is None:
             self._shared.proposals.withdraw(self.partition)
+
+    def _drop_cold_reads(self) -> None:
+        dropped, self.cold_reads = self.cold_reads, {}
+        released = self._shared.cold_read_released
+        if released is not None:
+            for cold in dropped.values():
+                released(cold.size)
 
     # Effects
 
@@ -371,7 +380,7 @@ class Replica:
             self._shared.proposals.withdraw(self.partition)
         for parked, index in self.produce_waiters.take_all() + self.flush_waiters.take_all():
             parked.settle(index, error)
-        self.cold_reads.clear()
+        self._drop_cold_reads()
         for consumer in list(self.consumers):
             consumer.woken()
         self.tell_followers()
