@@ -485,3 +485,24 @@ def test_waiting_for_a_flush_ends_when_the_log_closes_under_it(tmp_path: Path) -
     threads.run()
     assert getattr(result_of(waiting), "value").error == ErrorCode.KAFKA_STORAGE_ERROR  # noqa: B009
     assert threads.run() == 0
+
+
+@pytest.mark.parametrize("damage", [bytes(range(1, 65)), b"\xff" * 16, b"\x00\x00\x00\x01\x7f\xff\xff\xff"])
+@pytest.mark.parametrize("is_clean", [True, False])
+def test_a_damaged_index_misleads_nobody(tmp_path: Path, damage: bytes, is_clean: bool) -> None:
+    world, dirs, log = opened(tmp_path, TopicConfig(segment_bytes=400, index_interval_bytes=0))
+    for _ in range(10):
+        log.append_as_leader(batch(2), 0)
+    dirs.write_checkpoints_now({})
+    if is_clean:
+        dirs.close(1)
+    else:
+        log.flush_later()
+        dirs.abandon()
+    for path in sorted((tmp_path / "t-0").glob("*.index")):
+        path.write_bytes(damage)
+    dirs = world.open()
+    assert [record.offset for record in read_all(dirs.logs[T0])] == list(range(20))
+    dirs.logs[T0].append_as_leader(batch(2), 0)
+    dirs.close(1)
+    assert len(read_all(world.open().logs[T0])) == 22

@@ -55,7 +55,7 @@ def _read_segment(
 ) -> tuple[bytes | memoryview, tuple[int, int, int, int]] | None:
     disk = log.context.disk
     handle = segment.file().handle
-    position = segment.index.lookup(offset)
+    position = segment.lookup(offset)
     size = min(max_bytes + READ_SLACK_BYTES, segment.size - position)
     while True:
         if size <= 0:
@@ -94,7 +94,7 @@ def read_later(log: Log, offset: int, max_bytes: int, limit_offset: int, min_one
         if quick is not None:
             return succeed(quick)
         segment = log.segments[log.segment_of(offset)]
-        position = segment.index.lookup(offset)
+        position = segment.lookup(offset)
         file = segment.file().use()
     except BrokerError as error:
         return fail(error)
@@ -163,7 +163,7 @@ def offset_for_timestamp(log: Log, timestamp_ms: int) -> Deferred[tuple[int, int
         for index, segment in enumerate(log.segments):
             end = log.bases[index + 1] if index + 1 < len(log.bases) else log.log_end_offset
             if segment.size and end > log.log_start_offset and segment.largest_timestamp() >= timestamp_ms:
-                position = segment.index.lookup(segment.time_index.lookup(timestamp_ms))
+                position = segment.lookup(segment.time_index.lookup(timestamp_ms))
                 job = _FindJob(segment.file().use(), position, segment.size, timestamp_ms, log.log_start_offset)
                 return _find_later(log, job, timestamp_ms)
     except OSError as error:

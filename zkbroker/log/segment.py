@@ -228,10 +228,15 @@ class Segment:
 
     # -- reading
 
+    def lookup(self, offset: int) -> int:
+        """Position of a batch at or before ``offset``, from the index; 0 if the index points past the file's end."""
+        position = self.index.lookup(offset)
+        return position if position < self.size else 0
+
     def position_of(self, offset: int) -> tuple[int, int]:
         """(position, base offset) of the batch that contains ``offset`` or is the next one; at the end (size, its
         next offset). Reads headers from the index entry before it on."""
-        position = self.index.lookup(offset)
+        position = self.lookup(offset)
         next_offset = self.base_offset
         handle = self.file().handle
         while position + HEADER_BYTES <= self.size:
