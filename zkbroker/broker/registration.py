@@ -10,7 +10,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, NamedTuple
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from zkbroker.model.clock import Clock
@@ -89,7 +89,10 @@ class Registration:
         """czxid of the znode; -1 while unregistered."""
         self._attempt = 0
         self._retry: Any = None
-        self._foreign_since: float | None = None
+        self._foreign: tuple[int, float] | None = None
+        """The session that holds the place, and since when it is waited for."""
+        self._complaint = ""
+        """What was logged last about failing, so that it is not said five times a second."""
 
     def __repr__(self) -> str:
         return f"Registration({self._path} {self.state.value} epoch={self.broker_epoch})"
@@ -102,17 +105,23 @@ class Registration:
     def stop(self) -> None:
         """Register no more; the znode goes with the session."""
         self.state = RegistrationState.STOPPED
+        self._attempt += 1
         self._cancel_retry()
 
     def remove(self) -> Deferred[None]:
-        """Delete the own znode, so that peers know at once, and register no more."""
+        """Delete the own znode, so that peers know at once, and register no more. Never fails.
+
+        What is not known to be ours is left alone: it may be another process's, or goes with the session."""
+        was_registered = self.state is RegistrationState.REGISTERED
         self.stop()
         self.broker_epoch = -1
-        return self._zk.delete(self._path).addErrback(lambda failure: None)
+        return self._zk.delete(self._path).addErrback(lambda _: None) if was_registered else succeed(None)
 
     def _session_changed(self, state: SessionState) -> None:
         if self.state is RegistrationState.STOPPED:
             return
+        # An ensemble that was away counts every session's timeout from its return.
+        self._foreign = None
         if state is SessionState.EXPIRED:
             self._own_sessions.add(self._zk.session_id)
             self._drop("the ZooKeeper session expired")
@@ -194,28 +203,30 @@ class Registration:
 
     def _wait_for_owner(self, stat: Stat, attempt: int) -> None:
         now = self._clock.monotonic()
-        if self._foreign_since is None:
-            self._foreign_since = now
-            self._log(
-                f"{self._path} is held by session 0x{stat.ephemeral_owner & (2**64 - 1):x}: waiting for it to expire"
-            )
+        owner = stat.ephemeral_owner
+        shown = f"0x{owner & (2**64 - 1):x}"
+        if not owner:
+            self._give_up(f"{self._path} is a persistent znode, which no broker makes: delete it")
+            return
+        if self._foreign is None or self._foreign[0] != owner:
+            self._foreign = owner, now
+            self._log(f"{self._path} is held by session {shown}: waiting for it to expire")
         limit_s = self._settings.session_timeout_s + FOREIGN_OWNER_TICKS * self._settings.tick_s
-        if now - self._foreign_since > limit_s:
+        if now - self._foreign[1] > limit_s:
             broker_id = self._describe().broker_id
-            self.stop()
-            self._failed(
-                StartError(
-                    f"broker.id {broker_id} is in use: {self._path} belongs to the live session "
-                    f"0x{stat.ephemeral_owner & (2**64 - 1):x} of another process"
-                )
+            self._give_up(
+                f"broker.id {broker_id} is in use: {self._path} belongs to the live session {shown} of another process"
             )
             return
         self._retry = self._reactor.callLater(RETRY_S, self._register_if, attempt)
 
+    def _give_up(self, reason: str) -> None:
+        self.stop()
+        self._failed(StartError(reason))
+
     def _hold(self, czxid: int) -> None:
-        self._foreign_since = None
-        if self.state is RegistrationState.REGISTERED and czxid == self.broker_epoch:
-            return
+        self._foreign = None
+        self._complaint = ""
         self.state = RegistrationState.REGISTERED
         self.broker_epoch = czxid
         self._log(f"registered as {self._path}, broker epoch {czxid}")
@@ -223,7 +234,8 @@ class Registration:
         self._look()
 
     def _look(self) -> None:
-        """Is the znode still there, and mine? An admin, or a fencing controller, may have deleted it."""
+        """Is the znode still there, and mine? An admin, or a fencing controller, may have deleted it. A look that fails
+        lost its connection: the next one begins with another look."""
         epoch = self.broker_epoch
         self._zk.exists(self._path, self._look_again).addCallbacks(
             self._seen, lambda failure: None, callbackArgs=(epoch,)
@@ -244,7 +256,10 @@ class Registration:
     def _retry_later(self, failure: Failure, attempt: int) -> None:
         if attempt != self._attempt or self.state is RegistrationState.STOPPED:
             return
-        self._log(f"registering failed, trying again: {failure.getErrorMessage()}")
+        complaint = failure.getErrorMessage()
+        if complaint != self._complaint:
+            self._complaint = complaint
+            self._log(f"registering failed, trying again: {complaint}")
         self.state = RegistrationState.UNREGISTERED
         if self._zk.is_connected:
             self._cancel_retry()
