@@ -12,10 +12,11 @@ from twisted.internet.task import Clock as Reactor
 from tests.fakes.zookeeper import FakeSession, FakeZooKeeper
 from zkbroker.broker.controller_loop import ControllerLoop
 from zkbroker.broker.controller_settings import ControllerSettings
+from zkbroker.controller.controller import Controller
 from zkbroker.kafka.ports import PartitionsToAdd, TopicToDelete
 from zkbroker.model.channel import AlterPartitionRequest, Applied, IsrProposal, NewTopic
 from zkbroker.model.cluster import BrokerRegistration, ClusterDelta, Endpoint
-from zkbroker.model.errors import BrokerError, ErrorCode
+from zkbroker.model.errors import BrokerError, ErrorCode, InvariantViolation
 from zkbroker.model.topics import PartitionState, TopicPartition
 from zkbroker.zookeeper.client import Create, Delete, SetData
 from zkbroker.zookeeper.znodes import brokers as broker_znode
@@ -409,7 +410,7 @@ def test_garbage_in_a_state_takes_the_topic_out_not_the_office() -> None:
     cluster.turns(3.0)
     state = cluster.state(TopicPartition("u", 0))
     assert state is not None and state.leader == 3
-    assert cluster.controller.create_topic(NewTopic("v", 1, 1)) is not None
+    assert cluster.wait(cluster.controller.create_topic(NewTopic("v", 1, 1))).error is ErrorCode.NONE
     assert cluster.zk.data(state_znode.state_path("t", 0)) == b"rubbish"
 
 
@@ -484,3 +485,106 @@ def test_a_receipt_that_names_a_failed_replica_moves_its_leader() -> None:
     cluster.turns(0.2)
     state = cluster.state()
     assert state is not None and (state.leader, state.isr) == (3, (3,))
+
+
+def test_one_overtaken_state_does_not_hold_up_the_others_of_its_multi() -> None:
+    cluster = Cluster()
+    cluster.create(partitions=5, factor=3)
+    data = cluster.zk.data(state_znode.state_path("t", 3)) or b""
+    cluster.zk.write(SetData(state_znode.state_path("t", 3), data))  # its version moves on
+    cluster.kill(3)
+    for number in range(5):
+        state = cluster.state(TopicPartition("t", number))
+        assert state is not None and (3 not in state.isr, state.leader_epoch) == (True, 1)
+        assert state.partition_epoch == (2 if number == 3 else 1)
+
+
+def test_a_topic_that_raises_costs_the_office_once_and_is_quarantined_the_second_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decide = Controller._decide
+
+    def poisoned(controller: Controller, partition: TopicPartition) -> Any:
+        if partition.topic == "poison":
+            raise InvariantViolation("poisoned")
+        return decide(controller, partition)
+
+    monkeypatch.setattr(Controller, "_decide", poisoned)
+    cluster = Cluster(brokers=1)
+    cluster.zk.write(Create("/brokers/topics/poison", b'{"version":1,"partitions":{"0":[1]}}'))
+    cluster.turns(0.9)
+    assert not cluster.loops[1].is_controller
+    cluster.turns(0.8)  # stands again after 1 s, fails again, then waits 2 s
+    assert not cluster.loops[1].is_controller
+    cluster.turns(3.0)
+    assert cluster.loops[1].is_controller
+    assert cluster.create("good", factor=1).error is ErrorCode.NONE
+    assert any("poison is quarantined" in line for line in cluster.controller.status_lines())
+
+
+def test_a_log_dir_event_makes_the_broker_tell_everything_again() -> None:
+    cluster = Cluster()
+    subscriber = cluster.subscribe(2)
+    event = b'{"version":1,"broker":2,"event":1}'
+    cluster.zk.write(Create("/log_dir_event_notification/log_dir_event_", event, sequential=True))
+    cluster.turns()
+    assert [delta.is_snapshot for delta in subscriber.deltas] == [True, True]
+    assert cluster.zk.children("/log_dir_event_notification") == []
+
+
+def test_news_of_one_turn_are_one_delta() -> None:
+    cluster = Cluster()
+    cluster.create(partitions=300)
+    subscriber = cluster.subscribe(1)
+    cluster.kill(3)
+    changed = [delta for delta in subscriber.deltas if delta.partitions and not delta.is_snapshot]
+    assert sum(len(delta.partitions) for delta in changed) == 300
+    assert len(changed) <= 3
+
+
+def test_a_request_that_takes_too_long_is_told_so_and_goes_on() -> None:
+    cluster = Cluster()
+    cluster.sessions[1].disconnect()
+    cluster.turns(0.1)
+    answer = cluster.controller.create_topics([NewTopic("t", 1, 1)], 200, False)
+    [result] = cluster.wait(answer, 1.0)
+    assert result.error is ErrorCode.REQUEST_TIMED_OUT
+    cluster.sessions[1].reconnect()
+    cluster.turns()
+    assert cluster.state() is not None
+
+
+def test_validate_only_writes_nothing() -> None:
+    cluster = Cluster()
+    [result] = cluster.wait(cluster.controller.create_topics([NewTopic("t", 4, 2)], 1000, True))
+    assert (result.error, result.partitions, result.replication_factor) == (ErrorCode.NONE, 4, 2)
+    assert cluster.zk.data("/brokers/topics/t") is None
+
+
+def test_a_registration_deleted_by_hand_is_a_death_and_a_new_one_a_return() -> None:
+    cluster = Cluster()
+    cluster.create(assignment=((0, (2, 3)),), partitions=-1, factor=-1)
+    subscriber = cluster.subscribe(2)
+    cluster.zk.write(Delete(broker_znode.broker_path(2)))
+    cluster.turns()
+    assert subscriber.closed == "the registration of this broker is gone"
+    state = cluster.state()
+    assert state is not None and state.leader == 3
+    cluster.register(2)
+    cluster.turns()
+    assert cluster.subscribe(2).states[T0].leader == 3
+
+
+def test_an_unfinished_reassignment_of_kafkas_is_kept_and_shown() -> None:
+    cluster = Cluster()
+    znode = b'{"version":3,"topic_id":"AAAAAAAAAAAAAAAAAAAAAQ","partitions":{"0":[3,1,2]},'
+    znode += b'"adding_replicas":{"0":[3]},"removing_replicas":{"0":[2]}}'
+    cluster.zk.write(Create("/brokers/topics/t", znode))
+    cluster.zk.write(Create("/admin/reassign_partitions", b'{"version":1,"partitions":[]}'))
+    cluster.turns()
+    state = cluster.subscribe(1).states[T0]
+    assert (state.replicas, state.adding, state.removing) == ((3, 1, 2), (3,), (2,))
+    assert cluster.zk.data("/admin/reassign_partitions") is not None
+    cluster.zk.write(Create("/admin/delete_topics/t", b""))
+    cluster.turns()
+    assert T0 in cluster.subscribe(2).states

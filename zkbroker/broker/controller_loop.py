@@ -261,7 +261,7 @@ class ControllerLoop:
             return
         self._epoch_attempted = -1
         quarantined = [topic for topic, count in self._topic_failures.items() if count >= FAILURES_UNTIL_QUARANTINE]
-        self._log(f"broker {self._broker_id} is controller now, epoch {epoch}")
+        self._log(f"broker {self._broker_id} (epoch {self._broker_epoch()}) is controller now, epoch {epoch}")
         term = Term(self._context, epoch, epoch_version, quarantined)
         self._term = term
         self._term_began_at = self._clock.monotonic()

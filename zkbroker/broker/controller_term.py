@@ -6,7 +6,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Mapping
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.python.failure import Failure
@@ -46,7 +46,8 @@ from zkbroker.zookeeper.znodes import topics as topic_znode
 from zkbroker.zookeeper.znodes.codec import ZnodeError
 from zkbroker.zookeeper.znodes.paths import PERSISTENT_PATHS
 
-T = TypeVar("T")
+LINES_COUNT_MAX = 20
+"""Lines logged for one event."""
 
 
 class TermContext(NamedTuple):
@@ -208,7 +209,8 @@ class Term:
         try:
             while self._events and not self.is_closed:
                 try:
-                    for effect in self._events.popleft()():
+                    effects = self._events.popleft()()
+                    for effect in _shortened(effects):
                         self._perform(effect)
                 except Exception as error:
                     self.fail(error)
@@ -483,3 +485,12 @@ class Term:
         if not self.is_closed:
             for topic in rules:
                 self.event(partial(self.controller.topic_rules_changed, topic, rules[topic]))
+
+
+def _shortened(effects: list[Effect]) -> list[Effect]:
+    """With no more than LINES_COUNT_MAX lines to log: a broker's death can move thousands of leaders at once."""
+    lines = [effect for effect in effects if isinstance(effect, Log)]
+    if len(lines) <= LINES_COUNT_MAX:
+        return effects
+    kept = [*lines[:LINES_COUNT_MAX], Log(f"… and {len(lines) - LINES_COUNT_MAX} more like these")]
+    return [*kept, *(effect for effect in effects if not isinstance(effect, Log))]
