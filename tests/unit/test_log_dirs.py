@@ -1,0 +1,168 @@
+"""Log folders: whose they are, what a start finds in them, what is set aside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from tests.unit.log_tools import CLUSTER_ID, T0, TOPIC_ID, HeldThreads, World, batch, read_all
+from zkbroker.log.dirs import LogDirs
+from zkbroker.log.log import Log
+from zkbroker.model.errors import BrokerError, ErrorCode, StartError
+from zkbroker.model.topic_config import TopicConfig
+from zkbroker.model.topics import TopicPartition
+from zkbroker.records.batch import read_header
+
+
+def opened(tmp_path: Path, config: TopicConfig | None = None, world: World | None = None) -> tuple[World, LogDirs, Log]:
+    world = world or World(tmp_path, config=config)
+    dirs = world.open()
+    return world, dirs, dirs.create(T0, TOPIC_ID)
+
+
+def result_of(deferred: Deferred[object]) -> object:
+    found: list[object] = []
+    deferred.addBoth(found.append)
+    assert found, "not fired"
+    return found[0]
+
+
+def test_one_failed_folder_of_two(tmp_path: Path) -> None:
+    world = World(tmp_path / "a", tmp_path / "b")
+    dirs = world.open()
+    logs = [dirs.create(TopicPartition("t", number), TOPIC_ID) for number in range(4)]
+    assert [log.log_dir for log in logs] == [str(tmp_path / name) for name in "abab"]
+    dirs.fail_dir(str(tmp_path / "a"), "unplugged")
+    assert sorted(dirs.logs) == [("t", 1), ("t", 3)]
+    logs[1].append_as_leader(batch(1), 0)
+    assert dirs.create(TopicPartition("t", 9), TOPIC_ID).log_dir == str(tmp_path / "b")
+
+
+def test_folders_are_claimed(tmp_path: Path) -> None:
+    world, dirs, _ = opened(tmp_path)
+    with pytest.raises(StartError, match="locked by another process"):
+        World(tmp_path).open()
+    dirs.close(1)
+    with pytest.raises(StartError, match=f"belongs to cluster {CLUSTER_ID}"):
+        World(tmp_path).open("another-cluster")
+    with pytest.raises(StartError, match=r"belongs to broker 1, broker\.id is 2"):
+        World(tmp_path, broker_id=2).open()
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StartError, match="cannot use"):
+        World(tmp_path / "file").open()
+    world.open().abandon()
+
+
+def test_deleted_and_stray_folders(tmp_path: Path) -> None:
+    world, dirs, log = opened(tmp_path)
+    other = dirs.create(TopicPartition("t", 1), TOPIC_ID)
+    log.append_as_leader(batch(1), 0)
+    with pytest.raises(BrokerError) as raised:
+        dirs.delete(T0, "A" * 22)
+    assert raised.value.error == ErrorCode.INCONSISTENT_TOPIC_ID
+    dirs.delete(T0, TOPIC_ID)
+    dirs.delete(T0, TOPIC_ID)
+    stray = dirs.make_stray(other.partition)
+    assert stray is not None and stray.endswith("-stray")
+    names = sorted(path.name for path in tmp_path.glob("t-*"))
+    assert len(names) == 2 and names[0].startswith("t-0.") and names[0].endswith("-delete")
+    world.reactor.advance(61)
+    assert [path.name for path in tmp_path.glob("t-*")] == [Path(stray).name]
+    dirs.close(1)
+    assert world.open().logs == {}
+    assert Path(stray).exists()
+
+
+def test_a_duplicate_partition_and_unreadable_metadata_stop_the_start(tmp_path: Path) -> None:
+    for name in "ab":
+        dirs = World(tmp_path / name).open()
+        dirs.create(T0, TOPIC_ID)
+        dirs.abandon()
+    with pytest.raises(StartError, match="t-0 is in"):
+        World(tmp_path / "a", tmp_path / "b").open()
+    (tmp_path / "a" / "t-0" / "partition.metadata").write_bytes(b"?")
+    with pytest.raises(StartError, match=r"partition\.metadata"):
+        World(tmp_path / "a").open()
+
+
+def test_the_header_of_what_lies_on_disk(tmp_path: Path) -> None:
+    _, _, log = opened(tmp_path)
+    log.append_as_leader(batch(1), 9)
+    header = read_header((tmp_path / "t-0" / "00000000000000000000.log").read_bytes())
+    assert (header.base_offset, header.leader_epoch, header.magic) == (0, 9, 2)
+    assert (tmp_path / "t-0" / "partition.metadata").read_text() == f"version: 0\ntopic_id: {TOPIC_ID}"
+
+
+def test_a_folder_closed_while_its_epoch_checkpoint_is_written_is_checked_at_the_next_start(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    threads = world.threads = HeldThreads()
+    _, dirs, log = opened(tmp_path, world=world)
+    log.append_as_leader(batch(2), 1)
+    assert threads.jobs, "the epoch's write waits for its thread"
+    dirs.close(5)
+    assert not (tmp_path / ".kafka_cleanshutdown").exists()
+    threads.run()
+    log = world.open().logs[T0]
+    assert (log.log_end_offset, log.epochs.entries) == (2, ((1, 0),))
+
+
+def test_snapshots_of_clean_shutdowns_do_not_pile_up(tmp_path: Path) -> None:
+    world, dirs, log = opened(tmp_path)
+    for number in range(4):
+        log.append_as_leader(batch(1, producer_id=3, producer_epoch=0, base_sequence=number), 0)
+        dirs.close(1)
+        dirs = world.open()
+        log = dirs.logs[T0]
+    assert len(list((tmp_path / "t-0").glob("*.snapshot"))) == 1
+    assert log.snapshots == [4]
+
+
+def test_after_a_kill_a_flush_policy_waits_for_the_disk_and_others_do_not(tmp_path: Path) -> None:
+    for policy in (1, 2**63 - 1):
+        world = World(tmp_path / str(policy), config=TopicConfig(flush_messages=policy))
+        threads = world.threads = HeldThreads()
+        _, dirs, log = opened(tmp_path, world=world)
+        log.append_as_leader(batch(2), 1)
+        dirs.abandon()
+        threads.jobs.clear()
+        log = world.open().logs[T0]
+        assert (log.flushed_end_offset, log.log_end_offset) == (2 if policy == 1 else 0, 2)
+        threads.run()
+        assert log.flushed_end_offset == 2
+
+
+def test_waiting_for_a_flush_ends_when_the_log_closes_under_it(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    threads = world.threads = HeldThreads()
+    _, dirs, log = opened(tmp_path, world=world)
+    log.append_as_leader(batch(2), 1)
+    waiting = log.flush_later()
+    while not threads.jobs[-1][2][1].files:  # until the job that fsyncs is under way
+        threads.run()
+    dirs.delete(T0, TOPIC_ID)
+    threads.run()
+    assert getattr(result_of(waiting), "value").error == ErrorCode.KAFKA_STORAGE_ERROR  # noqa: B009
+    assert threads.run() == 0
+
+
+@pytest.mark.parametrize("damage", [bytes(range(1, 65)), b"\xff" * 16, b"\x00\x00\x00\x01\x7f\xff\xff\xff"])
+@pytest.mark.parametrize("is_clean", [True, False])
+def test_a_damaged_index_misleads_nobody(tmp_path: Path, damage: bytes, is_clean: bool) -> None:
+    world, dirs, log = opened(tmp_path, TopicConfig(segment_bytes=400, index_interval_bytes=0))
+    for _ in range(10):
+        log.append_as_leader(batch(2), 0)
+    dirs.write_checkpoints_now({})
+    if is_clean:
+        dirs.close(1)
+    else:
+        log.flush_later()
+        dirs.abandon()
+    for path in sorted((tmp_path / "t-0").glob("*.index")):
+        path.write_bytes(damage)
+    dirs = world.open()
+    assert [record.offset for record in read_all(dirs.logs[T0])] == list(range(20))
+    dirs.logs[T0].append_as_leader(batch(2), 0)
+    dirs.close(1)
+    assert len(read_all(world.open().logs[T0])) == 22
