@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from tests.unit.replica_cluster import PARTITION, TOPIC_ID, batch, clusters
 from zkbroker.kafka.ports import CurrentLeader
@@ -211,6 +212,26 @@ def test_old_and_repeated_states_change_no_role(networks: Any) -> None:
     assert network.replicas[1].apply(PARTITION, old) is None
     assert network.replicas[1].apply(PARTITION, network.state) is None
     assert network.produce(1, batch(b"a"), acks=1)[0].error is ErrorCode.NONE
+
+
+def test_a_second_leader_of_one_epoch_is_not_believed(networks: Any) -> None:
+    network = networks(1, 2)
+    network.elect(1, 3)
+    odd = network.state._replace(leader=2, isr=(2,), partition_epoch=9)
+    assert network.replicas[1].apply(PARTITION, odd) == "leader epoch 3 has leader 1, not 2"
+    assert network.produce(1, batch(b"a"), acks=1)[0].error is ErrorCode.NONE
+
+
+def test_a_proposal_that_is_never_answered_is_sent_again(networks: Any) -> None:
+    network = networks(1, 2)
+    network.controller = lambda request: Deferred()
+    network.elect(1, 0, isr=(1,))
+    network.run(9.0)
+    assert len(network.requests) == 1
+    network.controller = network.grant
+    network.run(2.0)
+    assert len(network.requests) == 2
+    assert network.state.isr == (1, 2)
 
 
 def test_a_leadership_from_before_a_restart_is_not_taken_up(networks: Any) -> None:

@@ -15,6 +15,9 @@ from zkbroker.model.topics import TopicPartition
 RETRY_SECONDS = 0.1
 """Pause after a request that failed: the controller may just be moving."""
 
+ANSWER_SECONDS_MAX = 10.0
+"""A request without an answer for so long has failed: proposals must not wait behind it for ever."""
+
 PROPOSALS_MAX = 1000
 """In one request, so that a broker with very many partitions does not exceed the line protocol's body."""
 
@@ -87,6 +90,7 @@ class IsrProposals:
         except Exception:
             self._failed(Failure(), batch)
             return
+        answer.addTimeout(ANSWER_SECONDS_MAX, self._reactor)
         answer.addCallbacks(self._came, self._failed, callbackArgs=(batch,), errbackArgs=(batch,))
 
     def _came(self, response: AlterPartitionResponse, batch: dict[TopicPartition, IsrProposal]) -> None:

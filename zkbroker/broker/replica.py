@@ -165,6 +165,11 @@ class Replica:
         if known is not None:
             if state.leader_epoch < known.leader_epoch:
                 return self.refusal
+            if state.leader_epoch == known.leader_epoch and state.leader != known.leader:
+                # Somebody wrote the znode by hand: one epoch has one leader, and we know which.
+                reason = f"leader epoch {state.leader_epoch} has leader {known.leader}, not {state.leader}"
+                self._shared.report(f"{self.partition}: {reason}")
+                return reason
             if state.leader_epoch == known.leader_epoch and (has_role or self.refusal is not None):
                 # The role stays as it is, but who is in the ISR may be news (the answer to our own proposal lost).
                 if state.partition_epoch > known.partition_epoch:
@@ -345,7 +350,7 @@ class Replica:
 
     def _flush_failed(self, _: object) -> None:
         # The log has taken its folder offline, which fails all who wait; a failed fsync is never tried again.
-        pass
+        self.is_flushing = False
 
     def isr_answered(self, answer: IsrAnswer) -> bool:
         """Take an answer of the controller; True when the proposal must be sent again."""

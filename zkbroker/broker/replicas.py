@@ -343,7 +343,10 @@ class Replicas:
 
     def _isr_answered(self, answer: IsrAnswer) -> bool:
         replica = self._table.replicas.get((answer.topic, answer.partition))
-        if replica is None or (answer.state is not None and _unsound(answer.state, self._shared.broker_id)):
+        if replica is None:
+            return False
+        state, broker_id = answer.state, self._shared.broker_id
+        if state is not None and (state.leader != broker_id or _unsound(state, broker_id) is not None):
             return False
         try:
             return replica.isr_answered(answer)
