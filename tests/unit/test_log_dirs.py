@@ -166,3 +166,24 @@ def test_a_damaged_index_misleads_nobody(tmp_path: Path, damage: bytes, is_clean
     dirs.logs[T0].append_as_leader(batch(2), 0)
     dirs.close(1)
     assert len(read_all(world.open().logs[T0])) == 22
+
+
+@pytest.mark.parametrize("removed", [0, 1, 3])
+def test_a_compaction_that_a_crash_interrupted_is_completed(tmp_path: Path, removed: int) -> None:
+    world, dirs, log = opened(tmp_path, TopicConfig(segment_bytes=160))
+    for _ in range(8):
+        log.append_as_leader(batch(2), 0)
+    assert log.bases == [0, 4, 8, 12]
+    dirs.abandon()
+    folder = tmp_path / "t-0"
+    logs = sorted(folder.glob("*.log"))
+    # Three segments became one, in which the batch at 2 is gone.
+    merged = logs[0].read_bytes()[: len(batch(2))] + logs[1].read_bytes() + logs[2].read_bytes()
+    (folder / "00000000000000000000.log.swap").write_bytes(merged)
+    (folder / "00000000000000000000.index.swap").write_bytes(b"")
+    for path in logs[:removed]:
+        path.rename(f"{path}.deleted")
+    log = world.open().logs[T0]
+    assert log.bases == [0, 12]
+    assert [record.offset for record in read_all(log)] == [0, 1, *range(4, 16)]
+    assert not list(folder.glob("*.swap")) and not list(folder.glob("*.deleted"))

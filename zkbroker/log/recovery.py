@@ -20,7 +20,8 @@ from zkbroker.records.batch import HEADER_BYTES, check_batch, read_header
 if TYPE_CHECKING:
     from zkbroker.log.log import Log
 
-LEFTOVER_SUFFIXES = (".deleted", ".cleaned", ".tmp", ".swap")
+SWAP_SUFFIX = ".swap"
+LEFTOVER_SUFFIXES = (".deleted", ".cleaned", ".tmp")
 """Files of work that was not finished: an index, a segment or a checkpoint has no value under such a name."""
 
 
@@ -39,6 +40,7 @@ def load(log: Log, *, is_clean: bool, recovery_point: int, log_start: int, expec
     """
     disk = log.context.disk
     remarks: list[str] = []
+    _complete_swaps(log, remarks)
     names: dict[str, int] = {}
     for entry in disk.list_dir(log.folder):
         if entry.name.endswith(LEFTOVER_SUFFIXES):
@@ -100,6 +102,30 @@ def load(log: Log, *, is_clean: bool, recovery_point: int, log_start: int, expec
     remove_stray_snapshots(log)
     log.check()
     return Loaded(was_recovered, tuple(remarks))
+
+
+def _complete_swaps(log: Log, remarks: list[str]) -> None:
+    """Kafka's cleaner names a finished segment ``.swap`` before it removes those that it replaces: after a crash in
+    between, the swap is what counts. The segments in its range go, it gets its name."""
+    disk = log.context.disk
+    entries = [entry for entry in disk.list_dir(log.folder) if not entry.is_dir]
+    swaps = [entry for entry in entries if entry.name.endswith(".log" + SWAP_SUFFIX)]
+    for swap in swaps:
+        base = int(swap.name.partition(".")[0])
+        path = os.path.join(log.folder, swap.name)
+        end = base
+        for _, header in Segment(disk, log.context.old_files, log.folder, base, size=swap.size).headers_of(path):
+            end = header.next_offset
+        for entry in entries:
+            stem, _, suffix = entry.name.partition(".")
+            if suffix in ("log", "index", "timeindex", "txnindex") and stem.isdigit() and base <= int(stem) < end:
+                disk.unlink(os.path.join(log.folder, entry.name))
+        disk.rename(path, path.removesuffix(SWAP_SUFFIX))
+        remarks.append(f"completed the compaction of offsets {base} to {end - 1}")
+    for entry in entries:
+        if entry.name.endswith(SWAP_SUFFIX) and entry not in swaps:
+            # Its indexes are rebuilt, as they are missing now.
+            disk.unlink(os.path.join(log.folder, entry.name))
 
 
 def _load_epochs(log: Log, names: dict[str, int], remarks: list[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from zkbroker.log.disk import Disk
+from zkbroker.log.disk import Disk, Handle
 from zkbroker.log.files import OldFiles, OpenFile
 from zkbroker.log.indexes import RELATIVE_OFFSET_MAX, OffsetIndex, TimeIndex, TransactionIndex
 from zkbroker.records.batch import HEADER_BYTES, BatchHeader, cut, read_header
@@ -247,10 +247,20 @@ class Segment:
             position += header.size
         return self.size, next_offset
 
+    def headers_of(self, path: str) -> list[tuple[int, BatchHeader]]:
+        """As ``headers``, of the file at ``path`` that may become this segment's."""
+        handle = self._disk.open_data(path)
+        try:
+            return self._headers(handle, 0)
+        finally:
+            self._disk.close(handle)
+
     def headers(self, position: int = 0) -> list[tuple[int, BatchHeader]]:
         """(position, header) of all batches from ``position`` on, read in large pieces."""
+        return self._headers(self.file().handle, position)
+
+    def _headers(self, handle: Handle, position: int) -> list[tuple[int, BatchHeader]]:
         found: list[tuple[int, BatchHeader]] = []
-        handle = self.file().handle
         data, start = b"", position
         while position + HEADER_BYTES <= self.size:
             if position < start or position + HEADER_BYTES > start + len(data):
