@@ -62,13 +62,13 @@ class LocalBroker(ChildProcess):
         self.argv = self._command(self)
         super().start()
 
-    def wait_started(self, timeout_s: float = 30) -> None:
+    def wait_started(self, timeout_s: float = 30, explain: Callable[[], str] | None = None) -> None:
         """Until it says that it serves. Raises LocalFailure with its last lines, at once if the process has ended."""
 
         def says_started() -> bool:
             return self.exit_status is not None or "started" in self.log_text()
 
-        wait_until(says_started, f"{self.name} has started", timeout_s, self.log_tail)
+        wait_until(says_started, f"{self.name} has started", timeout_s, explain or self.log_tail)
         if self.exit_status is not None:
             raise LocalFailure(f"{self.name} ended at start with status {self.exit_status}\n{self.log_tail()}")
 
@@ -132,7 +132,7 @@ class LocalCluster:
             if not broker.is_running:
                 broker.start()
         for broker in self.brokers.values():
-            broker.wait_started(timeout_s)
+            broker.wait_started(timeout_s, self.explain)
         self.wait_for(
             lambda: self.live_ids() == sorted(self.brokers) and self.controller_id() is not None,
             "all brokers are registered and one is the controller",
@@ -142,7 +142,7 @@ class LocalCluster:
     def restart(self, broker_id: int, timeout_s: float = 30) -> None:
         """Start a broker that ended, and wait until it serves."""
         self.brokers[broker_id].start()
-        self.brokers[broker_id].wait_started(timeout_s)
+        self.brokers[broker_id].wait_started(timeout_s, self.explain)
 
     def stop(self, timeout_s: float = 30) -> float:
         """SIGTERM to all at once, then wait; the seconds until the last was gone."""

@@ -87,17 +87,18 @@ def main(argv: list[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     common.raise_on_signals()
     try:
-        with _cluster(arguments) as bootstrap:
-            return _Bench(bootstrap, arguments).run()
+        with _cluster(arguments) as (bootstrap, pids):
+            return _Bench(bootstrap, pids, arguments).run()
     except LocalFailure as failure:
         print(f"{PROG}: {failure}", file=sys.stderr)
         return 1
 
 
 @contextlib.contextmanager
-def _cluster(arguments: argparse.Namespace) -> Iterator[str]:
+def _cluster(arguments: argparse.Namespace) -> Iterator[tuple[str, list[int]]]:
+    """The bootstrap servers, and the brokers' process ids as far as they are on this machine."""
     if not arguments.start:
-        yield arguments.bootstrap_server
+        yield arguments.bootstrap_server, [broker.pid for broker in find_brokers()]
         return
     with tempfile.TemporaryDirectory(prefix="zkbroker-bench-") as folder:
         ensemble = LocalEnsemble(Path(folder))
@@ -105,7 +106,7 @@ def _cluster(arguments: argparse.Namespace) -> Iterator[str]:
             ensemble.start()
             settings = {"min.insync.replicas": min(2, arguments.brokers), "zookeeper.session.timeout.ms": 6000}
             with LocalCluster(ensemble.connect, Path(folder), arguments.brokers, settings) as cluster:
-                yield cluster.bootstrap
+                yield cluster.bootstrap, [broker.pid for broker in cluster.brokers.values()]
                 cluster.stop()
         finally:
             ensemble.stop()
@@ -116,24 +117,23 @@ class _Usage(NamedTuple):
     rss_bytes: int
 
 
-def _usage() -> dict[int, _Usage]:
-    """CPU time and memory of the broker processes on this machine; empty where there are none or no /proc."""
+def _usage(pids: list[int]) -> dict[int, _Usage]:
+    """CPU time and memory of these processes so far; those that /proc does not show are left out."""
     result = {}
-    if not Path("/proc/self/stat").exists():
-        return {}
-    for broker in find_brokers():
+    for pid in pids:
         try:
-            fields = Path(f"/proc/{broker.pid}/stat").read_text().rpartition(")")[2].split()
-            pages = int(Path(f"/proc/{broker.pid}/statm").read_text().split()[1])
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         except OSError:
             continue
         cpu_s = (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
-        result[broker.pid] = _Usage(cpu_s, pages * os.sysconf("SC_PAGE_SIZE"))
+        result[pid] = _Usage(cpu_s, pages * os.sysconf("SC_PAGE_SIZE"))
     return result
 
 
 class _Bench:
-    def __init__(self, bootstrap: str, arguments: argparse.Namespace) -> None:
+    def __init__(self, bootstrap: str, pids: list[int], arguments: argparse.Namespace) -> None:
+        self._pids = pids
         self._bootstrap = bootstrap
         self._arguments = arguments
         self._admin = common.kafka_admin.AdminClient(common.client_config(bootstrap, defaults={}))
@@ -162,12 +162,12 @@ class _Bench:
         arguments = self._arguments
         self._produce(topic, acks, 10 * arguments.partitions)  # leaders known, connections open, code paths warm
         warm = 10 * arguments.partitions
-        before = _usage()
+        before = _usage(self._pids)
         produced = self._produce(topic, acks, arguments.records)
         print(produced.line(), flush=True)
         self._show_usage(before, produced.seconds)
         self._check(topic, warm + arguments.records, acks)
-        before = _usage()
+        before = _usage(self._pids)
         consumed = self._consume(topic, warm + arguments.records)
         print(consumed.line(), flush=True)
         self._show_usage(before, consumed.seconds)
@@ -294,9 +294,8 @@ class _Bench:
             self._is_whole = False
             common.complain(f"{PROG}: {expected} records acknowledged, {stored} stored", 1)
 
-    @staticmethod
-    def _show_usage(before: dict[int, _Usage], seconds: float) -> None:
-        for pid, usage in _usage().items():
+    def _show_usage(self, before: dict[int, _Usage], seconds: float) -> None:
+        for pid, usage in _usage(self._pids).items():
             if pid in before:
                 used = usage.cpu_s - before[pid].cpu_s
                 print(

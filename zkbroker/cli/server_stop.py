@@ -47,7 +47,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def find_brokers(proc: Path = Path("/proc")) -> list[BrokerProcess]:
     """The zkbroker-server-start processes of this machine, by process id."""
-    found = []
+    found: list[BrokerProcess] = []
+    if not proc.is_dir():
+        return found
     for folder in sorted((path for path in proc.iterdir() if path.name.isdigit()), key=lambda path: int(path.name)):
         try:
             words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
