@@ -108,7 +108,7 @@ class Broker:
             zk=self._zk,
             clock=clock,
             resolve=lambda default, own, topic: resolve_topic_config(config, default, own, topic),
-            changed=lambda topic: self._replicas.config_changed(topic),
+            changed=self._topic_config_changed,
             log=log,
         )
         self._logs = LogDirs(
@@ -364,6 +364,11 @@ class Broker:
             self._end(f"start failed: {failure.getErrorMessage()}")
 
     # What the parts tell
+
+    def _topic_config_changed(self, topic: str) -> None:
+        # The first reading comes before there are replicas; each takes its topic's settings when it is made.
+        if hasattr(self, "_replicas"):
+            self._replicas.config_changed(topic)
 
     def _identity(self) -> Identity:
         return Identity(self._cluster_id, self._broker_id, self._registration.broker_epoch, self._incarnation)
