@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Generator
+from typing import Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.python.failure import Failure
 
 from zkbroker.model.errors import BrokerError, ErrorCode
 from zkbroker.zookeeper.client import BadVersionError, NodeExistsError, NoNodeError, ZooKeeperClient, ZooKeeperError
+from zkbroker.zookeeper.znodes import ZnodeError
 from zkbroker.zookeeper.znodes import producer_ids as znode
+from zkbroker.zookeeper.znodes.codec import INT64_MAX
 
 CLAIM_ATTEMPTS_MAX = 20
 """Tries of one compare-and-set round before the client is told to come again; brokers rarely collide twice."""
@@ -28,6 +32,9 @@ class ProducerIds:
         self._end_id = -1
         self._waiting: deque[Deferred[tuple[int, int]]] = deque()
         self._claiming = False
+
+    def __repr__(self) -> str:
+        return f"ProducerIds(next={self._next_id} end={self._end_id} waiting={len(self._waiting)})"
 
     def init_producer_id(
         self, transactional_id: str | None, producer_id: int, producer_epoch: int
@@ -57,14 +64,15 @@ class ProducerIds:
 
     def _claim_failed(self, failure: Failure) -> None:
         self._claiming = False
-        failure.trap(ZooKeeperError, BrokerError, ValueError)
+        failure.trap(ZooKeeperError, BrokerError, ZnodeError)
         waiting, self._waiting = self._waiting, deque()
+        # Retriable in every client, and true: whoever hands out ids cannot be asked now. A person must mend a znode of
+        # garbage, and clients go on when that is done.
         for deferred in waiting:
-            # Retriable in every client, and true: the ensemble that hands out ids cannot be asked now.
             deferred.errback(Failure(BrokerError(ErrorCode.COORDINATOR_NOT_AVAILABLE, failure.getErrorMessage())))
 
     @inlineCallbacks
-    def _claim(self):  # type: ignore[no-untyped-def]
+    def _claim(self) -> Generator[Deferred[Any], Any, tuple[int, int]]:
         for _ in range(CLAIM_ATTEMPTS_MAX):
             try:
                 data, stat = yield self._zk.get(znode.PATH)
@@ -76,6 +84,8 @@ class ProducerIds:
                     continue
                 return start, start + znode.BLOCK_SIZE - 1
             start = znode.decode(data).block_end + 1 if data else 0
+            if start > INT64_MAX - znode.BLOCK_SIZE + 1:
+                raise BrokerError(ErrorCode.UNKNOWN_SERVER_ERROR, f"{znode.PATH}: all producer ids are used up")
             try:
                 yield self._zk.set(znode.PATH, znode.encode(self._block(start)), stat.version)
             except BadVersionError:

@@ -12,11 +12,15 @@ FILE_NAME = "zookeeper-session.json"
 
 
 def write_session(folder: str, session_id: int, password: bytes) -> None:
-    """Keep the session beside ``meta.properties``, readable by the broker's user only: it is a credential."""
+    """Keep the session beside ``meta.properties``, readable by the broker's user only: it is a credential.
+
+    Raises OSError."""
     path = os.path.join(folder, FILE_NAME)
     temporary = f"{path}.tmp"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        # A file that was there keeps its mode.
+        os.fchmod(descriptor, 0o600)
         json.dump({"version": 1, "session_id": session_id, "password": password.hex()}, file)
     os.replace(temporary, path)
 
@@ -26,8 +30,9 @@ def read_session(folder: str) -> tuple[int, bytes] | None:
     try:
         with open(os.path.join(folder, FILE_NAME), encoding="ascii") as file:
             content = json.load(file)
-        return int(content["session_id"]), bytes.fromhex(content["password"])
-    except (OSError, ValueError, KeyError, TypeError):
+        session_id, password = content["session_id"], bytes.fromhex(content["password"])
+        return (session_id, password) if isinstance(session_id, int) and session_id else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         # A torn or missing file only means waiting for the old session to expire.
         return None
 
