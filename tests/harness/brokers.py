@@ -113,8 +113,23 @@ class Cluster(LocalCluster):
                 name, len(assignment), replica_assignment=[list(one) for one in assignment], config=dict(config or {})
             )
         admin = self.admin()  # kept: a client that is collected fails its own requests
-        for future in admin.create_topics([topic], operation_timeout=20).values():
-            future.result(30)
+
+        def created() -> bool:
+            try:
+                for future in admin.create_topics([topic], operation_timeout=20).values():
+                    future.result(30)
+            except KafkaException as error:
+                # A new controller refuses until it has read the cluster; librdkafka leaves the retry to its user.
+                if error.args[0].code() == KafkaError.NOT_CONTROLLER:
+                    return False
+                raise
+            return True
+
+        deadline = time.monotonic() + 20
+        while not created():
+            if time.monotonic() > deadline:
+                raise LocalFailure(f"no controller created {name}\n{self.explain()}")
+            time.sleep(0.1)
         expected = len(assignment) if assignment is not None else partitions
         self.wait_for(
             lambda: (

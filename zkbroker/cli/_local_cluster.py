@@ -186,8 +186,13 @@ class LocalCluster:
     def zookeeper(self) -> KazooClient:
         """A kazoo client in the cluster's chroot, connected."""
         if self._zookeeper is None:
-            retry = KazooRetry(max_tries=5, delay=0.1, max_delay=1.0)
-            client = KazooClient(self.zookeeper_connect, timeout=10, connection_retry=retry, command_retry=retry)
+            # Connecting is tried for ever (a client that gives up is closed for good), a command for about half a minute.
+            client = KazooClient(
+                self.zookeeper_connect,
+                timeout=10,
+                connection_retry=KazooRetry(max_tries=-1, delay=0.1, max_delay=1.0),
+                command_retry=KazooRetry(max_tries=30, delay=0.1, max_delay=1.0),
+            )
             client.start(timeout=20)
             self._zookeeper = client
         return self._zookeeper
@@ -195,7 +200,7 @@ class LocalCluster:
     def read(self, path: str) -> bytes | None:
         """The data of a znode; None if there is none."""
         try:
-            data, _ = self.zookeeper.get(path)
+            data, _ = self.zookeeper.retry(self.zookeeper.get, path)
         except NoNodeError:
             return None
         return bytes(data or b"")
@@ -206,7 +211,7 @@ class LocalCluster:
 
     def _children(self, path: str) -> list[str]:
         try:
-            return sorted(self.zookeeper.get_children(path))
+            return sorted(self.zookeeper.retry(self.zookeeper.get_children, path))
         except NoNodeError:
             return []
 
