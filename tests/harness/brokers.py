@@ -112,9 +112,11 @@ class Cluster(LocalCluster):
             topic = NewTopic(
                 name, len(assignment), replica_assignment=[list(one) for one in assignment], config=dict(config or {})
             )
-        admin = self.admin()  # kept: a client that is collected fails its own requests
 
         def created() -> bool:
+            # A new client each time: librdkafka's remembers who the controller was. Kept in a variable, because one that
+            # is collected fails its own requests.
+            admin = self.admin()
             try:
                 for future in admin.create_topics([topic], operation_timeout=20).values():
                     future.result(30)

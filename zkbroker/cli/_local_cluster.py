@@ -186,7 +186,7 @@ class LocalCluster:
     def zookeeper(self) -> KazooClient:
         """A kazoo client in the cluster's chroot, connected."""
         if self._zookeeper is None:
-            # Connecting is tried for ever (a client that gives up is closed for good), a command for about half a minute.
+            # Connecting is tried for ever (a client that gives up is closed for good), a command for half a minute.
             client = KazooClient(
                 self.zookeeper_connect,
                 timeout=10,
