@@ -114,8 +114,8 @@ class Cluster(LocalCluster):
             )
 
         def created() -> bool:
-            # A new client each time: librdkafka's remembers who the controller was. Kept in a variable, because one that
-            # is collected fails its own requests.
+            # A new client each time: librdkafka's remembers who the controller was. Kept in a variable: one that is
+            # collected fails its own requests.
             admin = self.admin()
             try:
                 for future in admin.create_topics([topic], operation_timeout=20).values():
