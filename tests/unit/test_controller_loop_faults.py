@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tests.unit.test_controller_loop import Cluster
+from tests.unit.controller_cluster import Cluster
 from zkbroker.model.channel import NewTopic
 from zkbroker.zookeeper.client import Delete
 

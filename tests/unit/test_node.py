@@ -167,6 +167,13 @@ def test_what_the_cluster_does_not_know_becomes_a_stray_and_is_never_deleted() -
     ]
 
 
+def test_the_folder_of_a_topic_that_the_controller_cannot_read_is_left_alone() -> None:
+    node, recorder, _ = make()
+    recorder.folders = [(TopicPartition("garbled", 0), "two")]
+    node.apply_delta(snapshot(unreadable_topics=("garbled",)))
+    assert [line for line in recorder.taken() if line.startswith(("stray", "delete", "remove"))] == []
+
+
 def test_a_topic_under_deletion_is_no_stray_and_its_data_goes_only_on_order() -> None:
     node, recorder, _ = make()
     recorder.folders = [(T0, "one")]

@@ -291,6 +291,11 @@ def test_delta_round_trip(delta: ClusterDelta) -> None:
     assert decode_delta(one(encode_delta(3, delta))) == delta
 
 
+def test_a_snapshot_names_the_topics_that_cannot_be_read() -> None:
+    delta = ClusterDelta(1, 2, 0, is_snapshot=True, unreadable_topics=("a topic", "b"))
+    assert decode_delta(one(encode_delta(3, delta))) == delta
+
+
 def test_rows_of_a_newer_version_are_skipped() -> None:
     message = one(b"PUSH 3 DELTA controller=1 controller_epoch=2 number=3 body=23\nQUOTA x=1\nGONE 4 why=no\n")
     assert decode_delta(message) == ClusterDelta(1, 2, 3, removed_brokers=(4,))

@@ -25,8 +25,10 @@ from zkbroker.controller.effects import (
     PushDelta,
     PushSnapshot,
     WriteStates,
+    shortened,
 )
 from zkbroker.model.clock import Clock
+from zkbroker.model.cluster import ClusterDelta
 from zkbroker.model.errors import BrokerError, ErrorCode
 from zkbroker.model.topics import topic_id_from_uuid
 from zkbroker.zookeeper.client import (
@@ -45,9 +47,6 @@ from zkbroker.zookeeper.znodes import notifications as notification_znode
 from zkbroker.zookeeper.znodes import topics as topic_znode
 from zkbroker.zookeeper.znodes.codec import ZnodeError
 from zkbroker.zookeeper.znodes.paths import PERSISTENT_PATHS
-
-LINES_COUNT_MAX = 20
-"""Lines logged for one event."""
 
 
 class TermContext(NamedTuple):
@@ -79,7 +78,7 @@ class Term:
         self.is_closed = False
         self.subscribers = Subscribers(
             broker_epoch=self.controller.image.broker_epoch,
-            snapshot=self.controller.snapshot,
+            snapshot=self._snapshot,
             look_again=lambda: self._brokers.again(),
         )
         self._quarantined = frozenset(quarantined)
@@ -210,7 +209,7 @@ class Term:
             while self._events and not self.is_closed:
                 try:
                     effects = self._events.popleft()()
-                    for effect in _shortened(effects):
+                    for effect in shortened(effects):
                         self._perform(effect)
                 except Exception as error:
                     self.fail(error)
@@ -387,6 +386,10 @@ class Term:
                 self._topic_watches.pop(name, None)
         return topics
 
+    def _snapshot(self, broker_id: int) -> ClusterDelta:
+        unreadable = {*self._topic_watches, *self._quarantined} - self.controller.image.topics.keys()
+        return self.controller.snapshot(broker_id)._replace(unreadable_topics=tuple(sorted(unreadable)))
+
     def _topic_changed(self, name: str) -> None:
         self._stale_topics[name] = None
         if self.is_ready:
@@ -485,12 +488,3 @@ class Term:
         if not self.is_closed:
             for topic in rules:
                 self.event(partial(self.controller.topic_rules_changed, topic, rules[topic]))
-
-
-def _shortened(effects: list[Effect]) -> list[Effect]:
-    """With no more than LINES_COUNT_MAX lines to log: a broker's death can move thousands of leaders at once."""
-    lines = [effect for effect in effects if isinstance(effect, Log)]
-    if len(lines) <= LINES_COUNT_MAX:
-        return effects
-    kept = [*lines[:LINES_COUNT_MAX], Log(f"… and {len(lines) - LINES_COUNT_MAX} more like these")]
-    return [*kept, *(effect for effect in effects if not isinstance(effect, Log))]

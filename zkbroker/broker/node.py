@@ -205,6 +205,9 @@ class Node:
                 continue
             if topic_id in {known for _, known in snapshot.deleted_topics}:
                 continue
+            if partition.topic in snapshot.unreadable_topics:
+                self._log(f"{partition}: the topic's znode does not decode, its folder is left as it is")
+                continue
             self._replicas.make_stray(partition, topic_id)
 
     # Brokers

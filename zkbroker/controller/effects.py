@@ -91,3 +91,16 @@ def show_state(state: PartitionState) -> str:
     if state.adding or state.removing:
         line += f" adding={','.join(map(str, state.adding))} removing={','.join(map(str, state.removing))}"
     return f"{line} ({state.reason})" if state.reason else line
+
+
+LINES_COUNT_MAX = 20
+"""Lines logged for one event."""
+
+
+def shortened(effects: list[Effect]) -> list[Effect]:
+    """With no more than LINES_COUNT_MAX lines to log: a broker's death can move thousands of leaders at once."""
+    lines = [effect for effect in effects if isinstance(effect, Log)]
+    if len(lines) <= LINES_COUNT_MAX:
+        return effects
+    kept = [*lines[:LINES_COUNT_MAX], Log(f"… and {len(lines) - LINES_COUNT_MAX} more like these")]
+    return [*kept, *(effect for effect in effects if not isinstance(effect, Log))]

@@ -71,8 +71,10 @@ class ClusterDelta(NamedTuple):
     """New or changed live brokers; in a snapshot: all of them."""
     removed_brokers: tuple[int, ...] = ()
     partitions: tuple[tuple[TopicPartition, PartitionState], ...] = ()
-    """New or changed partitions; in a snapshot: all of them. All brokers get all partitions (clients ask any broker)."""
+    """New or changed partitions; in a snapshot: all of them. Every broker gets all: clients ask any broker."""
     deleted_topics: tuple[tuple[str, str], ...] = ()
     """(topic, topic id) that no longer exist or are being deleted: gone from metadata. Deletes no data by itself."""
     deleted_replicas: tuple[DeletedReplica, ...] = ()
     """Only for the addressed broker: replicas whose data it must delete, then answer DELETED."""
+    unreadable_topics: tuple[str, ...] = ()
+    """In a snapshot: topics that exist but whose znodes do not decode. Their folders are left alone."""

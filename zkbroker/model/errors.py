@@ -1,4 +1,4 @@
-"""Kafka's error codes (the protocol's, from ``org.apache.kafka.common.protocol.Errors``) and zkbroker's own exceptions."""
+"""Kafka's error codes (``org.apache.kafka.common.protocol.Errors``) and zkbroker's own exceptions."""
 
 from __future__ import annotations
 

@@ -60,6 +60,7 @@ def _has_the_rows_of(delta: ClusterDelta, other: ClusterDelta) -> bool:
         and delta.removed_brokers is other.removed_brokers
         and delta.deleted_topics is other.deleted_topics
         and delta.deleted_replicas is other.deleted_replicas
+        and delta.unreadable_topics == other.unreadable_topics
     )
 
 

@@ -32,7 +32,7 @@ def encode_delta(correlation: int, delta: ClusterDelta, body: bytes | None = Non
 
 
 def encode_delta_rows(delta: ClusterDelta) -> bytes:
-    """The body: BROKER, GONE, TOPIC (whose partitions follow), PARTITION, DELETED and DELETE rows."""
+    """The body: BROKER, GONE, TOPIC (whose partitions follow), PARTITION, DELETED, DELETE and UNREADABLE rows."""
     lines = [_broker_line(broker) for broker in delta.brokers]
     lines.extend(f"GONE {broker_id}" for broker_id in delta.removed_brokers)
     topic: tuple[str, str] | None = None
@@ -48,6 +48,7 @@ def encode_delta_rows(delta: ClusterDelta) -> bytes:
         f"DELETE {quote_argument(replica.topic)} {replica.partition} topic_id={quote(replica.topic_id)}"
         for replica in delta.deleted_replicas
     )
+    lines.extend(f"UNREADABLE {quote_argument(name)}" for name in delta.unreadable_topics)
     return "".join(f"{line}\n" for line in lines).encode()
 
 
@@ -95,6 +96,7 @@ def decode_delta(message: Message) -> ClusterDelta:
     partitions: list[tuple[TopicPartition, PartitionState]] = []
     deleted_topics: list[tuple[str, str]] = []
     deleted_replicas: list[DeletedReplica] = []
+    unreadable: list[str] = []
     topic, topic_id = "", ""
     for row in body_rows(message.body):
         kind = row.arguments.pop(0) if row.arguments else ""
@@ -111,6 +113,8 @@ def decode_delta(message: Message) -> ClusterDelta:
             deleted_topics.append((_name(row), text(row.values, "topic_id")))
         elif kind == "DELETE":
             deleted_replicas.append(DeletedReplica(*row_partition(row), text(row.values, "topic_id")))
+        elif kind == "UNREADABLE":
+            unreadable.append(_name(row))
     return ClusterDelta(
         controller_id=message.integer("controller"),
         controller_epoch=message.integer("controller_epoch"),
@@ -121,6 +125,7 @@ def decode_delta(message: Message) -> ClusterDelta:
         partitions=tuple(partitions),
         deleted_topics=tuple(deleted_topics),
         deleted_replicas=tuple(deleted_replicas),
+        unreadable_topics=tuple(unreadable),
     )
 
 
