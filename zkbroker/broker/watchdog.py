@@ -52,9 +52,12 @@ class Watchdog:
         return False
 
     def start(self) -> None:
+        """Look from now on, in a thread of its own."""
+        self._looked_at = self._monotonic()
         threading.Thread(target=self._run, name="watchdog", daemon=True).start()
 
     def stop(self) -> None:
+        """Look no more; it can't be started again."""
         self._stopped.set()
 
     def _run(self) -> None:

@@ -57,7 +57,8 @@ def _route_other_loggers() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[Lines()])
     logging.getLogger("kazoo").setLevel(logging.ERROR)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
-    globalLogBeginner.beginLoggingTo([observe], redirectStandardIO=False, discardBuffer=True)
+    observers: list[Any] = [observe]
+    globalLogBeginner.beginLoggingTo(observers, redirectStandardIO=False, discardBuffer=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -138,23 +139,20 @@ def run(config: BrokerConfig) -> int:
         log(f"FATAL watchdog: {reason}")
         os._exit(1)
 
-    broker = Broker(config=config, reactor=reactor, clock=clock, log=log, fatal=fatal, ended=ended)
     watchdog = Watchdog(
         session_timeout_s=config.get_int("zookeeper.session.timeout.ms") / 1000,
         monotonic=clock.monotonic,
         gave_up=gave_up,
     )
-    broker.every(config.get_int("zookeeper.session.timeout.ms") / 1000 / 30, watchdog.tick)
+    broker = Broker(config=config, reactor=reactor, clock=clock, watchdog=watchdog, log=log, fatal=fatal, ended=ended)
 
     def start() -> None:
-        watchdog.start()
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: reactor.callFromThread(broker.stop))
         broker.start()
 
     reactor.callWhenRunning(start)
     reactor.run(installSignalHandlers=False)
-    watchdog.stop()
     return status["code"]
 
 

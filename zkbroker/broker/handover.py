@@ -1,0 +1,50 @@
+"""Controlled shutdown, the broker's side: the controller is asked to move its leaderships before it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+from twisted.internet.defer import Deferred, inlineCallbacks
+
+from zkbroker.model.clock import Clock
+from zkbroker.model.errors import BrokerError
+from zkbroker.model.topics import TopicPartition
+
+SHUTDOWN_RETRY_S = 0.1
+"""Pause before the controller is asked again about leaderships that remain."""
+
+
+@inlineCallbacks
+def hand_over(
+    *,
+    ask: Callable[[], Deferred[tuple[TopicPartition, ...]]],
+    somebody_else: Callable[[], bool],
+    seconds_max: float,
+    clock: Clock,
+    reactor: Any,
+    log: Callable[[str], None],
+) -> Generator[Deferred[Any], Any, None]:
+    """Ask the controller until no leadership remains; go on without it when nobody could take them or time is up."""
+    until = clock.monotonic() + seconds_max
+    remaining: tuple[TopicPartition, ...] = ()
+    complaint = ""
+    while somebody_else() and clock.monotonic() < until:
+        try:
+            asked = ask()
+            asked.addTimeout(max(until - clock.monotonic(), 0.01), reactor)
+            remaining = yield asked
+        except Exception as error:
+            why = str(error) if isinstance(error, BrokerError) else type(error).__name__
+            if why != complaint:
+                complaint = why
+                log(f"controlled shutdown: {why}")
+        else:
+            if not remaining:
+                log("all leaderships have moved")
+                return
+        pause: Deferred[None] = Deferred()
+        reactor.callLater(SHUTDOWN_RETRY_S, pause.callback, None)
+        yield pause
+    if remaining:
+        log(f"{len(remaining)} leaderships could not move")

@@ -1,0 +1,303 @@
+"""The parts of a broker that knows its cluster and its id: made together, connected, taken down in order."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Generator, Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from zkbroker.broker import listening
+from zkbroker.broker.admin import Admin
+from zkbroker.broker.controller_link import ControllerLink
+from zkbroker.broker.controller_loop import ControllerLoop
+from zkbroker.broker.metadata import ClusterMetadata
+from zkbroker.broker.node import Node
+from zkbroker.broker.producer_ids import ProducerIds
+from zkbroker.broker.registration import Registration, RegistrationSettings
+from zkbroker.broker.replicas import Replicas
+from zkbroker.broker.settings import (
+    channel_settings,
+    controller_settings,
+    fetcher_settings,
+    listener_limits,
+    replica_settings,
+    session_timeout_s,
+)
+from zkbroker.broker.status import Status
+from zkbroker.broker.topic_configs import TopicConfigs
+from zkbroker.kafka.listener import KafkaFactory
+from zkbroker.kafka.memory import RequestMemory
+from zkbroker.log.dirs import LogDirs
+from zkbroker.model.clock import Clock
+from zkbroker.model.cluster import REPLICATION_LISTENER, BrokerRegistration
+from zkbroker.model.config import BrokerConfig, validate_topic_overrides
+from zkbroker.model.errors import BrokerError, StartError
+from zkbroker.model.topics import TopicPartition
+from zkbroker.replication.channel import ControllerChannel
+from zkbroker.replication.fetcher import Fetchers
+from zkbroker.replication.ports import Identity
+from zkbroker.replication.server import ReplicationServer
+from zkbroker.zookeeper.client import SessionState, ZooKeeperClient
+
+logger = Logger()
+
+STEP_S_MAX = 0.3
+"""How long one step of the shutdown waits for ZooKeeper, which may be away: the session's end does the same later."""
+
+
+class Parts:
+    """Everything that exists from registration to shutdown. The broker tells it what happens around it; it tells the
+    broker, by the callbacks given, what that must know."""
+
+    def __init__(
+        self,
+        *,
+        config: BrokerConfig,
+        reactor: Any,
+        clock: Clock,
+        source: random.Random,
+        zk: ZooKeeperClient,
+        logs: LogDirs,
+        topic_configs: TopicConfigs,
+        cluster_id: str,
+        broker_id: int,
+        incarnation: str,
+        describe: Callable[[], BrokerRegistration],
+        previous_session_id: int,
+        registration_failed: Callable[[StartError], None],
+        became_ready: Callable[[], None],
+        fatal: Callable[[str, BaseException], None],
+        log: Callable[[str], None],
+    ) -> None:
+        self._reactor = reactor
+        self._zk = zk
+        self._logs = logs
+        self._cluster_id = cluster_id
+        self._broker_id = broker_id
+        self._incarnation = incarnation
+        self._was_registered = False
+        self._log = log
+        self._ports: list[Any] = []
+        self.metadata = ClusterMetadata(cluster_id, broker_id)
+        self.registration = Registration(
+            zk=zk,
+            reactor=reactor,
+            clock=clock,
+            settings=RegistrationSettings(session_timeout_s(config)),
+            describe=describe,
+            previous_session_id=previous_session_id,
+            registered=self._became_registered,
+            lost=self._registration_lost,
+            failed=registration_failed,
+            log=log,
+        )
+        self.replicas = Replicas(
+            broker_id=broker_id,
+            reactor=reactor,
+            clock=clock,
+            logs=logs,
+            settings=replica_settings(config),
+            broker_epoch=self._broker_epoch,
+            live_broker_epoch=self.metadata.live_broker_epoch,
+            topic_config=topic_configs.get,
+            metadata_leader=self.metadata.current_leader,
+            contact_age=lambda: self.node.contact_age(),
+            fatal=fatal,
+            report=log,
+            random=source,
+        )
+        self._fetchers = Fetchers(
+            reactor=reactor,
+            clock=clock,
+            random=source,
+            identity=self._identity,
+            follower=self.replicas,
+            settings=fetcher_settings(config),
+        )
+        self.replicas.fetchers = self._fetchers
+        self.node = Node(
+            broker_id=broker_id,
+            clock=clock,
+            zk=zk,
+            metadata=self.metadata,
+            replicas=self.replicas,
+            fetchers=self._fetchers,
+            topic_configs=topic_configs,
+            replica_deleted=self._replica_deleted,
+            became_ready=became_ready,
+            log=log,
+        )
+        self.controller = ControllerLoop(
+            broker_id=broker_id,
+            zk=zk,
+            clock=clock,
+            reactor=reactor,
+            random=source,
+            settings=controller_settings(config),
+            broker_epoch=self._broker_epoch,
+            topic_overrides_error=validate_topic_overrides,
+            controller_changed=self._controller_changed,
+            log=log,
+        )
+        self.channel = ControllerChannel(
+            reactor=reactor,
+            clock=clock,
+            random=source,
+            identity=self._identity,
+            broker=self.node,
+            local=lambda: self.controller,
+            settings=channel_settings(config),
+        )
+        self.replicas.controller = self.channel.alter_partition
+        self._link = ControllerLink(broker_id=broker_id, zk=zk, reactor=reactor, channel=self.channel, log=log)
+        self._server = ReplicationServer(
+            reactor=reactor,
+            clock=clock,
+            identity=self._identity,
+            leader=self.replicas,
+            controller=lambda: self.controller,
+            status=Status(
+                metadata=self.metadata,
+                clock=clock,
+                broker_epoch=self._broker_epoch,
+                session=self._session_line,
+                controller=lambda: f"{self._link.controller_id} epoch {self.node.controller_epoch}",
+                replica_lines=self.replicas.partition_lines,
+                problems=self._problems,
+            ),
+        )
+        admin = Admin(
+            config=config,
+            controller=self.controller,
+            metadata=self.metadata,
+            topic_configs=topic_configs,
+            create_topic=self.channel.create_topic,
+            log=log,
+        )
+        producer_ids = ProducerIds(broker_id=broker_id, zk=zk)
+        limits = listener_limits(config)
+        memory = RequestMemory(limits.queued_max_request_bytes)
+        self._factories = [
+            KafkaFactory(
+                listener_name=endpoint.listener,
+                data=self.replicas,
+                metadata=self.metadata,
+                admin=admin,
+                producer_ids=producer_ids,
+                limits=limits,
+                clock=clock,
+                reactor=reactor,
+                log=logger,
+                fatal=fatal,
+                memory=memory,
+            )
+            for endpoint in config.kafka_listeners
+        ]
+
+    def __repr__(self) -> str:
+        return f"Parts({self.registration!r}, {self.node!r}, {len(self._ports)} ports)"
+
+    # What the broker tells
+
+    def listen(self, bound: Mapping[str, listening.BoundSocket]) -> None:
+        """Accept connections; Kafka requests wait for the first snapshot. Raises StartError."""
+        factories: dict[str, Any] = {factory.listener_name: factory for factory in self._factories}
+        factories[REPLICATION_LISTENER] = self._server
+        for name, one in bound.items():
+            self._ports.append(listening.listen(one, factories[name], self._reactor))
+
+    def serve(self) -> None:
+        """The first snapshot is applied: answer clients."""
+        for factory in self._factories:
+            factory.became_ready()
+
+    def session_changed(self, state: SessionState) -> None:
+        """The session has a connection, or another is made: ask again for what could not be read."""
+        if state in (SessionState.CONNECTED, SessionState.RECONNECTED):
+            self.node.configs_reachable()
+
+    def dir_failed(self, folder: str, reason: str, partitions: list[TopicPartition]) -> None:
+        self.replicas.dir_failed(folder, reason, partitions)
+        self.channel.log_dir_offline(folder, partitions).addErrback(_told_again_later)
+
+    def write_checkpoints(self) -> Deferred[None]:
+        return self._logs.write_checkpoints(self.replicas.high_watermarks())
+
+    # What the parts tell
+
+    def _broker_epoch(self) -> int:
+        return self.registration.broker_epoch
+
+    def _identity(self) -> Identity:
+        return Identity(self._cluster_id, self._broker_id, self.registration.broker_epoch, self._incarnation)
+
+    def _became_registered(self, broker_epoch: int) -> None:
+        self.controller.registered()
+        self.channel.identity_changed()
+        # Leaders compare the epoch that a fetch comes with to the registration before they take it into the ISR.
+        self._fetchers.identity_changed()
+        if not self._was_registered:
+            self._was_registered = True
+            self.controller.start()
+
+    def _registration_lost(self, reason: str) -> None:
+        self.controller.registration_lost()
+        self.replicas.registration_lost()
+
+    def _controller_changed(self, controller_id: int, controller_epoch: int) -> None:
+        self._log("there is no controller" if controller_id < 0 else f"controller is broker {controller_id}")
+        if controller_id < 0:
+            self.metadata.controller_lost()
+        self._link.controller_changed(controller_id)
+
+    def _replica_deleted(self, partition: TopicPartition, topic_id: str) -> None:
+        self.channel.replica_deleted(partition, topic_id).addErrback(_told_again_later)
+
+    def _session_line(self) -> str:
+        state = "connected" if self._zk.is_connected else "away"
+        return f"session 0x{self._zk.session_id & (2**64 - 1):x} {state}"
+
+    def _problems(self) -> list[str]:
+        offline = [f"log folder {folder} is offline: {why}" for folder, why in self._logs.offline_dirs.items()]
+        return offline + self.controller.status_lines()
+
+    # Stop
+
+    @inlineCallbacks
+    def stop(self) -> Generator[Deferred[Any], Any, int]:
+        """Listeners first, then the office, the registration, the replicas. Returns the broker epoch that ends here.
+
+        The logs are at rest afterwards: ``LogDirs.high_watermarks`` holds the last ones."""
+        for port in self._ports:
+            yield self._step("stop listening", port.stopListening)
+        self._server.say_bye()
+        for factory in self._factories:
+            factory.close_connections()
+        self._link.stop()
+        yield self._step("give up the office", self.controller.stop)
+        self.channel.stop()
+        self._fetchers.stop()
+        epoch = self.registration.broker_epoch
+        yield self._step("delete the registration", self.registration.remove)
+        high_watermarks = self.replicas.high_watermarks()
+        self.replicas.stop()
+        self._server.stop()
+        self._logs.write_checkpoints_now(high_watermarks)
+        return epoch
+
+    def _step(self, what: str, act: Callable[[], Any]) -> Deferred[None]:
+        """One step that may fail or hang without keeping the others from being done."""
+
+        def failed(failure: Failure) -> None:
+            self._log(f"could not {what}: {failure.value or type(failure.value).__name__}")
+
+        return maybeDeferred(act).addTimeout(STEP_S_MAX, self._reactor).addCallbacks(lambda _: None, failed)
+
+
+def _told_again_later(failure: Failure) -> None:
+    """The controller hears of it by the next snapshot's receipt, or orders it again."""
+    failure.trap(BrokerError)
