@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from tests.unit.controller_cluster import T0, Cluster, FakeSubscriber
-from zkbroker.model.channel import AlterPartitionRequest, Applied, IsrProposal
+from zkbroker.broker.controller_loop import ControllerLoop
+from zkbroker.kafka.ports import PartitionsToAdd
+from zkbroker.model.channel import AlterPartitionRequest, Applied, IsrProposal, NewTopic
 from zkbroker.model.errors import BrokerError, ErrorCode
 from zkbroker.zookeeper.client import Create, Delete, SetData
 from zkbroker.zookeeper.znodes import brokers as broker_znode
@@ -206,3 +209,47 @@ def test_a_registration_deleted_by_hand_is_a_death_and_a_new_one_a_return() -> N
     cluster.register(2)
     cluster.turns()
     assert cluster.subscribe(2).states[T0].leader == 3
+
+
+def still_reading(cluster: Cluster) -> ControllerLoop:
+    """The controller that follows a deleted one, in the moment between its election and having read the cluster."""
+    cluster.zk.write(Delete("/controller"))
+    cluster.reactor.advance(0.002)
+    for _ in range(500):
+        won = [loop for loop in cluster.loops.values() if loop.is_controller and loop.controller_epoch == 2]
+        if won:
+            return won[0]
+        cluster.reactor.advance(0.0005)
+    raise AssertionError("nobody was elected")
+
+
+def test_requests_wait_for_a_controller_that_still_reads_the_cluster() -> None:
+    """As in Kafka's event queue: a refusal would cost the client, or an ISR change, a round of retries."""
+    cluster = Cluster()
+    old = cluster.create(assignment=((0, (1, 2, 3)),), partitions=-1, factor=-1)
+    loop = still_reading(cluster)
+    isr = ((1, cluster.epoch(1)), (2, cluster.epoch(2)))
+    request = AlterPartitionRequest(1, cluster.epoch(1), (IsrProposal("t", 0, old.topic_id, 7, 0, 0, isr),))
+    asked: list[Deferred[Any]] = [
+        loop.alter_partition(request),
+        loop.create_topics([NewTopic("new", 1, 3)], 30_000, False),
+        loop.create_partitions([PartitionsToAdd("t", 2)], 30_000, False),
+        loop.controlled_shutdown(3, cluster.epoch(3)),
+    ]
+    assert not any(deferred.called for deferred in asked)
+    changed, [created], [added], remaining = [cluster.wait(deferred) for deferred in asked]
+    assert [answer.error for answer in changed.answers] == [ErrorCode.NONE]
+    assert (created.error, added.error, remaining) == (ErrorCode.NONE, ErrorCode.NONE, ())
+
+
+def test_requests_that_wait_are_refused_when_the_term_ends_before_it_has_read() -> None:
+    cluster = Cluster()
+    loop = still_reading(cluster)
+    created = loop.create_topics([NewTopic("new", 1, 3)], 30_000, False)
+    shutdown = loop.controlled_shutdown(3, cluster.epoch(3))
+    stopped = loop.stop()
+    assert cluster.wait(created)[0].error is ErrorCode.NOT_CONTROLLER
+    with pytest.raises(BrokerError) as caught:
+        cluster.wait(shutdown)
+    assert caught.value.error is ErrorCode.NOT_CONTROLLER
+    cluster.wait(stopped)

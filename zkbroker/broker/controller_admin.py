@@ -97,8 +97,7 @@ class TopicAdmin:
     @inlineCallbacks
     def _create(self, topic: NewTopic, validate_only: bool) -> Generator[Deferred[Any], Any, TopicResult]:
         term, settings = self._term, self._term.context.settings
-        if not term.is_ready:
-            raise BrokerError(ErrorCode.NOT_CONTROLLER, "the controller is still reading the cluster")
+        yield term.when_ready()
         random_below = term.context.random.randrange
         assignment = plan_topic(term.controller.image, topic, settings.topic_defaults(), random_below)
         config = dict(topic.configs)
@@ -154,8 +153,7 @@ class TopicAdmin:
     @inlineCallbacks
     def _delete(self, topic: TopicToDelete) -> Generator[Deferred[Any], Any, TopicResult]:
         term = self._term
-        if not term.is_ready:
-            raise BrokerError(ErrorCode.NOT_CONTROLLER, "the controller is still reading the cluster")
+        yield term.when_ready()
         topics = term.controller.image.topics
         name, topic_id = topic.name, topic.topic_id or ""
         if name is None:
@@ -175,8 +173,7 @@ class TopicAdmin:
     @inlineCallbacks
     def _add(self, wish: PartitionsToAdd, validate_only: bool) -> Generator[Deferred[Any], Any, TopicResult]:
         term, name = self._term, wish.name
-        if not term.is_ready:
-            raise BrokerError(ErrorCode.NOT_CONTROLLER, "the controller is still reading the cluster")
+        yield term.when_ready()
         while True:
             if name in term.controller.deletions:
                 raise BrokerError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"The topic '{name}' is marked for deletion.")

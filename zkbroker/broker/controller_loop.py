@@ -399,19 +399,19 @@ class ControllerLoop:
             term = self._serving()
         except BrokerError as error:
             return fail(error)
-        if not term.is_ready:
-            return succeed(AlterPartitionResponse(ErrorCode.NOT_CONTROLLER))
-        return term.ask(lambda token: term.controller.isr_change_requested(token, request))
+        ready = term.when_ready()
+        return ready.addCallback(lambda _: term.ask(lambda token: term.controller.isr_change_requested(token, request)))
 
     def controlled_shutdown(self, broker_id: int, broker_epoch: int) -> Deferred[tuple[TopicPartition, ...]]:
         try:
             term = self._serving()
-            if not term.is_ready:
-                raise BrokerError(ErrorCode.NOT_CONTROLLER, "the controller is still reading the cluster")
         except BrokerError as error:
             return fail(error)
         self._log(f"controlled shutdown of broker {broker_id}")
-        return term.ask(lambda token: term.controller.shutdown_requested(token, broker_id, broker_epoch))
+        ready = term.when_ready()
+        return ready.addCallback(
+            lambda _: term.ask(lambda token: term.controller.shutdown_requested(token, broker_id, broker_epoch))
+        )
 
     def create_topic(self, topic: NewTopic) -> Deferred[TopicResult]:
         created = self.create_topics([topic], int(self._settings.request_timeout_s * 1000), False)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Generator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.python.failure import Failure
 
 from zkbroker.broker.controller_channel import Subscribers, stale
@@ -74,7 +74,8 @@ class Term:
         self.writer = FencedWriter(context.zk, epoch_version, context.reactor)
         self.reader = ClusterReader(context.zk, context.log)
         self.is_ready = False
-        """True once the cluster is read: before, requests wait or are refused."""
+        """True once the cluster is read: before, requests wait (see ``when_ready``)."""
+        self._awaiting: list[Deferred[None]] = []
         self.is_closed = False
         self.subscribers = Subscribers(
             broker_epoch=self.controller.image.broker_epoch,
@@ -161,12 +162,20 @@ class Term:
         states = {partition: found for partition, found in states.items() if partition.topic in topics}
         wanted = [topic for topic in deletions if topic in topics or topic not in names]
         self.is_ready = True
-        read = list(topics.values())
-        self.event(lambda: self.controller.cluster_read(brokers, read, states, rules, wanted, now()))
+        self.event(lambda: self.controller.cluster_read(brokers, list(topics.values()), states, rules, wanted, now()))
         self.context.log(
             f"controller epoch {self.controller.controller_epoch}: read {len(brokers)} brokers, {len(topics)} topics, "
             f"{len(states)} partition states in {(now() - started) * 1000:.0f} ms"
         )
+        while self._awaiting:
+            self._awaiting.pop(0).callback(None)
+
+    def when_ready(self) -> Deferred[None]:
+        """Fires once the cluster is read. Fails with BrokerError NOT_CONTROLLER if the term ends before."""
+        if self.is_ready:
+            return succeed(None)
+        self._awaiting.append(waiting := Deferred())
+        return waiting
 
     def look_again(self) -> None:
         """Read everything watched once more: after taking office and after each reconnect."""
@@ -189,7 +198,8 @@ class Term:
         self._events.clear()
         self.subscribers.close(reason)
         tokens, self._tokens = self._tokens, {}
-        for deferred in tokens.values():
+        awaiting, self._awaiting = self._awaiting, []
+        for deferred in [*tokens.values(), *awaiting]:
             deferred.errback(BrokerError(ErrorCode.NOT_CONTROLLER, reason))
 
     def fail(self, error: BaseException) -> None:
