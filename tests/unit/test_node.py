@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock as ReactorClock
+from twisted.python.failure import Failure
 
 from zkbroker.broker.metadata import ClusterMetadata
 from zkbroker.broker.node import Node
 from zkbroker.model.cluster import BrokerRegistration, ClusterDelta, DeletedReplica, Endpoint
 from zkbroker.model.topics import PartitionState, TopicPartition
+from zkbroker.zookeeper.client import ConnectionLossError
 
 T0 = TopicPartition("t", 0)
 
@@ -99,6 +101,7 @@ def make() -> tuple[Node, Recorder, HandClock]:
         replica_deleted=lambda partition, topic_id: recorder.told.append(f"deleted {partition} {topic_id}"),
         became_ready=lambda: recorder.told.append("ready"),
         log=lambda line: recorder.told.append(f"log: {line}"),
+        applied_later=lambda applied: recorder.told.append(f"later {applied.number} {applied.failures}"),
     )
     return node, recorder, clock
 
@@ -189,6 +192,56 @@ def test_a_replica_that_is_assigned_elsewhere_is_removed_but_not_deleted() -> No
     recorder.taken()
     node.apply_delta(ClusterDelta(2, 5, 1, partitions=((T0, state(leader=2, leader_epoch=3, replicas=(2, 3))),)))
     assert recorder.taken() == ["remove t-0 one"]
+
+
+def test_a_recreated_topic_does_not_come_up_with_its_predecessors_settings() -> None:
+    node, recorder, _ = make()
+    node.apply_delta(snapshot())
+    recorder.taken()
+    recorder.known_topics.clear()  # what forgetting does
+    node.apply_delta(ClusterDelta(2, 5, 1, partitions=((T0, state(topic_id="two")),), deleted_topics=(("t", "one"),)))
+    assert recorder.taken() == ["forget settings t"]
+    assert len(recorder.loads["t"]) == 1
+
+
+def test_a_state_that_waits_for_settings_goes_with_its_topic() -> None:
+    node, recorder, _ = make()
+    recorder.known_topics.clear()
+    node.apply_delta(snapshot())
+    node.apply_delta(ClusterDelta(2, 5, 1, partitions=((T0, state(topic_id="two", leader_epoch=3)),)))
+    recorder.taken()
+    first, second = recorder.loads["t"]
+    second.callback(None)
+    first.callback(None)
+    assert recorder.taken() == ["apply t-0 leader=1 epoch=3"]
+
+
+def test_settings_that_could_not_be_read_are_asked_for_when_zookeeper_is_back() -> None:
+    node, recorder, _ = make()
+    recorder.known_topics.clear()
+    node.apply_delta(snapshot())
+    recorder.loads["t"].pop().errback(Failure(ConnectionLossError("/config/topics/t")))
+    assert recorder.taken()[-1].startswith("log: settings of topic t cannot be read yet")
+    node.configs_reachable()
+    recorder.loads["t"].pop().callback(None)
+    assert recorder.taken() == ["apply t-0 leader=1 epoch=0"]
+    node.configs_reachable()
+    assert recorder.loads["t"] == []
+
+
+def test_a_replica_that_fails_after_its_settings_came_is_told_to_the_controller() -> None:
+    node, recorder, _ = make()
+    recorder.known_topics.clear()
+    node.apply_delta(snapshot(partitions=((T0, state(leader=99)),)))
+    recorder.loads["t"].pop().callback(None)
+    assert recorder.taken()[-1] == f"later 0 {((T0, 'its folder is offline'),)}"
+
+
+def test_settings_of_a_new_topic_are_read_although_it_is_not_hosted_here() -> None:
+    node, recorder, _ = make()
+    node.apply_delta(snapshot())
+    node.apply_delta(ClusterDelta(2, 5, 1, partitions=((TopicPartition("new", 0), state(replicas=(2, 3))),)))
+    assert list(recorder.loads) == ["new"]
 
 
 def test_contact_is_the_youngest_of_the_own_and_the_controllers_reply() -> None:

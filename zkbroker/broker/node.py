@@ -70,6 +70,7 @@ class Node:
         replica_deleted: Callable[[TopicPartition, str], None],
         became_ready: Callable[[], None],
         log: Callable[[str], None],
+        applied_later: Callable[[Applied], object] = lambda applied: None,
     ) -> None:
         self._broker_id = broker_id
         self._clock = clock
@@ -81,6 +82,10 @@ class Node:
         self._replica_deleted = replica_deleted
         self._became_ready = became_ready
         self._log = log
+        self._applied_later = applied_later
+        """Tells the controller what became of replicas after ``apply_delta`` returned."""
+        self._number = -1
+        """Of the last delta."""
         self.controller_epoch = -1
         """The highest controller epoch obeyed so far; orders of a lower one are stale."""
         self._waiting: dict[str, dict[TopicPartition, PartitionState]] = {}
@@ -98,6 +103,8 @@ class Node:
             self._log(f"ignored a delta of controller epoch {delta.controller_epoch}: {self.controller_epoch} is known")
             return Applied(delta.controller_epoch, delta.number)
         self.controller_epoch = delta.controller_epoch
+        self._number = delta.number
+        self._forget_replaced_topics(delta)
         was_ready = self._metadata.is_ready
         before = {broker.broker_id: broker for broker in self._metadata.live_brokers()}
         self._metadata.apply(delta)
@@ -136,6 +143,9 @@ class Node:
             if self._broker_id not in state.replicas:
                 self._forget_waiting(partition)
                 self._replicas.remove(partition, state.topic_id)
+                if not delta.is_snapshot and not self._topic_configs.knows(partition.topic):
+                    # Clients ask any broker what the settings are; those of older topics were read at start.
+                    self._topic_configs.load(partition.topic).addErrback(lambda _: None)
             elif self._topic_configs.knows(partition.topic):
                 reason = self._replicas.apply(partition, state)
                 if reason is not None:
@@ -154,12 +164,16 @@ class Node:
             )
 
     def _config_read(self, _: None, topic: str) -> None:
+        failures: list[tuple[TopicPartition, str]] = []
         for partition, state in self._waiting.pop(topic, {}).items():
             current = self._metadata.state(partition)
             if current is not None and current.topic_id == state.topic_id:
                 reason = self._replicas.apply(partition, state)
                 if reason is not None:
                     self._log(f"{partition}: {reason}")
+                    failures.append((partition, reason))
+        if failures:
+            self._applied_later(Applied(self.controller_epoch, self._number, tuple(failures)))
 
     def _config_unread(self, failure: Failure, topic: str) -> None:
         self._log(f"settings of topic {topic} cannot be read yet: {failure.getErrorMessage()}")
@@ -177,6 +191,14 @@ class Node:
             waiting.pop(partition, None)
             if not waiting:
                 del self._waiting[partition.topic]
+
+    def _forget_replaced_topics(self, delta: ClusterDelta) -> None:
+        """A known name under a new id is another topic: its settings are not those that were read for the old one."""
+        for partition, state in delta.partitions:
+            view = self._metadata.topic(partition.topic)
+            if view is not None and view.topic_id != state.topic_id:
+                self._waiting.pop(partition.topic, None)
+                self._topic_configs.forget(partition.topic)
 
     def _topic_gone(self, topic: str, topic_id: str) -> None:
         self._waiting.pop(topic, None)

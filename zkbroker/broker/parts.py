@@ -130,6 +130,7 @@ class Parts:
             replica_deleted=self._replica_deleted,
             became_ready=became_ready,
             log=log,
+            applied_later=lambda applied: self.channel.applied(applied).addErrback(_told_again_later),
         )
         self.controller = ControllerLoop(
             broker_id=broker_id,
