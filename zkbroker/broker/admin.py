@@ -45,6 +45,12 @@ class Admin:
         self._create_topic = create_topic
         self._log = log
         self._being_created: dict[str, None] = {}
+        self._complaints: dict[str, str] = {}
+        """Topic → why it could not be created, as it was logged last: clients ask several times a second. Of the latest
+        ``AUTO_CREATIONS_IN_FLIGHT_MAX`` topics."""
+
+    def __repr__(self) -> str:
+        return f"Admin(creating={list(self._being_created)})"
 
     def create_topics(
         self, topics: Sequence[NewTopic], timeout_ms: int, validate_only: bool
@@ -71,13 +77,22 @@ class Admin:
         return True
 
     def _created(self, result: TopicResult, name: str) -> None:
-        self._being_created.pop(name, None)
-        if result.error not in (ErrorCode.NONE, ErrorCode.TOPIC_ALREADY_EXISTS):
-            self._log(f"topic {name} could not be created for a client: {result.error.name} {result.message or ''}")
+        if result.error in (ErrorCode.NONE, ErrorCode.TOPIC_ALREADY_EXISTS):
+            self._being_created.pop(name, None)
+            self._complaints.pop(name, None)
+        else:
+            self._complain(name, f"{result.error.name} {result.message or ''}".rstrip())
 
     def _not_created(self, failure: Failure, name: str) -> None:
+        self._complain(name, failure.getErrorMessage())
+
+    def _complain(self, name: str, why: str) -> None:
         self._being_created.pop(name, None)
-        self._log(f"topic {name} could not be created for a client: {failure.getErrorMessage()}")
+        if self._complaints.pop(name, None) != why:
+            self._log(f"topic {name} could not be created for a client: {why}")
+        self._complaints[name] = why
+        if len(self._complaints) > AUTO_CREATIONS_IN_FLIGHT_MAX:
+            del self._complaints[next(iter(self._complaints))]
 
     def describe_topic_config(self, name: str) -> ConfigDescription:
         problem = topic_name_error(name)
