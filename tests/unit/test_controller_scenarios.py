@@ -161,6 +161,10 @@ class Stage:
         snapshot = self.controller.snapshot(int(plain[0]))
         yield from self.show_delta("snapshot", PushDelta(snapshot))
 
+    def do_told(self, plain: list[str], named: dict[str, str]) -> Output:
+        """``told 1``: the epoch in which broker 1 may subscribe."""
+        yield f"{self.controller.image.settled_epoch(int(plain[0]))}"
+
     def do_hold(self, plain: list[str], named: dict[str, str]) -> Output:
         self.held = []
         yield from ()

@@ -78,7 +78,7 @@ class Term:
         self._awaiting: list[Deferred[None]] = []
         self.is_closed = False
         self.subscribers = Subscribers(
-            broker_epoch=self.controller.image.broker_epoch,
+            broker_epoch=self.controller.image.settled_epoch,
             snapshot=self._snapshot,
             look_again=lambda: self._brokers.again(),
         )
@@ -174,7 +174,8 @@ class Term:
         """Fires once the cluster is read. Fails with BrokerError NOT_CONTROLLER if the term ends before."""
         if self.is_ready:
             return succeed(None)
-        self._awaiting.append(waiting := Deferred())
+        waiting: Deferred[None] = Deferred()
+        self._awaiting.append(waiting)
         return waiting
 
     def look_again(self) -> None:

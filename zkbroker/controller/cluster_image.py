@@ -40,7 +40,7 @@ class TopicRules(NamedTuple):
 class ClusterImage:
     """Brokers, topics and partition states. Events change it; nothing in it is ahead of ZooKeeper."""
 
-    __slots__ = ("brokers", "offline_replicas", "rules", "shutting_down", "states", "topics")
+    __slots__ = ("brokers", "offline_replicas", "rules", "shutting_down", "states", "suspects", "topics")
 
     def __init__(self) -> None:
         self.brokers: dict[int, BrokerRegistration] = {}
@@ -52,6 +52,8 @@ class ClusterImage:
         self.topics: dict[str, TopicImage] = {}
         self.states: dict[TopicPartition, PartitionState] = {}
         """Committed states; a partition without one is new and waits for a replica online."""
+        self.suspects: dict[TopicPartition, tuple[int, ...]] = {}
+        """ISR members that registered after the state was written: they restarted while nobody looked."""
         self.rules: dict[str, TopicRules] = {}
 
     def __repr__(self) -> str:
@@ -62,6 +64,13 @@ class ClusterImage:
         """The epoch of the live incarnation, None when the broker is not there."""
         broker = self.brokers.get(broker_id)
         return None if broker is None else broker.epoch
+
+    def settled_epoch(self, broker_id: int) -> int | None:
+        """The epoch in which a broker may be told the cluster: None also while a state still counts it in from before
+        its restart. Told such a state, it would lead on in an epoch of a log that it may have lost since."""
+        if any(broker_id in members for members in self.suspects.values()):
+            return None
+        return self.broker_epoch(broker_id)
 
     def is_alive(self, broker_id: int, partition: TopicPartition) -> bool:
         """Registered, one of ours, and its log folder for this partition works."""

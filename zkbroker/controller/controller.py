@@ -58,11 +58,9 @@ class Controller:
         self._unsettled: dict[TopicPartition, None] = {}
         self._preferred: dict[TopicPartition, None] = {}
         """The preferred leader was asked for; forgotten when the partition is next settled."""
-        self._suspects: dict[TopicPartition, tuple[int, ...]] = {}
-        """ISR members that registered after the state was written: they restarted while nobody looked."""
         self._proposals: dict[TopicPartition, list[QueuedProposal]] = {}
         self._returning: dict[int, BrokerRegistration] = {}
-        """Bounced brokers: dead until every partition of theirs is settled without them, then new."""
+        """Brokers that restarted: dead until every partition of theirs is settled without them, then new."""
         self._waits = Waits()
         self._effects: list[Effect] = []
         self._balance_at: float | None = None
@@ -106,7 +104,7 @@ class Controller:
                 self._adopt(partition, state)
                 restarted = tuple(member for member in state.isr if (self.image.broker_epoch(member) or 0) > mzxid)
                 if restarted:
-                    self._suspects[partition] = restarted
+                    self.image.suspects[partition] = restarted
         self._changes.clear()  # snapshots tell it all
         if self.rules.auto_rebalance:
             self._balance_at = now + FIRST_BALANCE_AFTER_S
@@ -119,20 +117,20 @@ class Controller:
         for broker_id in sorted(self._returning):
             if broker_id not in present:
                 del self._returning[broker_id]
+                self._unsettle(self.image.partitions_of(broker_id))
         for broker_id in sorted(self.image.brokers):
             if broker_id not in present:
                 self._broker_gone(broker_id)
-        for broker_id in sorted(present):
-            broker = present[broker_id]
+        for broker_id, broker in sorted(present.items()):
             known = self.image.brokers.get(broker_id)
             if broker_id in self._returning:
                 self._returning[broker_id] = broker
             elif known is None:
-                self._broker_arrived(broker)
+                # a write that was decided while its last incarnation lived may still be under way
+                self._return(broker, [p for p, write in self._writes.items() if broker_id in write.state.isr])
             elif broker.epoch > known.epoch:
                 self._broker_gone(broker_id)
-                self._returning[broker_id] = broker
-                self._waits.add(Wait(WaitKind.RETURN, broker_id, self.image.partitions_of(broker_id)))
+                self._return(broker, self.image.partitions_of(broker_id))
             elif broker != known and broker.epoch == known.epoch:
                 self.image.brokers[broker_id] = broker
                 self._changes.broker(broker_id)
@@ -146,6 +144,11 @@ class Controller:
         self._unsettle(self.image.partitions_of(broker_id))
         self._effects += self.deletions.broker_gone()
 
+    def _return(self, broker: BrokerRegistration, partitions: Iterable[TopicPartition]) -> None:
+        """It arrives when each of ``partitions`` is settled without its former incarnation."""
+        self._returning[broker.broker_id] = broker
+        self._waits.add(Wait(WaitKind.RETURN, broker.broker_id, partitions))
+
     def _broker_arrived(self, broker: BrokerRegistration) -> None:
         self.image.brokers[broker.broker_id] = broker
         self._changes.broker(broker.broker_id)
@@ -154,10 +157,9 @@ class Controller:
     def log_dir_failed(self, broker_id: int, partitions: Iterable[TopicPartition], reason: str) -> list[Effect]:
         """These replicas of a live broker lost their folder."""
         if broker_id in self.image.brokers:
-            failed = self.image.offline_replicas.setdefault(broker_id, {})
-            for partition in partitions:
-                failed[partition] = reason
-                self._unsettled[partition] = None
+            failed = dict.fromkeys(partitions, reason)
+            self.image.offline_replicas.setdefault(broker_id, {}).update(failed)
+            self._unsettle(failed)
         return self._settle()
 
     def log_dir_event_noted(self, broker_id: int) -> list[Effect]:
@@ -176,8 +178,8 @@ class Controller:
         failed = self.image.offline_replicas.setdefault(broker_id, {})
         for partition, reason in applied.failures:
             failed[partition] = reason
-            self._unsettled[partition] = None
             self._effects.append(Log(f"broker {broker_id} cannot serve {partition}: {reason}"))
+        self._unsettle(failed)
         return self._settle()
 
     def shutdown_requested(self, token: int, broker_id: int, broker_epoch: int) -> list[Effect]:
@@ -186,11 +188,8 @@ class Controller:
         if self.image.broker_epoch(broker_id) != broker_epoch:
             raise BrokerError(ErrorCode.STALE_BROKER_EPOCH, f"broker {broker_id} is not registered as {broker_epoch}")
         self.image.shutting_down[broker_id] = broker_epoch
-        partitions = [
-            partition
-            for partition in self.image.partitions_of(broker_id)
-            if (placement := self.image.placement(partition)) is not None and len(placement.replicas) > 1
-        ]
+        hosted = self.image.partitions_of(broker_id)
+        partitions = [tp for tp in hosted if (place := self.image.placement(tp)) and len(place.replicas) > 1]
         self._unsettle(partitions)
         self._waits.add(Wait(WaitKind.SHUTDOWN, token, partitions, broker_id))
         return self._settle()
@@ -324,7 +323,7 @@ class Controller:
             if write is None:
                 continue
             if state is not None and is_same_write(write.state, state):
-                self._suspects.pop(partition, None)
+                self.image.suspects.pop(partition, None)
                 if write.proposal is not None:
                     self._answer_proposal(write.proposal, ErrorCode.NONE)
                 else:
@@ -436,7 +435,7 @@ class Controller:
         """The next write of this partition, put under way; None when its state is right."""
         placement = self.image.placement(partition)
         if placement is None or self.deletions.hides(partition.topic):
-            self._suspects.pop(partition, None)
+            self.image.suspects.pop(partition, None)
             self._preferred.pop(partition, None)
             for queued in self._proposals.pop(partition, ()):
                 self._answer_proposal(queued, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
@@ -469,17 +468,19 @@ class Controller:
         return None
 
     def _settled(self, partition: TopicPartition, state: PartitionState) -> PartitionState | None:
-        suspects = self._suspects.get(partition, ())
+        suspects = self.image.suspects.get(partition, ())
         after = settled_state(
             state,
             controller_epoch=self.controller_epoch,
             alive=lambda broker: broker not in suspects and self.image.is_alive(broker, partition),
             shutting_down=self.image.shutting_down.__contains__,
-            # a member that restarted unnoticed is about to be back: it must not cost its records
-            unclean=not suspects and self.image.unclean(partition.topic, self.rules.unclean),
+            # a member that restarted is about to be back: it must not cost its records
+            unclean=not suspects
+            and self._returning.keys().isdisjoint(state.isr)
+            and self.image.unclean(partition.topic, self.rules.unclean),
         )
         if after is None and suspects:
-            del self._suspects[partition]
+            del self.image.suspects[partition]
             return self._settled(partition, state)
         if after is None and partition in self._preferred and can_move(self.image, partition):
             election = Election(state.replicas[0], state.isr, state.recovering)
