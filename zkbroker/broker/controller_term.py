@@ -174,8 +174,7 @@ class Term:
         """Fires once the cluster is read. Fails with BrokerError NOT_CONTROLLER if the term ends before."""
         if self.is_ready:
             return succeed(None)
-        waiting: Deferred[None] = Deferred()
-        self._awaiting.append(waiting)
+        self._awaiting.append(waiting := Deferred[None]())
         return waiting
 
     def look_again(self) -> None:
