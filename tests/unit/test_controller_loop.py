@@ -129,6 +129,19 @@ def test_a_paused_controller_resigns_by_its_own_timer() -> None:
     assert caught.value.error is ErrorCode.NOT_CONTROLLER
 
 
+def test_who_resigned_by_its_timer_stands_again_though_session_and_connection_lived_on() -> None:
+    cluster = Cluster()
+    cluster.turns(0.9)
+    cluster.sessions[1].pause()
+    cluster.turns(5.9)
+    assert not cluster.loops[1].is_controller
+    cluster.sessions[1].resume()
+    cluster.turns(1.0)
+    assert cluster.sessions[1].is_connected
+    assert cluster.controller_id == 1
+    assert cluster.zk.data("/controller_epoch") == b"2"
+
+
 def test_stop_hands_the_office_over_at_once() -> None:
     cluster = Cluster()
     subscriber = cluster.subscribe(2)

@@ -334,6 +334,8 @@ class ControllerLoop:
         if left_s <= 0:
             self._resign(f"no reply from ZooKeeper for {self._settings.session_timeout_s:g} s")
             self._tell(-1, self._known[1])
+            # Session and connection may both have lived on: then no news comes, and /controller would stay mine.
+            self._office.again()
             return
         self._session_timer = self._reactor.callLater(left_s, self._watch_session)
 
