@@ -9,11 +9,11 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from zkbroker.broker.admin import AUTO_CREATIONS_IN_FLIGHT_MAX, Admin
-from zkbroker.broker.config_file import build_broker_config
 from zkbroker.broker.metadata import ClusterMetadata
 from zkbroker.model.channel import NewTopic, TopicResult
 from zkbroker.model.cluster import ClusterDelta
 from zkbroker.model.config.broker import BrokerConfig, Setting
+from zkbroker.model.config.build import build_broker_config
 from zkbroker.model.errors import BrokerError, ErrorCode
 from zkbroker.model.topics import PartitionState, TopicPartition
 

@@ -60,7 +60,7 @@ def test_bound_but_not_listening_refuses_and_then_accepts(bound: list[listening.
     adopted = listening.listen(one, None, reactor)  # type: ignore[arg-type]
     with adopted:
         assert connect("127.0.0.1", port) == 0
-    assert one.socket.fileno() == -1
+    assert (one.socket.fileno(), one.port) == (-1, port)
     assert connect("127.0.0.1", port) == errno.ECONNREFUSED
 
 

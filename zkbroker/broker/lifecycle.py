@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
 from twisted.internet.task import LoopingCall
-from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 
 from zkbroker.broker import bootstrap, listening, session_file
@@ -26,8 +25,7 @@ from zkbroker.model.cluster import BrokerRegistration, Endpoint
 from zkbroker.model.config import BrokerConfig, resolve_topic_config
 from zkbroker.model.errors import StartError
 from zkbroker.model.topics import TopicPartition
-from zkbroker.zookeeper.client import NoNodeError, SessionState
-from zkbroker.zookeeper.session import KazooSession, close_session
+from zkbroker.zookeeper.client import NoNodeError, SessionState, ZooKeeperClient
 from zkbroker.zookeeper.znodes import ZnodeError
 from zkbroker.zookeeper.znodes import brokers as broker_znode
 
@@ -36,9 +34,6 @@ LEADERS_MOVE_S_MAX = 1.3
 
 LEADERS_MOVE_ALONE_S_MAX = 0.3
 """The same while this broker has no ZooKeeper: most likely the controller has none either and can move nothing."""
-
-SESSION_CLOSE_S_MAX = 2.0
-"""How long closing a session left by a crash may take; after it, waiting for its expiry is the other way."""
 
 TICKS_PER_SESSION = 30
 """How often the watchdog hears of the reactor in one session timeout: three times between two of its looks."""
@@ -68,7 +63,9 @@ class ReactorWatch(Protocol):
 
 class Broker:
     """Everything of one broker. ``start`` and ``stop`` return at once; ``ended(reason)`` comes once, at the end:
-    None after a stop that was asked for, else why the broker could not start or go on."""
+    None after a stop that was asked for, else why the broker could not start or go on.
+
+    ``zk`` is not started yet; ``close_session(id, password)`` ends a session that an earlier process left."""
 
     def __init__(
         self,
@@ -76,6 +73,11 @@ class Broker:
         config: BrokerConfig,
         reactor: Any,
         clock: Clock,
+        source: random.Random,
+        disk: Disk,
+        run_in_thread: Callable[..., Deferred[Any]],
+        zk: ZooKeeperClient,
+        close_session: Callable[[int, bytes], Deferred[bool]],
         watchdog: ReactorWatch,
         log: Callable[[str], None],
         fatal: Callable[[str, BaseException], None],
@@ -88,7 +90,11 @@ class Broker:
         self._log = log
         self._fatal = fatal
         self._ended = ended
-        self._random = random.Random()
+        self._random = source
+        self._disk = disk
+        self._run_in_thread = run_in_thread
+        self._zk = zk
+        self._close_session = close_session
         self._incarnation = uuid.UUID(int=self._random.getrandbits(128)).hex
         self._broker_id = config.broker_id
         """-1 until it is found in a log folder or generated."""
@@ -101,14 +107,6 @@ class Broker:
         self._logs: LogDirs | None = None
         """Not before they are open, and so locked by this process."""
         self._parts: Parts | None = None
-        self._zk = KazooSession(
-            config.get_str("zookeeper.connect"),
-            session_timeout_ms=config.get_int("zookeeper.session.timeout.ms"),
-            connection_timeout_ms=config.zookeeper_connection_timeout_ms,
-            clock=clock,
-            reactor=reactor,
-            log=log,
-        )
 
     def __repr__(self) -> str:
         return f"Broker({self._broker_id} {self.state.value} {self._parts!r})"
@@ -122,9 +120,6 @@ class Broker:
 
     def _loop_failed(self, failure: Failure) -> None:
         self._fatal("periodic work", failure.value or RuntimeError("it failed without a reason"))
-
-    def _run_in_thread(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
-        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function, *arguments)
 
     # Start
 
@@ -176,7 +171,7 @@ class Broker:
     def _find_id(self, patient: bootstrap.PatientSession) -> Generator[Deferred[Any], Any, int]:
         if self._config.broker_id >= 0:
             return self._config.broker_id
-        stored = bootstrap.stored_broker_id(Disk(), self._config.log_dirs)
+        stored = bootstrap.stored_broker_id(self._disk, self._config.log_dirs)
         if stored is not None:
             return stored
         reserved_max = self._config.get_int("reserved.broker.max.id")
@@ -186,7 +181,7 @@ class Broker:
 
     def _open_logs(self, cluster_id: str, topic_configs: TopicConfigs) -> LogDirs:
         logs = LogDirs(
-            disk=Disk(),
+            disk=self._disk,
             clock=self._clock,
             reactor=self._reactor,
             run_in_thread=self._run_in_thread,
@@ -219,13 +214,7 @@ class Broker:
         if stat.ephemeral_owner != previous[0] or registered.endpoints != self._describe().endpoints:
             return 0
         self._log(f"closing session 0x{previous[0] & (2**64 - 1):x}, which the last process of this broker left")
-        yield close_session(
-            self._config.get_str("zookeeper.connect"),
-            *previous,
-            timeout_s=SESSION_CLOSE_S_MAX,
-            clock=self._clock,
-            reactor=self._reactor,
-        )
+        yield self._close_session(*previous)
         return previous[0]
 
     def _keep_session(self) -> None:

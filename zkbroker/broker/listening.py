@@ -20,14 +20,11 @@ BACKLOG = 1024
 
 
 class BoundSocket(NamedTuple):
-    """A listener's name and its bound socket."""
+    """A listener's name, its bound socket, and the port that it got."""
 
     listener: str
     socket: socket.socket
-
-    @property
-    def port(self) -> int:
-        return int(self.socket.getsockname()[1])
+    port: int
 
 
 def bind(endpoint: Endpoint) -> BoundSocket:
@@ -43,7 +40,7 @@ def bind(endpoint: Endpoint) -> BoundSocket:
         bound.close()
         raise _refusal(endpoint, error) from error
     bound.setblocking(False)
-    return BoundSocket(endpoint.listener, bound)
+    return BoundSocket(endpoint.listener, bound, int(bound.getsockname()[1]))
 
 
 def _address(endpoint: Endpoint) -> tuple[int, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import random
 import signal
 import sys
 import time
@@ -26,6 +27,9 @@ examples:
 The configuration holds Kafka's property names; conf/CONFIGURATION.md lists them all. The broker logs to standard
 error and ends on SIGTERM or Ctrl-C with a controlled shutdown: its partitions get other leaders first.
 exit status: 0 after a controlled shutdown, 1 when it cannot start or go on, 2 for a wrong command line."""
+
+SESSION_CLOSE_S_MAX = 2.0
+"""How long closing a session left by a crash may take; after it, waiting for its expiry is the other way."""
 
 
 def log(line: str) -> None:
@@ -114,9 +118,13 @@ def run(config: BrokerConfig) -> int:
 
     pressure.raise_limits()
     reactor = _install_reactor()
+    from twisted.internet.threads import deferToThreadPool
+
     from zkbroker.broker.clocks import SystemClock
     from zkbroker.broker.lifecycle import Broker
     from zkbroker.broker.watchdog import Watchdog
+    from zkbroker.log.disk import Disk
+    from zkbroker.zookeeper.session import KazooSession, close_session
 
     pressure.tune_reactor()
     _route_other_loggers()
@@ -144,7 +152,32 @@ def run(config: BrokerConfig) -> int:
         monotonic=clock.monotonic,
         gave_up=gave_up,
     )
-    broker = Broker(config=config, reactor=reactor, clock=clock, watchdog=watchdog, log=log, fatal=fatal, ended=ended)
+    connect = config.get_str("zookeeper.connect")
+    broker = Broker(
+        config=config,
+        reactor=reactor,
+        clock=clock,
+        source=random.Random(),
+        disk=Disk(),
+        run_in_thread=lambda function, *arguments: deferToThreadPool(
+            reactor, reactor.getThreadPool(), function, *arguments
+        ),
+        zk=KazooSession(
+            connect,
+            session_timeout_ms=config.get_int("zookeeper.session.timeout.ms"),
+            connection_timeout_ms=config.zookeeper_connection_timeout_ms,
+            clock=clock,
+            reactor=reactor,
+            log=log,
+        ),
+        close_session=lambda session_id, password: close_session(
+            connect, session_id, password, timeout_s=SESSION_CLOSE_S_MAX, clock=clock, reactor=reactor
+        ),
+        watchdog=watchdog,
+        log=log,
+        fatal=fatal,
+        ended=ended,
+    )
 
     def start() -> None:
         for name in (signal.SIGTERM, signal.SIGINT):
