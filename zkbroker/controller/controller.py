@@ -38,6 +38,10 @@ FIRST_BALANCE_AFTER_S = 5.0
 """After taking office, as in Kafka: long enough that brokers of a starting cluster have come."""
 
 
+FoundStates = Mapping[TopicPartition, tuple[PartitionState, int]]
+"""States as read, with the mzxid of their znodes."""
+
+
 class _Write(NamedTuple):
     state: PartitionState
     proposal: QueuedProposal | None
@@ -81,7 +85,7 @@ class Controller:
         self,
         brokers: Sequence[BrokerRegistration],
         topics: Sequence[TopicImage],
-        states: Mapping[TopicPartition, tuple[PartitionState, int]],
+        states: FoundStates,
         rules: Mapping[str, TopicRules],
         deletions: Sequence[str],
         now: float,
@@ -95,16 +99,7 @@ class Controller:
             self.image.brokers[broker.broker_id] = broker
         self.image.rules.update(rules)
         for topic in topics:
-            self.image.topics[topic.name] = topic
-            for partition in self.image.partitions(topic.name):
-                self._unsettled[partition] = None
-                if partition not in states:
-                    continue
-                state, mzxid = states[partition]
-                self._adopt(partition, state)
-                restarted = tuple(member for member in state.isr if (self.image.broker_epoch(member) or 0) > mzxid)
-                if restarted:
-                    self.image.suspects[partition] = restarted
+            self._take_topic(topic, states)
         self._changes.clear()  # snapshots tell it all
         if self.rules.auto_rebalance:
             self._balance_at = now + FIRST_BALANCE_AFTER_S
@@ -114,13 +109,11 @@ class Controller:
     def brokers_changed(self, brokers: Sequence[BrokerRegistration], now: float) -> list[Effect]:
         """All live brokers, read again: finds who is new, dead, bounced or changed."""
         present = {broker.broker_id: broker for broker in brokers}
-        for broker_id in sorted(self._returning):
-            if broker_id not in present:
-                del self._returning[broker_id]
-                self._unsettle(self.image.partitions_of(broker_id))
-        for broker_id in sorted(self.image.brokers):
-            if broker_id not in present:
-                self._broker_gone(broker_id)
+        for broker_id in sorted(self._returning.keys() - present.keys()):
+            del self._returning[broker_id]
+            self._unsettle(self.image.partitions_of(broker_id))
+        for broker_id in sorted(self.image.brokers.keys() - present.keys()):
+            self._broker_gone(broker_id)
         for broker_id, broker in sorted(present.items()):
             known = self.image.brokers.get(broker_id)
             if broker_id in self._returning:
@@ -196,7 +189,9 @@ class Controller:
 
     # Topics
 
-    def topic_read(self, topic: TopicImage, rules: TopicRules | None = None) -> list[Effect]:
+    def topic_read(
+        self, topic: TopicImage, rules: TopicRules | None = None, states: FoundStates | None = None
+    ) -> list[Effect]:
         """A topic znode appeared or changed. Partitions are only ever added to; other edits by hand are ignored."""
         if rules is not None:
             self.image.rules[topic.name] = rules
@@ -205,8 +200,7 @@ class Controller:
             self._remove_topic(topic.name)
             known = None
         if known is None:
-            self.image.topics[topic.name] = topic
-            self._unsettle(self.image.partitions(topic.name))
+            self._take_topic(topic, states or {})
             return self._settle()
         if topic.name in self.deletions:
             return []
@@ -217,6 +211,20 @@ class Controller:
             )
         self.image.topics[topic.name] = known._replace(partitions={**known.partitions, **added})
         self._unsettle(TopicPartition(topic.name, number) for number in sorted(added))
+        return self._settle()
+
+    def _take_topic(self, topic: TopicImage, states: FoundStates) -> None:
+        self.image.topics[topic.name] = topic
+        for partition in self.image.partitions(topic.name):
+            self._unsettled[partition] = None
+            if partition in states:
+                state, mzxid = states[partition]
+                self._adopt(partition, state)
+                self.image.suspect_restarted(partition, mzxid)
+
+    def topic_unreadable(self, topic: str) -> list[Effect]:
+        """A state of it does not decode: it is left as it is, and nobody hears that it is gone, until it is read again."""
+        self._remove_topic(topic, is_gone=False)
         return self._settle()
 
     def topic_removed(self, topic: str) -> list[Effect]:
@@ -232,14 +240,14 @@ class Controller:
             self._remove_topic(topic)
         return self._settle()
 
-    def _remove_topic(self, topic: str) -> None:
+    def _remove_topic(self, topic: str, *, is_gone: bool = True) -> None:
         image = self.image.topics.get(topic)
         if image is None:
             return
         partitions = self.image.partitions(topic)
         del self.image.topics[topic]
         self.image.rules.pop(topic, None)
-        if not self.deletions.hides(topic):
+        if is_gone and not self.deletions.hides(topic):
             self._changes.topic_gone(topic, image.topic_id)
         for partition in partitions:
             self.image.states.pop(partition, None)
@@ -308,9 +316,10 @@ class Controller:
         Raises Deposed for a state written by a later controller.
         """
         for partition, state in found:
+            topic = self.image.topics.get(partition.topic)
+            if topic is None or (state is not None and state.topic_id != topic.topic_id):
+                continue  # of a topic that is gone; its writes were forgotten with it
             write = self._writes.pop(partition, None)
-            if partition.topic not in self.image.topics:
-                continue
             self._unsettled[partition] = None
             if state is not None and state.controller_epoch > self.controller_epoch:
                 raise Deposed(f"{partition} was written by controller epoch {state.controller_epoch}")
