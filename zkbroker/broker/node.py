@@ -1,6 +1,6 @@
 """One broker among its peers: takes snapshots and deltas, keeps the channel to whoever is controller.
 
-The composition root (``lifecycle.py``) makes the parts; this class connects what changes at run time: the controller
+The composition root (``parts.py``) makes the parts; this class connects what changes at run time: the controller
 moves, the registration is lost and made again, partitions come and go.
 """
 
