@@ -229,6 +229,17 @@ def _recover(log: Log, first: int, remarks: list[str]) -> bool:
     return scanned
 
 
+def _note_epoch(log: Log, epoch: int, offset: int) -> None:
+    """A batch says in which epoch it was written. The checkpoint may be older than the last truncation: an entry that
+    claims the batch for a later epoch was truncated away, and what is believed of it would cut followers short."""
+    known = log.epochs.epoch_of(offset)
+    if known > epoch >= 0:
+        while log.epochs.latest_epoch > epoch:
+            log.epochs.truncate_from_end(log.epochs.entries[-1][1])
+    if epoch > log.epochs.latest_epoch or 0 <= known < epoch:
+        log.epochs.assign(epoch, offset)
+
+
 def _scan(log: Log, index: int, remarks: list[str], *, epochs: bool) -> tuple[int, bool]:
     """Check the batches of one segment, rebuild its indexes, cut it at the first bad byte. (next offset, is whole)"""
     segment = log.segments[index]
@@ -263,8 +274,8 @@ def _scan(log: Log, index: int, remarks: list[str], *, epochs: bool) -> tuple[in
             problem = str(error)
             break
         segment.note_batch(header.last_offset, position, header.size, header.max_timestamp, interval)
-        if epochs and header.leader_epoch > log.epochs.latest_epoch:
-            log.epochs.assign(header.leader_epoch, header.base_offset)
+        if epochs:
+            _note_epoch(log, header.leader_epoch, header.base_offset)
         next_offset = header.next_offset
         position += header.size
     segment.size = position
