@@ -170,6 +170,13 @@ def test_what_the_cluster_does_not_know_becomes_a_stray_and_is_never_deleted() -
     ]
 
 
+def test_an_assigned_folder_without_a_topic_id_is_no_stray() -> None:
+    node, recorder, _ = make()
+    recorder.folders = [(T0, ""), (TopicPartition("old", 0), "")]
+    node.apply_delta(snapshot())
+    assert [line for line in recorder.taken() if line.startswith("stray")] == ["stray old-0 "]
+
+
 def test_the_folder_of_a_topic_that_the_controller_cannot_read_is_left_alone() -> None:
     node, recorder, _ = make()
     recorder.folders = [(TopicPartition("garbled", 0), "two")]

@@ -227,6 +227,9 @@ class Node:
                 continue
             if topic_id in {known for _, known in snapshot.deleted_topics}:
                 continue
+            if not topic_id and partition in assigned:
+                # Of a Kafka that had no topic ids: it gets one when it is brought up.
+                continue
             if partition.topic in snapshot.unreadable_topics:
                 self._log(f"{partition}: the topic's znode does not decode, its folder is left as it is")
                 continue
