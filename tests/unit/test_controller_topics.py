@@ -254,3 +254,53 @@ def test_an_unfinished_reassignment_of_kafkas_is_kept_and_shown() -> None:
     cluster.zk.write(Create("/admin/delete_topics/t", b""))
     cluster.turns()
     assert T0 in cluster.subscribe(2).states
+
+
+@pytest.mark.parametrize("found_while", ["reading", "writing"])
+def test_a_state_that_does_not_decode_costs_its_topic_only_until_it_is_repaired(found_while: str) -> None:
+    cluster = Cluster()
+    cluster.create(assignment=((0, (1, 2, 3)),), partitions=-1, factor=-1)
+    cluster.create("other", assignment=((0, (3, 1, 2)),), partitions=-1, factor=-1)
+    path = state_znode.state_path("t", 0)
+    good = cluster.zk.data(path)
+    assert good is not None
+    cluster.zk.write(SetData(path, b"\xff\xfe"))
+    epoch = cluster.controller.controller_epoch
+    if found_while == "reading":
+        cluster.zk.write(Delete("/controller"))
+        cluster.turns(1.0)
+        epoch += 1
+    kept = cluster.controller
+    cluster.kill(3 if kept is not cluster.loops[3] else 2)
+    cluster.turns(1.0)
+    assert (cluster.controller, kept.controller_epoch) == (kept, epoch)  # nobody had to resign over it
+    other = cluster.state(TopicPartition("other", 0))
+    assert other is not None and other.leader_epoch == 1
+    assert cluster.zk.data(path) == b"\xff\xfe"
+    assert sum("topic t is left alone" in line for line in cluster.lines) == 1
+    subscriber = cluster.subscribe(1)
+    assert subscriber.deltas[0].unreadable_topics == ("t",)
+
+    cluster.zk.write(SetData(path, good))
+    cluster.turns(1.0)
+    state = subscriber.states[T0]
+    assert (state.leader_epoch, len(state.isr)) == (1, 2)  # the dead broker leaves it, as everywhere
+    assert not any("left alone" in line for line in kept.status_lines())
+
+
+def test_a_leader_that_restarted_while_its_topic_did_not_decode_leads_in_a_new_epoch() -> None:
+    cluster = Cluster()
+    cluster.create(assignment=((0, (2, 3)),), partitions=-1, factor=-1)
+    good = cluster.zk.data("/brokers/topics/t")
+    assert good is not None
+    cluster.zk.write(SetData("/brokers/topics/t", b"["), Delete("/controller"))
+    cluster.turns(1.0)
+    cluster.kill(2)
+    cluster.up(2)
+    cluster.turns(1.0)
+    state = cluster.state()
+    assert state is not None and (state.leader, state.leader_epoch) == (2, 0)
+    cluster.zk.write(SetData("/brokers/topics/t", good))
+    cluster.turns(1.0)
+    state = cluster.state()
+    assert state is not None and (state.leader, state.leader_epoch, state.isr) == (3, 1, (3,))

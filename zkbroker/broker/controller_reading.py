@@ -98,14 +98,37 @@ class ClusterReader:
         return rules
 
     @inlineCallbacks
-    def states(self, topics: Sequence[TopicImage]) -> Generator[Deferred[Any], Any, tuple[States, list[str]]]:
-        """Every partition's state with the mzxid of its znode; and the topics of which one did not decode."""
+    def changed_topics(self, paths: Sequence[str]) -> Generator[Deferred[Any], Any, dict[str, None]]:
+        """The topics that these notifications of ``/config/changes`` name."""
+        found: dict[str, Data] = yield self.get_all(paths)
+        topics: dict[str, None] = {}
+        for path, (data, _) in found.items():
+            try:
+                entity_type, entity = config_znode.decode_change(path, data)
+            except ZnodeError as error:
+                self.complain(path, str(error))
+                continue
+            if entity_type == "topics":
+                topics[entity] = None
+        return topics
+
+    @inlineCallbacks
+    def states(
+        self, topics: Sequence[TopicImage], changed: Callable[[str], Watch]
+    ) -> Generator[Deferred[Any], Any, tuple[States, list[str]]]:
+        """Every partition's state with the mzxid of its znode; and the topics of which one did not decode. Such states
+        are watched: ``changed(topic)`` makes the watch."""
         wanted = {
             state_znode.state_path(topic.name, number): (topic, number)
             for topic in topics
             for number in sorted(topic.partitions)
         }
         found: dict[str, Data] = yield self.get_all(list(wanted))
+        bad = [path for path, (data, stat) in found.items() if not _decodes(path, data, stat)]
+        if bad:
+            # Read once more with a watch: the repair must not fall between the two.
+            again: dict[str, Data] = yield self.get_all(bad, lambda path: changed(wanted[path][0].name))
+            found.update(again)
         states: States = {}
         failed: dict[str, None] = {}
         for path, (data, stat) in found.items():
@@ -116,6 +139,7 @@ class ClusterReader:
                 self.complain(path, f"topic {topic.name} is left alone: {error}")
                 failed[topic.name] = None
                 continue
+            self.content(path)
             placement = topic.partitions[number]
             state = PartitionState(
                 topic_id=topic.topic_id,
@@ -140,6 +164,14 @@ class ClusterReader:
     def content(self, path: str) -> None:
         """The znode decodes (again)."""
         self._complaints.pop(path, None)
+
+
+def _decodes(path: str, data: bytes, stat: Stat) -> bool:
+    try:
+        state_znode.decode(path, data, stat.version)
+    except ZnodeError:
+        return False
+    return True
 
 
 def image_of(name: str, topic: topic_znode.TopicAssignment) -> TopicImage:

@@ -71,7 +71,7 @@ class Term:
     ) -> None:
         self.context = context
         self.controller = Controller(context.broker_id, controller_epoch, context.settings.rules())
-        self.writer = FencedWriter(context.zk, epoch_version, context.reactor)
+        self.writer = FencedWriter(context.zk, epoch_version, context.reactor, self._state_unreadable)
         self.reader = ClusterReader(context.zk, context.log)
         self.is_ready = False
         """True once the cluster is read: before, requests wait (see ``when_ready``)."""
@@ -155,7 +155,7 @@ class Term:
         names: list[str] = yield zk.children(topic_znode.TOPICS_PATH)
         topics = yield self._decoded_topics(names)
         rules = yield self.reader.rules(list(topics))
-        states, failed = yield self.reader.states(list(topics.values()))
+        states, failed = yield self.reader.states(list(topics.values()), self._topic_watches.__getitem__)
         deletions: list[str] = yield zk.children(admin_znode.DELETE_TOPICS_PATH)
         for topic in failed:
             del topics[topic]
@@ -356,14 +356,17 @@ class Term:
         wanted = [name for name in names if name not in self._topic_watches or name in stale_topics]
         try:
             topics = yield self._decoded_topics(wanted)
-            rules = yield self.reader.rules([name for name in topics if name not in self.controller.image.topics])
+            new = [topic for name, topic in topics.items() if name not in self.controller.image.topics]
+            rules = yield self.reader.rules([topic.name for topic in new])
+            states, failed = yield self.reader.states(new, self._topic_watches.__getitem__)
         except BaseException:
             self._stale_topics = dict.fromkeys([*self._stale_topics, *wanted])
             raise
         if self.is_closed:
             return
         for name, topic in topics.items():
-            self.event(partial(self.controller.topic_read, topic, rules.get(name)))
+            if name not in failed:
+                self.event(partial(self.controller.topic_read, topic, rules.get(name), states))
 
     @inlineCallbacks
     def _decoded_topics(self, names: list[str]) -> Generator[Deferred[Any], Any, dict[str, Any]]:
@@ -399,6 +402,11 @@ class Term:
     def _snapshot(self, broker_id: int) -> ClusterDelta:
         unreadable = {*self._topic_watches, *self._quarantined} - self.controller.image.topics.keys()
         return self.controller.snapshot(broker_id)._replace(unreadable_topics=tuple(sorted(unreadable)))
+
+    def _state_unreadable(self, topic: str) -> None:
+        """Found while writing: somebody changed it meanwhile. Its topic is left alone, all others go on."""
+        self.event(partial(self.controller.topic_unreadable, topic))
+        self._topic_changed(topic)
 
     def _topic_changed(self, name: str) -> None:
         self._stale_topics[name] = None
@@ -481,17 +489,7 @@ class Term:
         root = config_znode.CHANGES_PATH
         names: list[str] = yield self.context.zk.children(root, self._configs.again)
         paths = [f"{root}/{name}" for name in names if name > self._last_config_change]
-        found: Mapping[str, Data] = yield self.reader.get_all(paths)
-        topics: dict[str, None] = {}
-        for path in paths:
-            if path in found:
-                try:
-                    entity_type, entity = config_znode.decode_change(path, found[path][0])
-                except ZnodeError as error:
-                    self.reader.complain(path, str(error))
-                    continue
-                if entity_type == "topics":
-                    topics[entity] = None
+        topics: dict[str, None] = yield self.reader.changed_topics(paths)
         known = list(self.controller.image.topics) if config_znode.DEFAULT_ENTITY in topics else list(topics)
         rules = yield self.reader.rules(known)
         self._last_config_change = max([self._last_config_change, *names])

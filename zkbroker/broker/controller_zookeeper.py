@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, FirstError, gatherResults, inlineCa
 from twisted.python.failure import Failure
 
 from zkbroker.controller.effects import CREATE, StateWrite
-from zkbroker.controller.office import Deposed, TopicFailed
+from zkbroker.controller.office import Deposed
 from zkbroker.model.topics import PartitionState, TopicPartition
 from zkbroker.zookeeper.client import (
     Check,
@@ -110,9 +110,13 @@ class FencedWriter:
     While the connection is away writes wait; one whose outcome is unknown is read again, never repeated blindly.
     """
 
-    def __init__(self, zk: ZooKeeperClient, epoch_version: int, reactor: Any) -> None:
+    def __init__(
+        self, zk: ZooKeeperClient, epoch_version: int, reactor: Any, unreadable: Callable[[str], None]
+    ) -> None:
+        """``unreadable(topic)`` is told of a topic with a state that does not decode, before the write's outcome."""
         self._zk = zk
         self._reactor = reactor
+        self._unreadable = unreadable
         self._fence = Check(controller_znode.EPOCH_PATH, epoch_version)
         self._paused: list[Deferred[None]] | None = None
         self._closed = False
@@ -217,7 +221,8 @@ class FencedWriter:
 
     @inlineCallbacks
     def read_state(self, write: StateWrite) -> Generator[Deferred[Any], Any, PartitionState | None]:
-        """What is there instead of, or because of, ``write``. Raises TopicFailed if it does not decode."""
+        """What is there instead of, or because of, ``write``; None also if it does not decode, then ``unreadable`` is
+        told of its topic."""
         path = state_znode.state_path(write.partition.topic, write.partition.partition)
         while True:
             yield self.connected()
@@ -230,8 +235,10 @@ class FencedWriter:
                 continue
             try:
                 found = state_znode.decode(path, data, stat.version)
-            except ZnodeError as error:
-                raise TopicFailed(write.partition.topic, error) from error
+            except ZnodeError:
+                if not self._closed:
+                    self._unreadable(write.partition.topic)
+                return None
             return write.state._replace(**found._asdict())
 
     @inlineCallbacks

@@ -30,6 +30,10 @@ class TopicImage(NamedTuple):
         return f"TopicImage({self.name}, {self.topic_id}, partitions={len(self.partitions)})"
 
 
+FoundStates = Mapping[TopicPartition, tuple[PartitionState, int]]
+"""States as read, with the mzxid of their znodes."""
+
+
 class TopicRules(NamedTuple):
     """The topic settings that elections and reassignments depend on; None where the topic doesn't override."""
 
@@ -71,6 +75,13 @@ class ClusterImage:
         if any(broker_id in members for members in self.suspects.values()):
             return None
         return self.broker_epoch(broker_id)
+
+    def suspect_restarted(self, partition: TopicPartition, mzxid: int) -> None:
+        """Members of its ISR that registered after its state was written (at ``mzxid``) have restarted since."""
+        isr = self.states[partition].isr
+        restarted = tuple(member for member in isr if (self.broker_epoch(member) or 0) > mzxid)
+        if restarted:
+            self.suspects[partition] = restarted
 
     def is_alive(self, broker_id: int, partition: TopicPartition) -> bool:
         """Registered, one of ours, and its log folder for this partition works."""

@@ -8,11 +8,10 @@ event never needs to know what else is going on: it marks partitions, and settli
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from zkbroker.controller.balance import can_move, misplaced_leaders
 from zkbroker.controller.changes import Changes
-from zkbroker.controller.cluster_image import ClusterImage, TopicImage, TopicRules
+from zkbroker.controller.cluster_image import ClusterImage, FoundStates, TopicImage, TopicRules
 from zkbroker.controller.deletions import Deletions, full_snapshot
 from zkbroker.controller.effects import (
     Answer,
@@ -28,7 +27,7 @@ from zkbroker.controller.effects import (
 from zkbroker.controller.elections import Election, elected, first_state, is_same_write, settled_state
 from zkbroker.controller.isr_changes import judge_proposal
 from zkbroker.controller.office import ControllerRules, Deposed, TopicFailed
-from zkbroker.controller.waits import AlterWait, QueuedProposal, Wait, WaitKind, Waits
+from zkbroker.controller.waits import AlterWait, QueuedProposal, StateWriting, Wait, WaitKind, Waits
 from zkbroker.model.channel import AlterPartitionRequest, AlterPartitionResponse, Applied
 from zkbroker.model.cluster import BrokerRegistration, ClusterDelta
 from zkbroker.model.errors import BrokerError, ErrorCode
@@ -36,15 +35,6 @@ from zkbroker.model.topics import PartitionState, TopicPartition
 
 FIRST_BALANCE_AFTER_S = 5.0
 """After taking office, as in Kafka: long enough that brokers of a starting cluster have come."""
-
-
-FoundStates = Mapping[TopicPartition, tuple[PartitionState, int]]
-"""States as read, with the mzxid of their znodes."""
-
-
-class _Write(NamedTuple):
-    state: PartitionState
-    proposal: QueuedProposal | None
 
 
 class Controller:
@@ -57,7 +47,7 @@ class Controller:
         self.image = ClusterImage()
         self._changes = Changes()
         self.deletions = Deletions(self.image, self._changes, is_allowed=rules.delete_topics)
-        self._writes: dict[TopicPartition, _Write] = {}
+        self._writes: dict[TopicPartition, StateWriting] = {}
         """Under way, at most one per partition; its outcome comes with ``states_found``."""
         self._unsettled: dict[TopicPartition, None] = {}
         self._preferred: dict[TopicPartition, None] = {}
@@ -218,12 +208,11 @@ class Controller:
         for partition in self.image.partitions(topic.name):
             self._unsettled[partition] = None
             if partition in states:
-                state, mzxid = states[partition]
-                self._adopt(partition, state)
-                self.image.suspect_restarted(partition, mzxid)
+                self._adopt(partition, states[partition][0])
+                self.image.suspect_restarted(partition, states[partition][1])
 
     def topic_unreadable(self, topic: str) -> list[Effect]:
-        """A state of it does not decode: it is left as it is, and nobody hears that it is gone, until it is read again."""
+        """A state of it does not decode: all is left as it is, and nobody hears that it is gone."""
         self._remove_topic(topic, is_gone=False)
         return self._settle()
 
@@ -505,5 +494,5 @@ class Controller:
         expected_version: int,
         proposal: QueuedProposal | None = None,
     ) -> StateWrite:
-        self._writes[partition] = _Write(state, proposal)
+        self._writes[partition] = StateWriting(state, proposal)
         return StateWrite(partition, state, expected_version)

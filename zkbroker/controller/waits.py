@@ -91,3 +91,10 @@ class QueuedProposal(NamedTuple):
         )
         answers = tuple(answer for answer in self.wait.answers if answer is not None)
         return AlterPartitionResponse(ErrorCode.NONE, answers) if len(answers) == len(self.wait.answers) else None
+
+
+class StateWriting(NamedTuple):
+    """A state that is being written, and the proposal that it fulfils, if any."""
+
+    state: PartitionState
+    proposal: QueuedProposal | None
