@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import logging
 import os
 import random
@@ -144,7 +145,8 @@ def run(config: BrokerConfig) -> int:
         os._exit(1)
 
     def gave_up(reason: str) -> None:
-        log(f"FATAL watchdog: {reason}")
+        log(f"FATAL watchdog: {reason}; every thread's stack, the reactor's last:")
+        faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
         os._exit(1)
 
     watchdog = Watchdog(
