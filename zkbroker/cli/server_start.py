@@ -117,6 +117,9 @@ def run(config: BrokerConfig) -> int:
     """Start the reactor with one broker in it; returns the exit status when the broker has ended."""
     from zkbroker.broker import pressure
 
+    # Where hypothesis is installed kio makes strategies of it at import: a broker needs none, and in a folder without
+    # hypothesis' cache that takes seconds, in which a request that waits for the import stops the reactor.
+    sys.modules["hypothesis"] = None  # type: ignore[assignment]
     pressure.raise_limits()
     reactor = _install_reactor()
     from twisted.internet.threads import deferToThreadPool
