@@ -75,7 +75,9 @@ def test_confluent_kafka(cluster: Cluster, codec: str, acks: str) -> None:
     topic = f"confluent-{codec}-{acks}"
     cluster.create_topic(topic)
     values = [f"{number} {'y' * 100}".encode() for number in range(300)]
-    cluster.produce(topic, values, acks=acks, enable_idempotence=acks == "all", compression_type=codec)
+    # acks=0 is not told when a broker has not yet heard that it leads the new topic: the first record waits for that.
+    cluster.produce(topic, values[:1])
+    cluster.produce(topic, values[1:], acks=acks, enable_idempotence=acks == "all", compression_type=codec)
     cluster.wait_for(
         lambda: [value for _, value in cluster.consume(topic, end=300, timeout_s=10)] == values, "all came back"
     )
