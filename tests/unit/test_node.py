@@ -170,6 +170,19 @@ def test_what_the_cluster_does_not_know_becomes_a_stray_and_is_never_deleted() -
     ]
 
 
+def test_a_state_that_waits_for_settings_dies_with_the_registration() -> None:
+    node, recorder, _ = make()
+    recorder.known_topics.clear()
+    node.apply_delta(snapshot())
+    node.registration_lost()
+    recorder.taken()
+    recorder.loads["t"].pop().callback(None)
+    assert recorder.taken() == []
+    node.apply_delta(snapshot())
+    recorder.loads["t"].pop().callback(None)
+    assert recorder.taken() == ["apply t-0 leader=1 epoch=0"]
+
+
 def test_an_assigned_folder_without_a_topic_id_is_no_stray() -> None:
     node, recorder, _ = make()
     recorder.folders = [(T0, ""), (TopicPartition("old", 0), "")]

@@ -124,6 +124,10 @@ class Node:
         if controller_epoch >= self.controller_epoch:
             self._contact_at = max(self._contact_at, self._clock.monotonic() - zookeeper_age_s)
 
+    def registration_lost(self) -> None:
+        """What still waits was said to the registration that is gone: the next one is told anew."""
+        self._waiting.clear()
+
     def channel_lost(self, reason: str) -> None:
         self._log(f"channel to the controller lost: {reason}")
 

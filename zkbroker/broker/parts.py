@@ -247,7 +247,10 @@ class Parts:
 
     def _registration_lost(self, reason: str) -> None:
         self.controller.registration_lost()
+        self.node.registration_lost()
         self.replicas.registration_lost()
+        # What the controller still says to the old registration must not give the roles back.
+        self.channel.identity_changed()
 
     def _controller_changed(self, controller_id: int, controller_epoch: int) -> None:
         self._log("there is no controller" if controller_id < 0 else f"controller is broker {controller_id}")
