@@ -68,7 +68,8 @@ class Session:
         if row is None or row == self.row:
             return
         self.row = row
-        self.contact.last_fetch_at = network.time.monotonic()
+        # Nothing is under way for long here: what arrives was sent now.
+        self.contact.last_fetch_at = self.contact.proven_at = network.time.monotonic()
         answer = leader.follower_fetched(self.contact, row, self)
         if answer is not None:
             self.deliver(answer)

@@ -199,9 +199,12 @@ def test_contact_rule() -> None:
     assert fresh(case.now, 1.0, 2.0)
     assert not fresh(case.now, 3.0, 2.0)
     case.fetch(2, 10)
+    assert not fresh(case.now, 3.0, 2.0), "it may have been sent long ago, and read only now"
+    case.contacts[2].proven_at = case.now
+    case.fetch(2, 10)
     assert fresh(case.now + 1.9, 3.0, 2.0)
     assert not fresh(case.now + 2.0, 3.0, 2.0)
-    case.contacts[2].last_fetch_at = case.now + 5
+    case.contacts[2].proven_at = case.now + 5
     assert fresh(case.now + 6, 3.0, 2.0)
     case.leader.follower_left(case.contacts[2])
     assert not fresh(case.now + 6, 3.0, 2.0), "the session went on without this partition"
@@ -211,6 +214,7 @@ def test_contact_rule() -> None:
 
 def test_a_follower_outside_the_isr_is_no_evidence() -> None:
     case = Case(isr=(1, 2), end=10)
+    case.contacts[3].proven_at = case.now
     case.fetch(3, 0)
     assert not case.leader.has_fresh_contact(case.now, 99.0, 2.0)
 

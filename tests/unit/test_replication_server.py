@@ -182,6 +182,22 @@ def test_a_held_fetch_ends_when_its_time_is_over(bench: Bench) -> None:
     assert bench.leader.contacts[DEMO].last_fetch_at == pytest.approx(0.1)
 
 
+def test_a_fetch_proves_only_that_an_answer_before_it_came(bench: Bench) -> None:
+    """A FETCH may lie in the socket while the leader's process stands still: when it is read proves nothing."""
+    bench.hello()
+    never = float("-inf")
+    bench.fetch(2, 0, row(0), seconds=1.0)  # answered at 0.0: the high watermark, which a new session is told
+    contact = bench.leader.contacts[DEMO]
+    assert contact.proven_at == never
+    bench.fetch(3, 1, seconds=1.0)  # held until 1.5
+    assert contact.proven_at == never, "it may have been sent before the first answer came"
+    bench.fetch(4, 2, seconds=3.0)  # held until 2.5
+    assert (contact.last_fetch_at, contact.proven_at) == pytest.approx((2.0, 0.0), abs=0.05)
+    bench.fetch(5, 3, seconds=0.1)
+    bench.fetch(6, 4, seconds=0.1)  # the second under way: what is held follows the answer at 2.5
+    assert (contact.last_fetch_at, contact.proven_at) == pytest.approx((5.1, 2.5), abs=0.05)
+
+
 def test_a_session_is_incremental(bench: Bench) -> None:
     bench.leader.append(DEMO, b"abc")
     bench.leader.append(OTHER, b"xyz")

@@ -84,17 +84,20 @@ class TopicResult(NamedTuple):
 class FollowerContact:
     """When one session of one follower broker last fetched: shared by all partitions of the session.
 
-    The line-protocol server owns it and writes ``last_fetch_at``; leaders of partitions read it (contact rule,
-    time spent caught up), so an idle partition costs nothing per fetch.
+    The line-protocol server owns it and writes the times; leaders of partitions read them (contact rule, time spent
+    caught up), so an idle partition costs nothing per fetch.
     """
 
-    __slots__ = ("broker_epoch", "broker_id", "last_fetch_at")
+    __slots__ = ("broker_epoch", "broker_id", "last_fetch_at", "proven_at")
 
     def __init__(self, broker_id: int, broker_epoch: int, now: float) -> None:
         self.broker_id = broker_id
         self.broker_epoch = broker_epoch
         self.last_fetch_at = now
         """Monotonic seconds of the last FETCH of this session."""
+        self.proven_at = float("-inf")
+        """The follower certainly fetched after this moment: then the answer was sent that its last FETCH followed. When
+        a FETCH is read says nothing: while this process stood still it lay in the socket."""
 
     def __repr__(self) -> str:
         return f"FollowerContact({self.broker_id}, epoch={self.broker_epoch})"

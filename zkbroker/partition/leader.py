@@ -73,6 +73,7 @@ class FollowerProgress:
         "contact",
         "last_caught_up_at",
         "last_fetch_at",
+        "last_proven_at",
         "leader_end_at_last_fetch",
         "log_end_offset",
         "log_start_offset",
@@ -91,6 +92,8 @@ class FollowerProgress:
         """The latest time at which it is known to have held all that the leader held."""
         self.last_fetch_at = NEVER
         """Arrival of its latest row."""
+        self.last_proven_at = NEVER
+        """``FollowerContact.proven_at`` when its latest row came."""
         self.leader_end_at_last_fetch = 0
 
     def __repr__(self) -> str:
@@ -100,6 +103,11 @@ class FollowerProgress:
         """When it last fetched in this leader epoch. An unchanged row is not sent again: its session speaks for it."""
         contact = self.contact
         return self.last_fetch_at if contact is None else max(self.last_fetch_at, contact.last_fetch_at)
+
+    def proven_at(self) -> float:
+        """A moment after which it certainly fetched: see ``FollowerContact.proven_at``."""
+        contact = self.contact
+        return self.last_proven_at if contact is None else max(self.last_proven_at, contact.proven_at)
 
 
 class LeaderState:
@@ -244,7 +252,7 @@ class LeaderState:
             return True
         committed = self.isr.state.isr
         for follower in self._members:
-            if follower.broker_id in committed and now - follower.heard_at() < age_seconds_max:
+            if follower.broker_id in committed and now - follower.proven_at() < age_seconds_max:
                 return True
         return not self._members and all(member == self.broker_id for member in self.elr)
 
@@ -284,6 +292,7 @@ class LeaderState:
         elif counted >= follower.leader_end_at_last_fetch:
             follower.last_caught_up_at = max(follower.last_caught_up_at, follower.last_fetch_at)
         follower.contact = contact
+        follower.last_proven_at = max(follower.last_proven_at, contact.proven_at)
         follower.broker_epoch = contact.broker_epoch
         follower.log_end_offset = counted
         follower.log_start_offset = log_start_offset

@@ -64,6 +64,8 @@ class FetchSession:
         self.next_seq = 0
         self.held: list[HeldFetch] = []
         """Oldest first. More than one only while the transport takes nothing."""
+        self._answered_at = (float("-inf"), float("-inf"))
+        """When the last two answers were sent."""
         self.told_only_due = 0.0
         """With a high watermark to tell and no bytes: when to tell it. 0 when there is none."""
         self._partitions: dict[TopicPartition, _Standing] = {}
@@ -92,12 +94,19 @@ class FetchSession:
             raise BrokerError(ErrorCode.INVALID_REQUEST, f"{FETCHES_IN_FLIGHT_MAX} FETCHes are unanswered already")
         self.next_seq += 1
         self.contact.last_fetch_at = now
+        # Two may be under way: one that follows no held FETCH may have left before the last answer came.
+        self.contact.proven_at = self._answered_at[1 if self.held else 0]
         self.held.append(held)
         for partition, row in rows:
             if row is None:
                 self._drop(partition)
             else:
                 self._stand(partition, row)
+
+    def take_held(self, now: float) -> HeldFetch:
+        """The oldest held FETCH, which is answered now."""
+        self._answered_at = self._answered_at[1], now
+        return self.held.pop(0)
 
     def _stand(self, partition: TopicPartition, row: FetchRow) -> None:
         standing = self._partitions.get(partition)

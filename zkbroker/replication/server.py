@@ -228,11 +228,11 @@ class ReplicationConnection(LineConnection):
             return
         while len(session.held) > 1:
             # A newer FETCH releases the held one.
-            self._write(session.held.pop(0), [])
+            self._write(session.take_held(now), [])
         due_at = session.due_at()
         rows = session.collect(session.held[0].fetch, now, due_at is not None and due_at <= now)
         if rows is not None:
-            self._write(session.held.pop(0), rows)
+            self._write(session.take_held(now), rows)
             return
         due_at = session.due_at()
         if due_at is not None:
