@@ -102,6 +102,7 @@ def make() -> tuple[Node, Recorder, HandClock]:
         became_ready=lambda: recorder.told.append("ready"),
         log=lambda line: recorder.told.append(f"log: {line}"),
         applied_later=lambda applied: recorder.told.append(f"later {applied.number} {applied.failures}"),
+        served_again=lambda: recorder.told.append("served again"),
     )
     return node, recorder, clock
 
@@ -167,6 +168,28 @@ def test_what_the_cluster_does_not_know_becomes_a_stray_and_is_never_deleted() -
     assert [line for line in recorder.taken() if line.startswith(("stray", "delete", "remove"))] == [
         "stray old-0 two",
         "stray t-9 one",
+    ]
+
+
+def test_a_replica_that_failed_and_works_again_asks_for_a_snapshot() -> None:
+    """Else the controller counts it as dead until this broker registers again."""
+    node, recorder, _ = make()
+    node.apply_delta(snapshot(partitions=((T0, state(leader=99)),)))
+    recorder.taken()
+    node.apply_delta(ClusterDelta(2, 5, 1, partitions=((T0, state(leader_epoch=1)),)))
+    assert recorder.taken() == ["apply t-0 leader=1 epoch=1", "served again"]
+    node.apply_delta(ClusterDelta(2, 5, 2, partitions=((T0, state(leader_epoch=2)),)))
+    assert recorder.taken() == ["apply t-0 leader=1 epoch=2"]
+
+
+def test_a_late_failure_is_not_taken_for_the_receipt_of_the_snapshot() -> None:
+    node, recorder, _ = make()
+    recorder.known_topics.clear()
+    node.apply_delta(snapshot(partitions=((T0, state(leader=99)),)))
+    recorder.taken()
+    recorder.loads["t"].pop().callback(None)
+    assert [line for line in recorder.taken() if line.startswith("later")] == [
+        "later 1 ((TopicPartition(topic='t', partition=0), 'its folder is offline'),)"
     ]
 
 

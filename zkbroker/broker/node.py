@@ -71,6 +71,7 @@ class Node:
         became_ready: Callable[[], None],
         log: Callable[[str], None],
         applied_later: Callable[[Applied], object] = lambda applied: None,
+        served_again: Callable[[], object] = lambda: None,
     ) -> None:
         self._broker_id = broker_id
         self._clock = clock
@@ -84,6 +85,10 @@ class Node:
         self._log = log
         self._applied_later = applied_later
         """Tells the controller what became of replicas after ``apply_delta`` returned."""
+        self._served_again = served_again
+        """A replica that failed has a role now. Only a snapshot's receipt tells the controller so: subscribe again."""
+        self._failed: dict[TopicPartition, None] = {}
+        """What the controller was told to be failed, and counts as dead, since the last snapshot."""
         self._number = -1
         """Of the last delta."""
         self.controller_epoch = -1
@@ -104,6 +109,8 @@ class Node:
             return Applied(delta.controller_epoch, delta.number)
         self.controller_epoch = delta.controller_epoch
         self._number = delta.number
+        if delta.is_snapshot:
+            self._failed.clear()
         self._forget_replaced_topics(delta)
         was_ready = self._metadata.is_ready
         before = {broker.broker_id: broker for broker in self._metadata.live_brokers()}
@@ -151,12 +158,22 @@ class Node:
                     # Clients ask any broker what the settings are; those of older topics were read at start.
                     self._topic_configs.load(partition.topic).addErrback(lambda _: None)
             elif self._topic_configs.knows(partition.topic):
-                reason = self._replicas.apply(partition, state)
-                if reason is not None:
-                    failures.append((partition, reason))
+                self._apply(partition, state, failures)
             else:
                 self._wait_for_config(partition, state)
         return failures
+
+    def _apply(
+        self, partition: TopicPartition, state: PartitionState, failures: list[tuple[TopicPartition, str]]
+    ) -> None:
+        reason = self._replicas.apply(partition, state)
+        if reason is not None:
+            failures.append((partition, reason))
+            self._failed[partition] = None
+        elif partition in self._failed:
+            # For example a leadership from before a restart, which was refused: the next epoch is taken up.
+            del self._failed[partition]
+            self._served_again()
 
     def _wait_for_config(self, partition: TopicPartition, state: PartitionState) -> None:
         topic = partition.topic
@@ -172,12 +189,12 @@ class Node:
         for partition, state in self._waiting.pop(topic, {}).items():
             current = self._metadata.state(partition)
             if current is not None and current.topic_id == state.topic_id:
-                reason = self._replicas.apply(partition, state)
-                if reason is not None:
-                    self._log(f"{partition}: {reason}")
-                    failures.append((partition, reason))
+                self._apply(partition, state, failures)
+        for partition, reason in failures:
+            self._log(f"{partition}: {reason}")
         if failures:
-            self._applied_later(Applied(self.controller_epoch, self._number, tuple(failures)))
+            # Never number 0: that is the receipt of a snapshot, which names all that failed.
+            self._applied_later(Applied(self.controller_epoch, max(1, self._number), tuple(failures)))
 
     def _config_unread(self, failure: Failure, topic: str) -> None:
         self._log(f"settings of topic {topic} cannot be read yet: {failure.getErrorMessage()}")

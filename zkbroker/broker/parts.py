@@ -130,6 +130,7 @@ class Parts:
             replica_deleted=self._replica_deleted,
             became_ready=became_ready,
             log=log,
+            served_again=lambda: self._reactor.callLater(0, self.channel.subscribe_again, "replicas work again"),
             applied_later=lambda applied: self.channel.applied(applied).addErrback(_told_again_later),
         )
         self.controller = ControllerLoop(
@@ -250,7 +251,7 @@ class Parts:
         self.node.registration_lost()
         self.replicas.registration_lost()
         # What the controller still says to the old registration must not give the roles back.
-        self.channel.identity_changed()
+        self.channel.subscribe_again("the registration is lost")
 
     def _controller_changed(self, controller_id: int, controller_epoch: int) -> None:
         self._log("there is no controller" if controller_id < 0 else f"controller is broker {controller_id}")

@@ -78,8 +78,12 @@ class ControllerChannel:
 
     def identity_changed(self) -> None:
         """This broker registered under a new epoch: subscribe again with it."""
+        self.subscribe_again("this broker registered anew")
+
+    def subscribe_again(self, reason: str) -> None:
+        """Leave the present subscription and ask for a new snapshot, whose receipt tells anew what cannot be served."""
         if self._route is not None:
-            self._route.restart("this broker registered anew")
+            self._route.restart(reason)
 
     def stop(self) -> None:
         """This broker stops: say BYE."""
