@@ -277,7 +277,7 @@ def test_a_replica_that_fails_after_its_settings_came_is_told_to_the_controller(
     recorder.known_topics.clear()
     node.apply_delta(snapshot(partitions=((T0, state(leader=99)),)))
     recorder.loads["t"].pop().callback(None)
-    assert recorder.taken()[-1] == f"later 0 {((T0, 'its folder is offline'),)}"
+    assert recorder.taken()[-1] == f"later 1 {((T0, 'its folder is offline'),)}"
 
 
 def test_settings_of_a_new_topic_are_read_although_it_is_not_hosted_here() -> None:
