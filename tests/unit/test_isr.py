@@ -58,6 +58,14 @@ def test_only_two_errors_revert(error: ErrorCode) -> None:
         assert isr.state.maximal == (1, 2, 3)
 
 
+def test_a_topic_that_the_controller_cannot_read_now_is_asked_for_again() -> None:
+    """Its state comes back unchanged once the znode is mended: no newer state would ever free the proposal."""
+    isr = machine()
+    isr.expand(3)
+    assert answer(isr, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION) is Outcome.RETRY
+    assert answer(isr, ErrorCode.FENCED_LEADER_EPOCH) is Outcome.STUCK
+
+
 def test_stale_answers_change_nothing() -> None:
     isr = machine()
     isr.expand(3)

@@ -115,13 +115,14 @@ class Outcome(Enum):
 
 _SURELY_NOT_WRITTEN = frozenset((ErrorCode.INELIGIBLE_REPLICA, ErrorCode.OPERATION_NOT_ATTEMPTED))
 
+# UNKNOWN_TOPIC_OR_PARTITION is not among them: a topic whose znode was garbled for a while comes back with the state
+# that this leader has already, which is no news to it. A deleted one ends the leadership.
 _VIEW_IS_OLD = frozenset(
     (
         ErrorCode.FENCED_LEADER_EPOCH,
         ErrorCode.INVALID_UPDATE_VERSION,
         ErrorCode.INVALID_REQUEST,
         ErrorCode.NEW_LEADER_ELECTED,
-        ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
         ErrorCode.UNKNOWN_TOPIC_ID,
         ErrorCode.INCONSISTENT_TOPIC_ID,
     )
