@@ -86,13 +86,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _install_reactor() -> Any:
-    """uvloop under Twisted where it is installed (shorter tails of latency), else Twisted's own choice."""
+    """uvloop with its own sockets where it is installed, else (or with ZKBROKER_REACTOR=epoll) Twisted's choice."""
     if os.environ.get("ZKBROKER_REACTOR", "uvloop") == "uvloop":
         try:
-            import uvloop
-            from twisted.internet import asyncioreactor
+            from twisted.internet.main import installReactor
 
-            asyncioreactor.install(uvloop.new_event_loop())
+            from zkbroker.broker.loop_reactor import LoopReactor
+
+            installReactor(LoopReactor())
         except ImportError:
             pass
     from twisted.internet import reactor
@@ -121,6 +122,7 @@ def run(config: BrokerConfig) -> int:
     # hypothesis' cache that takes seconds, in which a request that waits for the import stops the reactor.
     sys.modules["hypothesis"] = None  # type: ignore[assignment]
     pressure.raise_limits()
+    pressure.keep_freed_memory()
     reactor = _install_reactor()
     from twisted.internet.threads import deferToThreadPool
 
