@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.protocol import Protocol
+from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 
 from tests.fakes.replication import FakeLeader, FakeStatus, identity
@@ -281,6 +282,16 @@ def test_a_refused_subscription_is_tried_again(office: Office) -> None:
     office.controller.refusal = None
     office.run(1.5)
     assert office.channel.is_subscribed
+
+
+def test_a_refusal_that_repeats_is_logged_once(remote: Office) -> None:
+    with capturedLogs() as events:
+        remote.controller.refusal = BrokerError(ErrorCode.NOT_CONTROLLER, "not in office")
+        remote.run(10.0)
+        remote.controller.refusal = BrokerError(ErrorCode.STALE_BROKER_EPOCH, "not in the image")
+        remote.run(10.0)
+    reasons = [event["reason"] for event in events if "refuses to be subscribed" in event["log_format"]]
+    assert reasons == ["not in office", "not in the image"]
 
 
 def test_a_subscription_may_wait_for_the_image(office: Office) -> None:

@@ -67,6 +67,8 @@ class RemoteRoute:
         self._heard_at = 0.0
         self._failures = 0
         """Subscriptions that failed since the last snapshot."""
+        self._complaint = ""
+        """The refusal that was logged last: while ZooKeeper is away the same one comes every second."""
         self.is_subscribed = False
 
     def __repr__(self) -> str:
@@ -129,7 +131,9 @@ class RemoteRoute:
         def failed(failure: Failure) -> None:
             error = _broker_error(failure)
             if self._subscription == subscription:
-                log.info("the controller refuses to be subscribed to: {reason}", reason=str(error))
+                if self._complaint != str(error):
+                    self._complaint = str(error)
+                    log.info("the controller refuses to be subscribed to: {reason}", reason=str(error))
                 self._resubscribe(str(error))
 
         # Not through _ask: the number must be known before a push can come.
@@ -191,6 +195,7 @@ class RemoteRoute:
                 return
             self.is_subscribed = True
             self._failures = 0
+            self._complaint = ""
             self.applied(applied).addErrback(_log_refused, "APPLIED")
         elif name == "UNSUBSCRIBED":
             self._resubscribe(message.values.get("reason", "the controller closed the subscription"))
