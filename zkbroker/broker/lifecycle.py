@@ -295,7 +295,6 @@ class Broker:
         self._run_in_thread(preload_hot).addErrback(lambda failure: self._log(failure.getTraceback()))
 
     def _dir_failed(self, folder: str, reason: str, partitions: list[TopicPartition]) -> None:
-        self._log(f"log folder {folder} is offline: {reason}; {len(partitions)} replicas with it")
         if self._logs is not None and len(self._logs.offline_dirs) == len(self._logs.log_dirs):
             self._end("all log folders failed")
         elif self._parts is not None:

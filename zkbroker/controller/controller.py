@@ -160,8 +160,9 @@ class Controller:
             return self._settle()
         failed = self.image.offline_replicas.setdefault(broker_id, {})
         for partition, reason in applied.failures:
-            failed[partition] = reason
-            self._effects.append(Log(f"broker {broker_id} cannot serve {partition}: {reason}"))
+            if failed.get(partition) != reason:  # a folder that is offline is reported with every state of its replicas
+                failed[partition] = reason
+                self._effects.append(Log(f"broker {broker_id} cannot serve {partition}: {reason}"))
         self._unsettle(failed)
         return self._settle()
 
