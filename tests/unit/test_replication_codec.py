@@ -246,7 +246,16 @@ def test_fetched_round_trip(rows: list[tuple[FetchedRow, bool]]) -> None:
     assert (message.verb, message.correlation, message.integer("partitions")) == ("OK", 2, len(rows))
     decoded = messages.decode_fetched(message, lambda partition: "known")
     assert decoded == [row if named else row._replace(topic_id="known") for row, named in rows]
-    assert all(type(row.records) is bytes for row in decoded)
+
+
+def test_a_payload_that_fills_its_body_is_not_copied_and_a_small_one_does_not_keep_the_body_alive() -> None:
+    fetch = messages.Fetch(1, 0, 500, 1, 1 << 20, 1 << 20)
+    large = FetchedRow("demo", 0, "known", ErrorCode.NONE, 3, records=b"x" * 100_000)
+    small = large._replace(partition=1, records=b"y" * 1000)
+    message = one(b"".join(messages.encode_fetched(7, fetch, [(large, False), (small, False)])))
+    decoded = messages.decode_fetched(message, lambda partition: "known")
+    assert decoded == [large, small]
+    assert [type(row.records) for row in decoded] == [memoryview, bytes]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ class Chunk(NamedTuple):
 
     base_offset: int
     next_offset: int
-    data: bytes
+    data: bytes | memoryview
 
 
 class TailBudget:

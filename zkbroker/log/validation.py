@@ -19,7 +19,7 @@ PlacedBatch = tuple[int, BatchHeader, int]
 class Piece(NamedTuple):
     """Fetched batches that go to one segment in one write."""
 
-    data: bytes
+    data: bytes | memoryview
     batches: list[PlacedBatch]
     max_timestamp: int
 
@@ -77,7 +77,9 @@ def walk(
     return batch, read_header(batch)
 
 
-def split_fetched(records: bytes, log_end_offset: int, leader_epoch_limit: int, segment_bytes: int) -> list[Piece]:
+def split_fetched(
+    records: bytes | memoryview, log_end_offset: int, leader_epoch_limit: int, segment_bytes: int
+) -> list[Piece]:
     """Check what a follower fetched, up to the first batch of an epoch above ``leader_epoch_limit``.
 
     In pieces no larger than a segment. Raises BrokerError CORRUPT_MESSAGE.

@@ -127,7 +127,7 @@ class MessageReader:
             self._at = end
             return message._replace(body=body)
         self._header = message
-        self._body = bytearray(self._buffer[self._at :])
+        self._body = bytearray(memoryview(self._buffer)[self._at :])
         self._body_missing = size - len(self._body)
         self._buffer, self._at = b"", 0
         return None

@@ -174,7 +174,7 @@ def encode_fetched(correlation: int, fetch: Fetch, rows: Sequence[tuple[FetchedR
         pieces.append(line)
         size += len(line)
         if row.records:
-            pieces.append(row.records)
+            pieces.append(bytes(row.records))  # what is bytes already is not copied
             size += len(row.records)
     start = f"OK {correlation} session={fetch.session} seq={fetch.seq} partitions={len(rows)}"
     pieces[0] = f"{start} body={size}\n".encode() if size else f"{start}\n".encode()
@@ -194,6 +194,11 @@ def _fetched_line(row: FetchedRow, with_topic_id: bool) -> bytes:
     if row.log_end >= 0:
         line += f" log_end={row.log_end}"
     return f"{line} bytes={len(row.records)}\n".encode()
+
+
+def _payload(records: memoryview, body_bytes: int) -> bytes | memoryview:
+    """What fills most of a body stays in it; a smaller part is copied, so that it does not keep a large body alive."""
+    return records if 2 * len(records) > body_bytes else bytes(records)
 
 
 def decode_fetched(message: Message, topic_id_of: Callable[[TopicPartition], str]) -> list[FetchedRow]:
@@ -228,7 +233,7 @@ def decode_fetched(message: Message, topic_id_of: Callable[[TopicPartition], str
                 integer(values, "diverging_epoch", -1),
                 integer(values, "diverging_end", -1),
                 integer(values, "log_end", -1),
-                bytes(view[newline + 1 : at]) if size else b"",
+                _payload(view[newline + 1 : at], end),
             )
         )
     return rows

@@ -64,7 +64,7 @@ class FetchedRow(NamedTuple):
     """With diverging_epoch >= 0: where that epoch ends in the leader's log; the follower truncates."""
     log_end: int = -1
     """The leader's log end offset, sent with OFFSET_OUT_OF_RANGE."""
-    records: bytes = b""
+    records: bytes | memoryview = b""
     """Whole record batches, exactly as they lie in the log."""
 
 
