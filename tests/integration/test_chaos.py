@@ -20,6 +20,8 @@ SEED = int(os.environ.get("ZKBROKER_CHAOS_SEED", str(random.SystemRandom().randr
 TOPIC = "chaos"
 PARTITIONS = 6
 PER_SECOND = 600
+PATIENCE = 0.7
+"""How often the next kill waits until the broker before has started again."""
 
 
 def choose_victim(cluster: Cluster, dice: random.Random) -> tuple[str, int]:
@@ -72,7 +74,9 @@ def _make_trouble(cluster: Cluster, dice: random.Random) -> list[str]:
         cluster.brokers[victim].kill()
         time.sleep(away_s)
         cluster.brokers[victim].start()
-        cluster.brokers[victim].wait_started(60)
+        if dice.random() < PATIENCE:
+            cluster.brokers[victim].wait_started(60)
+        # else the next one dies while this one recovers, or this one once more
     return story
 
 
