@@ -216,8 +216,22 @@ class FencedWriter:
                     yield self.write([_ops(chunk[0])[-1]])
                 except (MultiError, ConnectionLossError):
                     pass
+        if unknown_outcome:
+            yield self._overtake()
         states: list[PartitionState | None] = yield gather([self.read_state(write) for write in chunk])
         return [(write.partition, state) for write, state in zip(chunk, states, strict=True)]
+
+    @inlineCallbacks
+    def _overtake(self) -> Generator[Deferred[Any], Any, None]:
+        """After a lost connection a write may still be on its way through the ensemble, and the server that is asked
+        now may not have it yet. An ISR change that is believed to have failed and is written after all would be
+        counted by nobody. Another write, even of nothing, is answered only when all earlier ones are there."""
+        while True:
+            try:
+                yield self.write([])
+                return
+            except ConnectionLossError:
+                yield self._breathe()
 
     @inlineCallbacks
     def read_state(self, write: StateWrite) -> Generator[Deferred[Any], Any, PartitionState | None]:
