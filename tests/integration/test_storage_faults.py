@@ -27,8 +27,6 @@ SETTINGS = {
     "min.insync.replicas": 1,
 }
 ANYBODY = [1, 2, 3]
-SMALL = {"batch_num_messages": 10}
-"""Batches that fit into small segments."""
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +74,37 @@ def read_values(cluster: Cluster, topic: str, partition: int = 0) -> list[bytes]
     return [value for _, value in cluster.consume(topic, partition)]
 
 
+def prefer(cluster: Cluster, topic: str, partitions: Sequence[int], leader: int) -> None:
+    """Make the first of the assignment, ``leader``, lead these partitions."""
+    names = [{"topic": topic, "partition": number} for number in partitions]
+    body = json.dumps({"version": 1, "partitions": names}).encode()
+    cluster.zookeeper.create("/admin/preferred_replica_election", body)
+    cluster.wait_for(
+        lambda: all(cluster.leader(topic, number) == leader for number in partitions), f"{leader} leads {topic}"
+    )
+
+
 def delete_topic(cluster: Cluster, topic: str) -> None:
     admin = cluster.admin()
+    # librdkafka waits long for a controller that it believes in and that is dead.
+    cluster.wait_for(
+        lambda: admin.list_topics(timeout=5).controller_id == cluster.controller_id() in cluster.live_ids(),
+        "brokers tell of a controller that lives",
+    )
     for future in admin.delete_topics([topic], operation_timeout=5).values():
         future.result(20)
+
+
+def produce_each(cluster: Cluster, topic: str, partitions: Sequence[int], prefix: str, count: int) -> None:
+    """``count`` records of 300 bytes to each, in batches that fit into small segments; all must be acknowledged."""
+    producer = cluster.producer(batch_num_messages=10)
+    failures: list[object] = []
+    for number in partitions:
+        for value in values(count, f"{prefix}{number}", 300):
+            producer.produce(
+                topic, value, partition=number, on_delivery=lambda error, _: failures.append(error) if error else None
+            )
+    assert (producer.flush(60), failures) == (0, [])
 
 
 # A folder that fails
@@ -103,19 +128,6 @@ def full(broker: LocalBroker, folder: Path) -> Callable[[], None]:
 def removed(broker: LocalBroker, folder: Path) -> Callable[[], None]:
     shutil.rmtree(folder)
     return lambda: None
-
-
-def replaced(broker: LocalBroker, folder: Path) -> Callable[[], None]:
-    """The folder is moved away, as when a disk drops out; a file stands in its place."""
-    away = folder.with_name("away")
-    folder.rename(away)
-    folder.write_bytes(b"")
-
-    def put_back() -> None:
-        folder.unlink()
-        away.rename(folder)
-
-    return put_back
 
 
 @pytest.fixture
@@ -175,7 +187,7 @@ def check_failed_folder(cluster: Cluster, broker: LocalBroker, folder: Path, nam
     wait_equal(cluster, topic, range(6))
 
 
-@pytest.mark.parametrize("break_", [too_large, removed, replaced])
+@pytest.mark.parametrize("break_", [too_large, removed])
 def test_a_folder_that_fails_costs_its_replicas_only(cluster: Cluster, break_: Callable) -> None:  # type: ignore[type-arg]
     broker = cluster.brokers[2]
     if break_ is too_large:
@@ -250,10 +262,7 @@ def test_torn_and_damaged_files_are_mended(cluster: Cluster) -> None:
     numbers = range(len(damages))
     cluster.create_topic("damaged", assignment=[[3, 1, 2]] * len(damages), config={"segment.bytes": "20000"})
     cluster.wait_isr("damaged", ANYBODY)
-    written = [
-        [record.value for record in cluster.produce("damaged", values(150, f"p{number}", 300), number, **SMALL)]
-        for number in numbers
-    ]
+    produce_each(cluster, "damaged", numbers, "p", 150)
     victim.kill()
     for number, damage in zip(numbers, damages, strict=True):
         damage(sorted(replica_dir(victim, "damaged", number).glob("*.log"))[-1])
@@ -261,16 +270,15 @@ def test_torn_and_damaged_files_are_mended(cluster: Cluster) -> None:
         (folder / "recovery-point-offset-checkpoint").write_bytes(b"not a checkpoint")
     for number in numbers:
         cluster.wait_leader("damaged", number, other_than=3)
-        written[number] += [
-            record.value for record in cluster.produce("damaged", values(20, f"after{number}", 300), number, **SMALL)
-        ]
+    produce_each(cluster, "damaged", numbers, "after", 20)
     cluster.restart(3)
     cluster.wait_isr("damaged", ANYBODY)
     wait_equal(cluster, "damaged", numbers)
+    prefer(cluster, "damaged", numbers, 3)
     for number in numbers:
-        cluster.prefer_leader("damaged", number, [3, 1, 2])
-        assert read_values(cluster, "damaged", number) == written[number]
-        assert cluster.produce("damaged", [b"on"], number)[0].offset == 170
+        expected = values(150, f"p{number}", 300) + values(20, f"after{number}", 300)
+        assert read_values(cluster, "damaged", number) == expected
+    produce_each(cluster, "damaged", numbers, "on", 1)
     assert "Traceback" not in victim.log_text()
 
 
@@ -283,7 +291,7 @@ def _flip(path: Path, place: int) -> None:
 def test_indexes_deleted_after_a_clean_stop_are_built_again(cluster: Cluster) -> None:
     cluster.create_topic("unindexed", assignment=[[3, 1, 2]], config={"segment.bytes": "20000"})
     cluster.wait_isr("unindexed", ANYBODY)
-    written = cluster.produce("unindexed", values(300, size=300), **SMALL)
+    produce_each(cluster, "unindexed", [0], "p", 300)
     victim = cluster.brokers[3]
     victim.stop()
     folder = replica_dir(victim, "unindexed")
@@ -296,15 +304,14 @@ def test_indexes_deleted_after_a_clean_stop_are_built_again(cluster: Cluster) ->
     cluster.wait_isr("unindexed", ANYBODY)
     assert all(path.exists() for path in indexes)
     assert any(path.stat().st_size for path in indexes) and any(sizes.values())
-    cluster.prefer_leader("unindexed", 0, [3, 1, 2])
-    assert read_values(cluster, "unindexed") == [record.value for record in written]
+    prefer(cluster, "unindexed", [0], 3)
+    assert read_values(cluster, "unindexed") == values(300, "p0", 300)
 
 
 def test_an_emptied_follower_is_filled_again(cluster: Cluster) -> None:
     cluster.create_topic("emptied", partitions=4, config={"segment.bytes": "20000"})
     cluster.wait_isr("emptied", ANYBODY)
-    for number in range(4):
-        cluster.produce("emptied", values(200, f"p{number}", 300), number, **SMALL)
+    produce_each(cluster, "emptied", range(4), "p", 200)
     victim = cluster.brokers[1]
     victim.kill()
     for folder in log_dirs(victim):
@@ -331,7 +338,7 @@ def test_folders_of_unknown_topics_become_strays_and_stay(cluster: Cluster) -> N
     (source / "partition.metadata").write_text("version: 0\ntopic_id: AAAAAAAAAAAAAAAAAAAAAg\n")
     cluster.restart(1)
     cluster.wait_isr("known", [1, 2])
-    for _ in range(2):
+    for is_first in (True, False):
         strays = folders(broker, "*-stray")
         assert sorted(path.name.split(".")[0] for path in strays) == ["ghost-0", "known-0"]
         assert not ghost.exists()
@@ -339,8 +346,9 @@ def test_folders_of_unknown_topics_become_strays_and_stay(cluster: Cluster) -> N
         for stray in strays:
             assert str(stray) in broker.log_text()
         assert "-stray" not in str(replica_dir(broker, "known"))
-        broker.stop()
-        cluster.restart(1)
+        if is_first:
+            broker.stop()
+            cluster.restart(1)
     cluster.wait_isr("known", [1, 2])
     assert read_values(cluster, "known") == values(50)
 
