@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from twisted.internet import defer
 
@@ -34,6 +34,13 @@ from zkbroker.kafka.ports import (
 from zkbroker.model.channel import NewTopic, TopicResult
 from zkbroker.model.errors import BrokerError, ErrorCode
 from zkbroker.model.topics import PartitionState, topic_id_from_uuid, topic_name_error
+
+TOPIC_ENTRIES = (
+    ConfigEntry(
+        "retention.ms", "604800000", False, True, 5, False, (("log.retention.ms", "604800000", 5),), 5, "How long."
+    ),
+    ConfigEntry("cleanup.policy", "delete", False, True, 5, False, (), 7),
+)
 
 LIMITS = ListenerLimits(
     socket_request_max_bytes=104_857_600,
@@ -333,18 +340,16 @@ class FakeBroker:
         self.add_topic(name)
         return True
 
+    def new_topic_config(self, overrides: Mapping[str, str]) -> list[ConfigEntry]:
+        return [
+            entry._replace(value=overrides[entry.name], source=1) if entry.name in overrides else entry
+            for entry in TOPIC_ENTRIES
+        ]
+
     def describe_topic_config(self, name: str) -> ConfigDescription:
         if name not in self.by_name:
             return ConfigDescription(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"no topic {name!r}")
-        synonyms = (("log.retention.ms", "604800000", 5),)
-        return ConfigDescription(
-            ErrorCode.NONE,
-            None,
-            (
-                ConfigEntry("retention.ms", "604800000", False, True, 5, False, synonyms, 5, "How long."),
-                ConfigEntry("cleanup.policy", "delete", False, True, 5, False, (), 7),
-            ),
-        )
+        return ConfigDescription(ErrorCode.NONE, None, TOPIC_ENTRIES)
 
     def describe_broker_config(self, name: str) -> ConfigDescription:
         password = ConfigEntry("ssl.key.password", "secret", True, False, 4, True, (), 9)

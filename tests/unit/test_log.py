@@ -13,7 +13,7 @@ from zkbroker.log.dirs import LogDirs
 from zkbroker.log.log import Log
 from zkbroker.model.errors import BrokerError, ErrorCode
 from zkbroker.model.topic_config import TopicConfig
-from zkbroker.records.batch import check_batch
+from zkbroker.records.batch import check_batch, with_log_append_time
 from zkbroker.records.record import EndTransaction, build_end_transaction, records_of
 
 
@@ -118,13 +118,21 @@ def test_reads_end_at_the_limit_and_at_max_bytes(tmp_path: Path) -> None:
 def test_what_a_client_may_not_send(tmp_path: Path) -> None:
     _, _, log = opened(tmp_path, TopicConfig(max_message_bytes=300, segment_bytes=250))
     good = batch(2)
-    assert refused(log, good[:40]) == ErrorCode.CORRUPT_MESSAGE
-    assert refused(log, good[:-1]) == ErrorCode.CORRUPT_MESSAGE
+    assert refused(log, b"") == ErrorCode.INVALID_RECORD
+    assert refused(log, good[:10]) == ErrorCode.INVALID_RECORD
+    assert refused(log, good[:40]) == ErrorCode.INVALID_RECORD
+    assert refused(log, good[:-1]) == ErrorCode.INVALID_RECORD
+    assert refused(log, bytes(100)) == ErrorCode.CORRUPT_MESSAGE
+    assert refused(log, b"\xff" * 100) == ErrorCode.CORRUPT_MESSAGE
+    assert refused(log, good[:8] + b"\x00\x00\x00\x1e" + good[12:]) == ErrorCode.CORRUPT_MESSAGE
     assert refused(log, good[:-1] + b"x") == ErrorCode.CORRUPT_MESSAGE
     assert refused(log, good + good) == ErrorCode.INVALID_RECORD
     assert refused(log, batch(1, value=b"v" * 400)) == ErrorCode.MESSAGE_TOO_LARGE
     assert refused(log, batch(1, value=b"v" * 200)) == ErrorCode.RECORD_LIST_TOO_LARGE
-    assert refused(log, good[:16] + b"\x01" + good[17:]) == ErrorCode.UNSUPPORTED_FOR_MESSAGE_FORMAT
+    assert refused(log, good[:16] + b"\x01" + good[17:]) == ErrorCode.INVALID_RECORD
+    assert refused(log, good[:16] + b"\x03" + good[17:]) == ErrorCode.CORRUPT_MESSAGE
+    assert refused(log, good[:7] + b"\x05" + good[8:]) == ErrorCode.INVALID_RECORD
+    assert refused(log, with_log_append_time(good, 5)) == ErrorCode.INVALID_TIMESTAMP
     assert refused(log, batch(1, control=True)) == ErrorCode.INVALID_RECORD
     assert refused(log, batch(1, transactional=True)) == ErrorCode.INVALID_RECORD
     assert refused(log, batch(2, last_offset=5)) == ErrorCode.INVALID_RECORD

@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 from zkbroker.broker.controller_loop import ControllerLoop
 from zkbroker.broker.metadata import ClusterMetadata
 from zkbroker.broker.topic_configs import TopicConfigs
-from zkbroker.kafka.ports import ConfigDescription, PartitionsToAdd, TopicToDelete
+from zkbroker.kafka.ports import ConfigDescription, ConfigEntry, PartitionsToAdd, TopicToDelete
 from zkbroker.model.channel import NewTopic, TopicResult
 from zkbroker.model.config import (
     BrokerConfig,
@@ -102,6 +102,9 @@ class Admin:
             return ConfigDescription(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, None)
         entries = describe_topic_entries(self._config, *self._dynamic(), self._topic_configs.overrides(name))
         return ConfigDescription(ErrorCode.NONE, None, entries)
+
+    def new_topic_config(self, overrides: Mapping[str, str]) -> Sequence[ConfigEntry]:
+        return describe_topic_entries(self._config, *self._dynamic(), overrides)
 
     def describe_broker_config(self, name: str) -> ConfigDescription:
         if not name:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import NamedTuple
 
@@ -12,6 +13,8 @@ from zkbroker.model.errors import ErrorCode
 
 _ROW = struct.Struct(">hhh")
 _I16 = struct.Struct(">h")
+_SOFTWARE = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?")
+"""What KIP-511 lets a client's name and version be: they may end up in logs."""
 
 
 class ApiVersionsMessage(NamedTuple):
@@ -31,6 +34,10 @@ def decode(request: Request) -> ApiVersionsMessage:
 def serve(services: Services, request: Request, message: ApiVersionsMessage) -> None:
     if request.version > BY_KEY[API_VERSIONS].maximum:
         request.answer(encode_unsupported())
+    elif request.version >= 3 and not (
+        _SOFTWARE.fullmatch(message.software_name) and _SOFTWARE.fullmatch(message.software_version)
+    ):
+        refuse(request, message, ErrorCode.INVALID_REQUEST, None)
     else:
         request.answer(encode_body(request.version, ErrorCode.NONE, RANGES))
 

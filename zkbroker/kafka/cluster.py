@@ -11,6 +11,9 @@ from zkbroker.kafka.versions import DESCRIBE_CLUSTER
 from zkbroker.model.errors import ErrorCode
 
 _BROKERS = 1
+_CONTROLLERS = 2
+OPERATIONS_OF_CLUSTER = 8096
+"""All that can be done with a cluster (KIP-430), as bits: without an authorizer everybody may."""
 
 
 def decode(request: Request) -> SimpleNamespace:
@@ -18,8 +21,12 @@ def decode(request: Request) -> SimpleNamespace:
 
 
 def serve(services: Services, request: Request, message: SimpleNamespace) -> None:
-    if getattr(message, "endpoint_type", _BROKERS) != _BROKERS:  # KIP-919 asks KRaft controllers
+    endpoint_type = getattr(message, "endpoint_type", _BROKERS)
+    if endpoint_type == _CONTROLLERS:  # KIP-919 asks KRaft controllers
         refuse(request, message, ErrorCode.MISMATCHED_ENDPOINT_TYPE, "this is a broker, not a KRaft controller")
+        return
+    if endpoint_type != _BROKERS:
+        refuse(request, message, ErrorCode.UNSUPPORTED_ENDPOINT_TYPE, f"unknown endpoint type {endpoint_type}")
         return
     metadata = services.metadata
     brokers = [
@@ -34,6 +41,11 @@ def serve(services: Services, request: Request, message: SimpleNamespace) -> Non
             "cluster_id": metadata.cluster_id,
             "controller_id": controller if metadata.has_listener(controller, services.listener) else -1,
             "brokers": brokers,
+            **(
+                {"cluster_authorized_operations": OPERATIONS_OF_CLUSTER}
+                if message.include_cluster_authorized_operations
+                else {}
+            ),
         },
     )
 

@@ -213,7 +213,7 @@ class KafkaConnection(Protocol):
             return Request(self, frame, key, version, correlation_id, None, False, len(frame))
         flexible = version >= api.flexible_from
         reader = Reader(frame, 8)
-        client_id = reader.nullable_string(False)
+        client_id = reader.client_id()
         if flexible:
             reader.skip_tags()
         return Request(self, frame, key, version, correlation_id, client_id, flexible, reader.offset)

@@ -19,7 +19,7 @@ def decode(request: Request) -> SimpleNamespace:
 
 
 def serve(services: Services, request: Request, message: SimpleNamespace) -> None:
-    refuse(request, message, ErrorCode.COORDINATOR_NOT_AVAILABLE, None)
+    refuse(request, message, ErrorCode.COORDINATOR_NOT_AVAILABLE, "there are no group or transaction coordinators yet")
 
 
 def refuse(request: Request, message: SimpleNamespace, error: ErrorCode, text: str | None) -> None:

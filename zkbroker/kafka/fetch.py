@@ -162,7 +162,7 @@ def serve(services: Services, request: Request, message: FetchMessage) -> None:
     if message.replica_id >= 0:  # a Kafka follower: our own followers speak the line protocol
         refuse(request, message, ErrorCode.INVALID_REQUEST, None)
         return
-    if message.session_epoch > 0:
+    if message.session_epoch > 0 or message.session_epoch < -1:
         answer(request, [], [], services, ErrorCode.FETCH_SESSION_ID_NOT_FOUND)
         return
     known, refused = message.rows, None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
+from zkbroker.kafka.cluster import OPERATIONS_OF_CLUSTER
 from zkbroker.kafka.messages import ZERO_UUID, topic_id_from_bytes, topic_id_to_bytes
 from zkbroker.kafka.ports import BrokerView, MetadataPort, TopicView
 from zkbroker.kafka.request import Api, Request, Services
@@ -22,10 +23,13 @@ _I32 = struct.Struct(">i")
 _PARTITION_V0 = struct.Struct(">hii")
 _PARTITION_V7 = struct.Struct(">hiii")
 _NOT_ASKED = struct.pack(">i", -(2**31))
-"""Authorized operations (KIP-430) where there is no authorizer."""
+"""Authorized operations (KIP-430) of whom the client did not want to know."""
+_OPERATIONS_OF_TOPIC = _I32.pack(3576)
+"""All that can be done with a topic, as bits: without an authorizer everybody may."""
 
 _FLEXIBLE_FROM = BY_KEY[METADATA].flexible_from
 _IDS_FROM = 10
+_ASKED_BY_ID_FROM = 12
 
 
 class AskedTopic(NamedTuple):
@@ -37,8 +41,10 @@ class AskedTopic(NamedTuple):
 
 class MetadataMessage(NamedTuple):
     topics: list[AskedTopic] | None
-    """None: all of them."""
+    """None: all of them. Each once, however often it was named."""
     allow_auto_topic_creation: bool
+    wants_cluster_operations: bool = False
+    wants_topic_operations: bool = False
 
 
 def decode(request: Request) -> MetadataMessage:
@@ -48,26 +54,27 @@ def decode(request: Request) -> MetadataMessage:
 def decode_body(reader: Reader, version: int) -> MetadataMessage:
     flexible = version >= _FLEXIBLE_FROM
     count = reader.array_size(flexible)
-    topics: list[AskedTopic] = []
+    topics: dict[AskedTopic, None] = {}
     for _ in range(count):
         topic_id = topic_id_from_bytes(reader.uuid_bytes()) if version >= _IDS_FROM else None
-        topics.append(AskedTopic(reader.nullable_string(flexible), topic_id))
+        topics[AskedTopic(reader.nullable_string(flexible), topic_id)] = None
         if flexible:
             reader.skip_tags()
     allow = reader.boolean() if version >= 4 else True
-    if 8 <= version <= 10:
-        reader.boolean()  # authorized operations of the cluster
-    if version >= 8:
-        reader.boolean()  # and of topics: there is no authorizer to ask
+    of_cluster = reader.boolean() if 8 <= version <= 10 else False
+    of_topics = reader.boolean() if version >= 8 else False
     if flexible:
         reader.skip_tags()
-    return MetadataMessage(None if count < 0 else topics, allow)
+    return MetadataMessage(None if count < 0 else list(topics), allow, of_cluster, of_topics)
 
 
 def serve(services: Services, request: Request, message: MetadataMessage) -> None:
     version = request.version
-    parts = _current_parts(services)
     topics = message.topics
+    if version < _ASKED_BY_ID_FROM and any(name is None or topic_id for name, topic_id in topics or ()):
+        refuse(request, message, ErrorCode.INVALID_REQUEST, None)  # ids may only be asked for from version 12 on
+        return
+    parts = _current_parts(services)
     if topics is None or (not topics and version == 0):  # version 0 has no null: empty means all
         encoded = parts.get((version, None))
         if encoded is None:
@@ -77,7 +84,10 @@ def serve(services: Services, request: Request, message: MetadataMessage) -> Non
     else:
         allow = message.allow_auto_topic_creation and services.limits.auto_create_topics
         encoded = [_encode_asked(services, version, topic, allow) for topic in topics]
-    request.answer(_encode_body(services, version, encoded))
+    if message.wants_topic_operations:
+        tail = _encode_topic_tail(version, _OPERATIONS_OF_TOPIC)
+        encoded = [topic[: -len(tail)] + tail for topic in encoded]
+    request.answer(_encode_body(services, version, encoded, message.wants_cluster_operations))
 
 
 def refuse(request: Request, message: MetadataMessage, error: ErrorCode, text: str | None) -> None:
@@ -100,7 +110,7 @@ def _current_parts(services: Services) -> dict[object, list[bytes]]:
 def _encode_asked(services: Services, version: int, asked: AskedTopic, allow_creation: bool) -> bytes:
     metadata = services.metadata
     name, topic_id = asked
-    if name is None:
+    if name is None or topic_id:
         name = metadata.topic_name(topic_id) if topic_id else None
         topic = metadata.topic(name) if name is not None else None
         if topic is None:
@@ -139,8 +149,8 @@ def _encode_topic_head(
     return out
 
 
-def _encode_topic_tail(version: int) -> bytes:
-    return (_NOT_ASKED if version >= 8 else b"") + (b"\x00" if version >= _FLEXIBLE_FROM else b"")
+def _encode_topic_tail(version: int, operations: bytes = _NOT_ASKED) -> bytes:
+    return (operations if version >= 8 else b"") + (b"\x00" if version >= _FLEXIBLE_FROM else b"")
 
 
 def _encode_error(version: int, error: ErrorCode, name: str | None, topic_id: str | None) -> bytes:
@@ -195,7 +205,9 @@ def _encode_broker(version: int, view: BrokerView) -> bytes:
     return out + (b"\x00" if flexible else b"")
 
 
-def _encode_body(services: Services | None, version: int, topics: list[bytes]) -> bytes:
+def _encode_body(
+    services: Services | None, version: int, topics: list[bytes], wants_cluster_operations: bool = False
+) -> bytes:
     flexible = version >= _FLEXIBLE_FROM
     brokers = services.metadata.brokers(services.listener) if services else []
     out = bytearray(4 if version >= 3 else 0)
@@ -210,7 +222,7 @@ def _encode_body(services: Services | None, version: int, topics: list[bytes]) -
     for topic in topics:
         out += topic
     if 8 <= version <= 10:
-        out += _NOT_ASKED
+        out += _I32.pack(OPERATIONS_OF_CLUSTER) if wants_cluster_operations else _NOT_ASKED
     if flexible:
         out += b"\x00"
     return bytes(out)

@@ -5,7 +5,7 @@ Topics travel by name here; the API files translate topic ids with ``MetadataPor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
@@ -240,6 +240,10 @@ class AdminPort(Protocol):
         ...
 
     def describe_topic_config(self, name: str) -> ConfigDescription: ...
+
+    def new_topic_config(self, overrides: Mapping[str, str]) -> Sequence[ConfigEntry]:
+        """All settings of a topic that is created with these of its own; nothing needs to know the topic yet."""
+        ...
 
     def describe_broker_config(self, name: str) -> ConfigDescription:
         """``name`` is a broker id as text, or empty for the cluster-wide defaults."""

@@ -20,6 +20,13 @@ _ROW_V2 = struct.Struct(">ihqq")
 _ROW_V5 = struct.Struct(">ihqqq")
 _NO_THROTTLE = bytes(4)
 
+_MAGIC_AT = 16
+_ATTRIBUTES_AT = 22
+"""The low byte of a record batch's attributes: codec, and whether it is transactional."""
+_CODEC_MASK, _ZSTD, _TRANSACTIONAL_BIT = 0x07, 4, 0x10
+_ZSTD_FROM = 7
+"""KIP-110: who speaks less may not know what it sends."""
+
 _FLEXIBLE_FROM = BY_KEY[PRODUCE].flexible_from
 _LOWEST = BY_KEY[PRODUCE].lowest
 
@@ -74,6 +81,10 @@ def serve(services: Services, request: Request, message: ProduceMessage) -> None
     if message.acks not in (-1, 0, 1):
         refuse(request, message, ErrorCode.INVALID_REQUIRED_ACKS, None)
         return
+    problem = _problem(request.version, message)
+    if problem is not None:
+        refuse(request, message, *problem)
+        return
 
     def done(rows: list[ProducedRow]) -> None:
         if message.acks == 0:
@@ -87,6 +98,23 @@ def serve(services: Services, request: Request, message: ProduceMessage) -> None
     )
     if not request.is_done:
         request.cancellable = cancellable
+
+
+def _problem(version: int, message: ProduceMessage) -> tuple[ErrorCode, str] | None:
+    """Why nothing of this request may be appended, as far as the attributes of its batches tell."""
+    for row in message.rows:
+        records = row.records
+        if records is None or len(records) <= _ATTRIBUTES_AT or records[_MAGIC_AT] != 2:
+            continue
+        attributes = records[_ATTRIBUTES_AT]
+        if attributes & _TRANSACTIONAL_BIT:
+            # Nobody could end the transaction, and consumers would wait for its end for ever.
+            if message.transactional_id is None:
+                return ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "no transactional id is given"
+            return ErrorCode.INVALID_TXN_STATE, "there is no such transaction"
+        if attributes & _CODEC_MASK == _ZSTD and version < _ZSTD_FROM:
+            return ErrorCode.UNSUPPORTED_COMPRESSION_TYPE, f"zstd needs Produce version {_ZSTD_FROM}"
+    return None
 
 
 def _answer_unacknowledged(request: Request, rows: Iterable[ProducedRow]) -> None:

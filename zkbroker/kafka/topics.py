@@ -4,7 +4,7 @@ NOT_CONTROLLER, which sends a client to the controller."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +14,8 @@ from zkbroker.kafka.request import Api, Request, Services, when_done
 from zkbroker.kafka.versions import CREATE_PARTITIONS, CREATE_TOPICS, DELETE_TOPICS
 from zkbroker.model.channel import NewTopic, TopicResult
 from zkbroker.model.errors import ErrorCode
+
+_CONFIGS_FROM = 5
 
 
 def _in_order(names: Iterable[str], refused: dict[str, TopicResult], done: Sequence[TopicResult]) -> list[TopicResult]:
@@ -83,7 +85,8 @@ def _serve_create(services: Services, request: Request, message: SimpleNamespace
             topics.append(_new_topic(asked))
 
     def answer(results: Sequence[TopicResult]) -> None:
-        _answer_create(services, request, _in_order(names, refused, results))
+        configs = {topic.name: dict(topic.configs) for topic in topics} if request.version >= _CONFIGS_FROM else {}
+        _answer_create(services, request, _in_order(names, refused, results), configs)
 
     if not topics:
         answer([])
@@ -92,7 +95,13 @@ def _serve_create(services: Services, request: Request, message: SimpleNamespace
     when_done(request, message, deferred, answer, _refuse_create)
 
 
-def _answer_create(services: Services | None, request: Request, results: Iterable[TopicResult]) -> None:
+def _answer_create(
+    services: Services | None,
+    request: Request,
+    results: Iterable[TopicResult],
+    configs: Mapping[str, Mapping[str, str]],
+) -> None:
+    """``configs``: what each topic asked for; the answer has all its settings (KIP-525)."""
     rows = []
     for result in results:
         created = result.error == ErrorCode.NONE
@@ -104,14 +113,16 @@ def _answer_create(services: Services | None, request: Request, results: Iterabl
                 "error_message": _text(result),
                 "num_partitions": result.partitions if created else -1,
                 "replication_factor": result.replication_factor if created else -1,
-                # Java's admin client reads the list of a created topic without looking for null
-                "configs": _configs(services, result.name) if created and services and request.version >= 5 else None,
+                # Java's admin client reads the list without looking for null.
+                "configs": _configs(services, configs[result.name])
+                if created and services and result.name in configs
+                else (),
             }
         )
     request.answer(encode_response(CREATE_TOPICS, request.version, {"topics": rows}))
 
 
-def _configs(services: Services, name: str) -> list[dict[str, Any]]:
+def _configs(services: Services, overrides: Mapping[str, str]) -> list[dict[str, Any]]:
     return [
         {
             "name": entry.name,
@@ -120,13 +131,13 @@ def _configs(services: Services, name: str) -> list[dict[str, Any]]:
             "config_source": entry.source,
             "is_sensitive": entry.is_sensitive,
         }
-        for entry in services.admin.describe_topic_config(name).entries
+        for entry in services.admin.new_topic_config(overrides)
     ]
 
 
 def _refuse_create(request: Request, message: SimpleNamespace, error: ErrorCode, text: str | None) -> None:
     names = dict.fromkeys(asked.name for asked in message.topics)
-    _answer_create(None, request, [TopicResult(name, error, text) for name in names])
+    _answer_create(None, request, [TopicResult(name, error, text) for name in names], {})
 
 
 # DeleteTopics

@@ -133,6 +133,14 @@ class Reader:
         start = self.take(size)
         return self.data[start : start + size].decode("utf-8")
 
+    def client_id(self) -> str | None:
+        """Of a request header, which people may set to anything: like Kafka, take it though it is not UTF-8."""
+        size = self.int16()
+        if size < 0:
+            return None
+        start = self.take(size)
+        return self.data[start : start + size].decode("utf-8", "replace")
+
     def nullable_bytes(self, flexible: bool) -> memoryview | None:
         """A view over the frame: nothing is copied, and the frame lives as long as the view."""
         size = self.uvarint() - 1 if flexible else self.int32()

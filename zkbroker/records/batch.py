@@ -25,6 +25,9 @@ CRC_START = 21
 RECORD_BYTES_MIN = 7
 """The smallest record: length, attributes, two deltas, two lengths of -1 and a header count, a byte each."""
 SEQUENCE_MAX = 2**31 - 1
+_LENGTH_AND_MAGIC_BYTES = 17
+_MESSAGE_LENGTH_MIN = 14
+"""The length field of the smallest message of the formats before 2: Kafka's line between garbage and an old format."""
 
 CODEC_NAMES = ("none", "gzip", "snappy", "lz4", "zstd")
 CODEC_MASK = 0x07
@@ -37,6 +40,7 @@ _HEADER = struct.Struct(">qiibIhiqqqhii")
 _PREFIX = struct.Struct(">qiib")
 _OFFSET_AND_LENGTH = struct.Struct(">qi")
 _U32 = struct.Struct(">I")
+_I32 = struct.Struct(">i")
 _ATTRIBUTES = struct.Struct(">h")
 _MAX_TIMESTAMP = struct.Struct(">q")
 _unpack_header = _HEADER.unpack_from
@@ -156,20 +160,16 @@ def check_produced(
 
     A client sends exactly one batch per partition; internal writers (``origin_client`` False) may send several and
     control batches. Raises BrokerError: CORRUPT_MESSAGE, INVALID_RECORD, MESSAGE_TOO_LARGE,
-    UNSUPPORTED_COMPRESSION_TYPE, UNSUPPORTED_FOR_MESSAGE_FORMAT.
+    UNSUPPORTED_COMPRESSION_TYPE, INVALID_TIMESTAMP.
     """
     end = len(records)
     if end - position < HEADER_BYTES:
         raise _short(records, position)
     header = read_header(records, position)
-    (_, length, _, magic, crc, attributes, last_delta, base_ts, max_ts, producer_id, epoch, sequence, count) = header
-    if magic != 2:
-        raise BrokerError(
-            ErrorCode.UNSUPPORTED_FOR_MESSAGE_FORMAT, f"record batch of magic {magic}: only 2 can be produced"
-        )
+    (base, length, _, magic, crc, attributes, last_delta, base_ts, max_ts, producer_id, epoch, sequence, count) = header
     size = length + LENGTH_OVERHEAD_BYTES
-    if size < HEADER_BYTES or position + size > end:
-        raise corrupt(f"record batch of {size} bytes in {end - position}")
+    if magic != 2 or size < HEADER_BYTES or position + size > end:
+        raise _short(records, position)
     if size > message_bytes_max:
         raise BrokerError(
             ErrorCode.MESSAGE_TOO_LARGE, f"record batch of {size} bytes: max.message.bytes is {message_bytes_max}"
@@ -191,6 +191,10 @@ def check_produced(
             raise _invalid("a produce request carries exactly one record batch for each partition")
         if attributes & CONTROL_BIT:
             raise _invalid("clients cannot write control batches")
+        if attributes & LOG_APPEND_TIME_BIT:
+            raise BrokerError(ErrorCode.INVALID_TIMESTAMP, "clients cannot claim a broker's time (LogAppendTime)")
+        if base != 0:
+            raise _invalid(f"a produced record batch begins at offset 0, not {base}")
     if producer_id >= 0:
         if epoch < 0 or (sequence < 0 and not attributes & CONTROL_BIT):
             raise _invalid(f"producer {producer_id} with epoch {epoch}, sequence {sequence}")
@@ -270,10 +274,18 @@ def cut(
 
 
 def _short(records: bytes | memoryview, position: int) -> BrokerError:
+    """Why there is no whole batch of format 2 at ``position``, with Kafka's codes: clients repeat CORRUPT_MESSAGE."""
     left = len(records) - position
-    if left > 16 and records[position + 16] < 2:
-        return BrokerError(ErrorCode.UNSUPPORTED_FOR_MESSAGE_FORMAT, "message sets of magic 0 and 1 are not supported")
-    return corrupt(f"{left} bytes are less than the header of a record batch")
+    if left >= _LENGTH_AND_MAGIC_BYTES:
+        length = _I32.unpack_from(records, position + 8)[0]
+        magic = records[position + 16]
+        if length < _MESSAGE_LENGTH_MIN or magic > 2:
+            return corrupt(f"no record batch: magic {magic}, length {length}")
+        if magic == 2 and length + LENGTH_OVERHEAD_BYTES < HEADER_BYTES:
+            return corrupt(f"a record batch of length {length} has no room for its header")
+        if magic < 2 and length + LENGTH_OVERHEAD_BYTES <= left:
+            return _invalid(f"record batch of magic {magic}: only 2 can be produced")
+    return _invalid(f"no whole record batch in {left} bytes")
 
 
 def _invalid(message: str) -> BrokerError:
