@@ -70,3 +70,15 @@ def test_a_snapshot_replaces_everything() -> None:
     metadata.apply(ClusterDelta(2, 3, 0, is_snapshot=True, brokers=(broker(2, 9),)))
     assert metadata.topics() == [] and metadata.topic_name("id-one") is None
     assert metadata.live_broker_epoch(2) == 9 and metadata.broker(1) is None
+
+
+def test_topics_that_the_controller_cannot_read_stay_as_they_were_known() -> None:
+    metadata = ClusterMetadata("c", 1)
+    metadata.apply(snapshot())
+    view = metadata.topic("t")
+    unreadable = snapshot(partitions=(), unreadable_topics=("t", "never-seen"))
+    metadata.apply(unreadable)
+    assert view is not None and metadata.topics() == [view]
+    assert metadata.topic_name("id-one") == "t"
+    metadata.apply(snapshot(partitions=((T0, state(leader=2, leader_epoch=1)),)))
+    assert metadata.current_leader(T0) == CurrentLeader(2, 1) and metadata.state(T1) is None

@@ -34,9 +34,11 @@ class ClusterMetadata:
     def apply(self, delta: ClusterDelta) -> None:
         """Take a snapshot or the next delta; its order and epoch were checked by the channel and the broker."""
         if delta.is_snapshot:
+            # Replicas of topics that the controller cannot read just now keep their roles: clients still find them.
+            kept = [self._topics[name] for name in delta.unreadable_topics if name in self._topics]
             self._brokers = {}
-            self._topics = {}
-            self._names = {}
+            self._topics = {view.name: view for view in kept}
+            self._names = {view.topic_id: view.name for view in kept}
             self._ready = True
         self._controller_id = delta.controller_id
         self._version += 1
