@@ -28,10 +28,13 @@ class Subscribers:
         self,
         *,
         broker_epoch: Callable[[int], int | None],
+        settled_epoch: Callable[[int], int | None],
         snapshot: Callable[[int], ClusterDelta],
         look_again: Callable[[], None],
     ) -> None:
         self._broker_epoch = broker_epoch
+        self._settled_epoch = settled_epoch
+        """Like ``broker_epoch``, but None while the broker must not be told the cluster yet."""
         self._snapshot = snapshot
         self._look_again = look_again
         self._subscriptions: dict[int, _Subscription] = {}
@@ -43,7 +46,7 @@ class Subscribers:
     def subscribe(self, subscriber: Subscriber, *, is_ready: bool) -> Deferred[None]:
         """Fires, after the snapshot was pushed, when the image holds the subscriber's broker epoch. Fails with
         BrokerError STALE_BROKER_EPOCH when the image holds a higher one."""
-        known = self._broker_epoch(subscriber.broker_id) if is_ready else None
+        known = self._settled_epoch(subscriber.broker_id) if is_ready else None
         if known is not None and known > subscriber.broker_epoch:
             return fail(stale(subscriber.broker_id, subscriber.broker_epoch, known))
         if known == subscriber.broker_epoch:
@@ -65,7 +68,7 @@ class Subscribers:
         """Serve those whose registration has been seen now; close those whose broker is gone."""
         waiting, self._waiting = self._waiting, []
         for subscriber, deferred in waiting:
-            known = self._broker_epoch(subscriber.broker_id)
+            known = self._settled_epoch(subscriber.broker_id)
             if known is None or known < subscriber.broker_epoch:
                 self._waiting.append((subscriber, deferred))
             elif known > subscriber.broker_epoch:

@@ -78,7 +78,8 @@ class Term:
         self._awaiting: list[Deferred[None]] = []
         self.is_closed = False
         self.subscribers = Subscribers(
-            broker_epoch=self.controller.image.settled_epoch,
+            broker_epoch=self.controller.image.broker_epoch,
+            settled_epoch=self.controller.image.settled_epoch,
             snapshot=self._snapshot,
             look_again=lambda: self._brokers.again(),
         )

@@ -56,7 +56,8 @@ class Changes:
         partitions = tuple(
             (partition, image.states[partition])
             for partition in sorted(self._partitions)
-            if partition in image.states and not hides(partition.topic)
+            # a suspect would lead on in the old epoch: the state that follows is told
+            if partition in image.states and partition not in image.suspects and not hides(partition.topic)
         )
         delta = ClusterDelta(
             controller_id,
