@@ -1,6 +1,7 @@
-"""``zkbroker-bench``: what a cluster does per second and how long a client waits, measured with librdkafka as client.
+"""``zkbroker-bench``: what a cluster does per second, how long a client waits, and what the brokers use meanwhile.
 
-Every run counts its records afterwards: a fast run that lost some is a failed one.
+Two clients: librdkafka, which people use, and one that sends requests encoded beforehand and so leaves the machine to
+the brokers. Every run reads or counts its records afterwards: a fast run that lost some is a failed one.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from zkbroker.cli import _common as common
 from zkbroker.cli._local_cluster import LocalCluster
 from zkbroker.cli._local_zookeeper import LocalEnsemble
 from zkbroker.cli._processes import LocalFailure
+from zkbroker.cli._raw_client import RawClient, encode_records
 from zkbroker.cli.server_stop import find_brokers
+from zkbroker.model.errors import BrokerError
 
 PROG = "zkbroker-bench"
 EXAMPLES = """\
@@ -33,6 +36,8 @@ EXAMPLES = """\
   small records, compressed, more of them:
     zkbroker-bench --start --record-size 100 --records 2000000 --compression-codec lz4
 """
+RAW_BATCH_BYTES = 128 * 1024
+ACKS = {"0": 0, "1": 1, "all": -1}
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
@@ -76,6 +81,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--latency-seconds", type=float, default=5.0, metavar="S", help="length of each latency run")
     parser.add_argument("--latency-rate", type=common.positive, default=500, metavar="N", help="its records per second")
     parser.add_argument("--compression-codec", default="none", choices=["none", "gzip", "snappy", "lz4", "zstd"])
+    parser.add_argument(
+        "--requests", type=common.positive, default=20_000, metavar="N", help="in each run of one-record requests"
+    )
     parser.add_argument("--acks", action="append", choices=["0", "1", "all"], help="default: 1 and all")
     return parser
 
@@ -89,7 +97,7 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         with _cluster(arguments) as (bootstrap, pids):
             return _Bench(bootstrap, pids, arguments).run()
-    except LocalFailure as failure:
+    except (LocalFailure, BrokerError, OSError) as failure:
         print(f"{PROG}: {failure}", file=sys.stderr)
         return 1
 
@@ -149,14 +157,62 @@ class _Bench:
             flush=True,
         )
         for acks in arguments.acks or ["1", "all"]:
-            topic = f"bench-{acks}-{os.getpid()}-{int(time.time())}"
-            new = common.kafka_admin.NewTopic(topic, arguments.partitions, arguments.replication_factor)
-            self._admin.create_topics([new], operation_timeout=30)[topic].result(40)
-            try:
+            with self._topic(f"bench-{acks}", arguments.partitions) as topic:
                 self._measure(topic, acks)
-            finally:
-                self._admin.delete_topics([topic], operation_timeout=30)[topic].result(40)
+            if acks != "0":
+                with self._topic(f"bench-raw-{acks}", 1) as topic:
+                    self._measure_raw(topic, acks)
         return 0 if self._is_whole else 1
+
+    @contextlib.contextmanager
+    def _topic(self, name: str, partitions: int) -> Iterator[str]:
+        topic = f"{name}-{os.getpid()}-{int(time.time())}"
+        new = common.kafka_admin.NewTopic(topic, partitions, self._arguments.replication_factor)
+        self._admin.create_topics([new], operation_timeout=30)[topic].result(40)
+        try:
+            yield topic
+        finally:
+            self._admin.delete_topics([topic], operation_timeout=30)[topic].result(40)
+
+    def _measure_raw(self, topic: str, acks: str) -> None:
+        """One partition, requests encoded beforehand; then all of it read back, each CRC and offset checked."""
+        metadata = self._admin.list_topics(topic, 10)
+        leader = metadata.brokers[metadata.topics[topic].partitions[0].leader]
+        with contextlib.closing(RawClient(leader.host, leader.port, topic, 0)) as client:
+            self._raw_runs(client, acks)
+
+    def _raw_runs(self, client: RawClient, acks: str) -> None:
+        arguments = self._arguments
+        per_batch = max(1, RAW_BATCH_BYTES // (arguments.record_size + 10))
+        full, single = encode_records(per_batch, arguments.record_size), encode_records(1, arguments.record_size)
+        stored = 0
+        for name, batch, records, count, in_flight in (
+            ("128 KiB batches, 5 in flight", full, per_batch, max(1, arguments.records // per_batch), 5),
+            ("one record, 50 in flight", single, 1, arguments.requests, 50),
+            ("one record at a time", single, 1, max(1, arguments.requests // 5), 1),
+        ):
+            warm = min(count, 10 * in_flight)
+            client.produce(batch, ACKS[acks], warm, in_flight)
+            before = _usage(self._pids)
+            began = time.perf_counter()
+            took = client.produce(batch, ACKS[acks], count, in_flight)
+            seconds = time.perf_counter() - began
+            stored += (warm + count) * records
+            latencies = sorted(1000 * one for one in took)
+            done = Measured(f"raw acks={acks} {name}", seconds, count * records, count * len(batch), count, latencies)
+            print(done.line(), flush=True)
+            self._show_usage(before, done)
+        before = _usage(self._pids)
+        began = time.perf_counter()
+        read = client.read_all(stored, check=False)
+        seconds = time.perf_counter() - began
+        done = Measured("raw consume", seconds, read.records_count, read.bytes_count, read.requests_count, [])
+        print(done.line(), flush=True)
+        self._show_usage(before, done)
+        checked = client.read_all(stored, check=True)
+        if (checked.records_count, checked.bytes_count) != (stored, read.bytes_count):
+            self._is_whole = False
+            common.complain(f"{PROG}: {stored} records acknowledged, {checked.records_count} read back", 1)
 
     def _measure(self, topic: str, acks: str) -> None:
         arguments = self._arguments
@@ -165,12 +221,12 @@ class _Bench:
         before = _usage(self._pids)
         produced = self._produce(topic, acks, arguments.records)
         print(produced.line(), flush=True)
-        self._show_usage(before, produced.seconds)
+        self._show_usage(before, produced)
         self._check(topic, warm + arguments.records, acks)
         before = _usage(self._pids)
         consumed = self._consume(topic, warm + arguments.records)
         print(consumed.line(), flush=True)
-        self._show_usage(before, consumed.seconds)
+        self._show_usage(before, consumed)
         print(self._latency(topic, acks).line(), flush=True)
 
     def _producer(self, acks: str, **config: Any) -> Producer:
@@ -193,33 +249,30 @@ class _Bench:
             requests["count"] = sum(broker["req"].get("Produce", 0) for broker in brokers)
 
         producer = self._producer(acks, **{"linger.ms": 5, "statistics.interval.ms": 200, "stats_cb": statistics})
-        failures = {"count": 0}
-
-        def delivered(error: Any, message: Any) -> None:
-            if error is not None:
-                failures["count"] += 1
-
         partitions = self._arguments.partitions
-        payload = self._payload
-        # Runs of one partition fill batches as a busy client's do, and cost the client less than a choice per record.
-        run_length = max(1, self._arguments.batch_size // len(payload))
+        # Runs of one partition fill batches as a busy client's do.
+        run_length = max(1, min(self._arguments.batch_size // len(self._payload), count // partitions))
+        run = [{"value": self._payload}] * run_length
         began = time.monotonic()
-        for number in range(count):
-            partition = (number // run_length if count > run_length * partitions else number) % partitions
-            while True:
-                try:
-                    producer.produce(topic, payload, partition=partition, on_delivery=delivered)
-                    break
-                except BufferError:
-                    producer.poll(0.01)
-            if number % 1000 == 0:
-                producer.poll(0)
+        given = 0
+        while given < count:
+            partition = given // run_length % partitions
+            wanted = min(run_length - given % run_length, count - given)
+            # In one call, without a callback for each record: else Python, not the cluster, would be measured.
+            # A record that is not delivered is missing in the count afterwards.
+            try:
+                taken = producer.produce_batch(topic, run[:wanted], partition)
+            except BufferError:
+                taken = 0
+            given += taken
+            if taken < wanted:
+                producer.poll(0.01)
         left = producer.flush(300)
         seconds = time.monotonic() - began
         producer.poll(0.25)  # one more statistics report, for the number of requests
-        if failures["count"] or left:
-            raise common.CommandError(f"{PROG}: {failures['count'] + left} of {count} records were not acknowledged")
-        return Measured(f"produce acks={acks}", seconds, count, count * len(payload), requests["count"], [])
+        if left:
+            raise common.CommandError(f"{PROG}: {left} of {count} records were not acknowledged")
+        return Measured(f"produce acks={acks}", seconds, count, count * len(self._payload), requests["count"], [])
 
     def _latency(self, topic: str, acks: str) -> Measured:
         """Single records at a steady rate, each timed from produce() to its acknowledgement."""
@@ -294,15 +347,19 @@ class _Bench:
             self._is_whole = False
             common.complain(f"{PROG}: {expected} records acknowledged, {stored} stored", 1)
 
-    def _show_usage(self, before: dict[int, _Usage], seconds: float) -> None:
-        for pid, usage in _usage(self._pids).items():
-            if pid in before:
-                used = usage.cpu_s - before[pid].cpu_s
-                print(
-                    f"    broker process {pid}: {used:.2f} s CPU ({100 * used / seconds:.0f} % of a core), "
-                    f"{usage.rss_bytes / 2**20:.0f} MiB",
-                    flush=True,
-                )
+    def _show_usage(self, before: dict[int, _Usage], done: Measured) -> None:
+        """What the brokers used: together per GB, or per 1,000 requests of one record; and each by itself."""
+        after = _usage(self._pids)
+        used = {pid: usage.cpu_s - before[pid].cpu_s for pid, usage in after.items() if pid in before}
+        if not used:
+            return
+        total = sum(used.values())
+        if done.requests_count == done.records_count:
+            per = f"{1000 * total / done.requests_count:.3f} s per 1,000 requests"
+        else:
+            per = f"{1e9 * total / done.bytes_count:.2f} s/GB"
+        each = ", ".join(f"{used[pid]:.2f} s {after[pid].rss_bytes / 2**20:.0f} MiB" for pid in used)
+        print(f"    brokers' CPU {total:.2f} s: {per}; each with its memory: {each}", flush=True)
 
 
 if __name__ == "__main__":
