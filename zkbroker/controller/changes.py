@@ -12,12 +12,14 @@ from zkbroker.model.topics import TopicPartition
 class Changes:
     """Keys only: the values are taken from the image when the delta is made, so the last one counts."""
 
-    __slots__ = ("_brokers", "_deleted_topics", "_orders", "_partitions", "_removed_brokers")
+    __slots__ = ("_brokers", "_deleted_topics", "_held_back", "_orders", "_partitions", "_removed_brokers")
 
     def __init__(self) -> None:
         self._brokers: dict[int, None] = {}
         self._removed_brokers: dict[int, None] = {}
         self._partitions: dict[TopicPartition, None] = {}
+        self._held_back: dict[TopicPartition, None] = {}
+        """Not told while a member is suspected to have restarted: it would lead on in the old epoch."""
         self._deleted_topics: dict[tuple[str, str], None] = {}
         self._orders: dict[int, list[DeletedReplica]] = {}
 
@@ -37,7 +39,14 @@ class Changes:
         self._removed_brokers[broker_id] = None
 
     def partition(self, partition: TopicPartition) -> None:
+        self._held_back.pop(partition, None)
         self._partitions[partition] = None
+
+    def unsuspected(self, partition: TopicPartition) -> None:
+        """Its state turned out to be right as it is: told now, if it was held back."""
+        if partition in self._held_back:
+            del self._held_back[partition]
+            self._partitions[partition] = None
 
     def topic_gone(self, topic: str, topic_id: str) -> None:
         self._deleted_topics[topic, topic_id] = None
@@ -56,9 +65,9 @@ class Changes:
         partitions = tuple(
             (partition, image.states[partition])
             for partition in sorted(self._partitions)
-            # a suspect would lead on in the old epoch: the state that follows is told
             if partition in image.states and partition not in image.suspects and not hides(partition.topic)
         )
+        held_back = [partition for partition in self._partitions if partition in image.suspects]
         delta = ClusterDelta(
             controller_id,
             controller_epoch,
@@ -70,4 +79,5 @@ class Changes:
         )
         orders = tuple((broker, tuple(self._orders[broker])) for broker in sorted(self._orders))
         self.clear()
+        self._held_back.update(dict.fromkeys(held_back))
         return delta, orders

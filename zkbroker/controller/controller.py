@@ -480,7 +480,7 @@ class Controller:
         )
         if after is None and suspects:
             del self.image.suspects[partition]
-            self._changes.partition(partition)
+            self._changes.unsuspected(partition)
             return self._settled(partition, state)
         if after is None and partition in self._preferred and can_move(self.image, partition):
             election = Election(state.replicas[0], state.isr, state.recovering)
