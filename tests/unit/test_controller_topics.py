@@ -11,6 +11,7 @@ from zkbroker.controller.controller import Controller
 from zkbroker.kafka.ports import PartitionsToAdd, TopicToDelete
 from zkbroker.model.channel import AlterPartitionRequest, IsrProposal, NewTopic
 from zkbroker.model.errors import ErrorCode, InvariantViolation
+from zkbroker.model.limits import PARTITIONS_CREATED_MAX
 from zkbroker.model.topics import TopicPartition
 from zkbroker.zookeeper.client import Create, Delete, SetData
 from zkbroker.zookeeper.znodes import config as config_znode
@@ -50,6 +51,20 @@ def test_a_topic_is_deleted_replica_by_replica_then_its_znodes() -> None:
     for path in ("/brokers/topics/t", "/config/topics/t", "/admin/delete_topics/t"):
         assert cluster.zk.data(path) is None, path
     assert cluster.create().error is ErrorCode.NONE
+
+
+def test_one_request_creates_a_bounded_number_of_partitions() -> None:
+    """A million would be planned until the watchdog ends the controller, and then the next one."""
+    cluster = Cluster()
+    cluster.create()
+    assert cluster.create("u", PARTITIONS_CREATED_MAX + 1, 1).error is ErrorCode.POLICY_VIOLATION
+    half = [NewTopic(name, PARTITIONS_CREATED_MAX // 2 + 1, 1) for name in ("v", "w")]
+    results = cluster.wait(cluster.controller.create_topics(half, 30_000, True))
+    assert [result.error for result in results] == [ErrorCode.POLICY_VIOLATION] * 2
+    assert cluster.wait(cluster.controller.create_topics(half[:1], 30_000, True))[0].error is ErrorCode.NONE
+    for total, error in ((2**31 - 1, ErrorCode.POLICY_VIOLATION), (PARTITIONS_CREATED_MAX + 1, ErrorCode.NONE)):
+        more = [PartitionsToAdd("t", total)]
+        assert cluster.wait(cluster.controller.create_partitions(more, 30_000, True))[0].error is error
 
 
 def test_partitions_are_added() -> None:

@@ -152,3 +152,17 @@ def test_a_created_topics_settings(listener: Listener, version: int, validate_on
             ("cleanup.policy", "delete", 5),
         ]
         assert existing.configs == ()
+
+
+@pytest.mark.parametrize("version", [1, 5, 6])
+def test_a_topic_deleted_twice_in_one_request_is_deleted(listener: Listener, version: int) -> None:
+    s = request_schemas(v.DELETE_TOPICS, version)
+    timeout = milliseconds(1000)
+    if version < 6:
+        request = s.DeleteTopicsRequest(topic_names=("t", "t"), timeout=timeout)
+    else:
+        topic_id = topic_id_to_uuid(listener.broker.by_name["t"].topic_id)
+        rows = (s.DeleteTopicState(name="t", topic_id=None), s.DeleteTopicState(name=None, topic_id=topic_id))
+        request = s.DeleteTopicsRequest(topics=rows, timeout=timeout)
+    assert [(row.name, row.error_code.name) for row in listener.ask(request).responses] == [("t", "none")] * 2
+    assert "t" not in listener.broker.by_name

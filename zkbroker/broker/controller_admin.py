@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred, fail, inlineCallbacks
 
 from zkbroker.broker.controller_reading import image_of, rules_of
 from zkbroker.broker.controller_term import Term
@@ -16,6 +17,7 @@ from zkbroker.controller.requests import plan_partitions, plan_topic
 from zkbroker.kafka.ports import PartitionsToAdd, TopicToDelete
 from zkbroker.model.channel import NewTopic, TopicResult
 from zkbroker.model.errors import BrokerError, ErrorCode
+from zkbroker.model.limits import PARTITIONS_CREATED_MAX
 from zkbroker.zookeeper.client import (
     BadVersionError,
     ConnectionLossError,
@@ -43,15 +45,19 @@ class TopicAdmin:
     def create_topics(
         self, topics: Sequence[NewTopic], timeout_ms: int, validate_only: bool
     ) -> Deferred[list[TopicResult]]:
-        names = [topic.name for topic in topics]
-        return gather(
-            [
-                self._answered(topic.name, partial(self._create, topic, validate_only), timeout_ms)
-                if names.count(topic.name) == 1
-                else self._answered(topic.name, partial(_refuse, "Duplicate topic name."), timeout_ms)
-                for topic in topics
-            ]
+        times = Counter(topic.name for topic in topics)
+        defaults = self._term.context.settings.topic_defaults()
+        asked = sum(
+            len(topic.assignment) or (defaults.partitions if topic.partitions == -1 else max(0, topic.partitions))
+            for topic in topics
         )
+
+        def begin(topic: NewTopic) -> Deferred[TopicResult]:
+            if times[topic.name] > 1:
+                return _refuse(ErrorCode.INVALID_REQUEST, "Duplicate topic name.")
+            return _too_many(asked) or self._create(topic, validate_only)
+
+        return gather([self._answered(topic.name, partial(begin, topic), timeout_ms) for topic in topics])
 
     def delete_topics(self, topics: Sequence[TopicToDelete], timeout_ms: int) -> Deferred[list[TopicResult]]:
         return gather([self._answered(topic.name or "", partial(self._delete, topic), timeout_ms) for topic in topics])
@@ -59,9 +65,15 @@ class TopicAdmin:
     def create_partitions(
         self, topics: Sequence[PartitionsToAdd], timeout_ms: int, validate_only: bool
     ) -> Deferred[list[TopicResult]]:
-        return gather(
-            [self._answered(topic.name, partial(self._add, topic, validate_only), timeout_ms) for topic in topics]
+        known = self._term.controller.image.topics
+        asked = sum(
+            max(0, topic.total - len(known[topic.name].partitions)) if topic.name in known else 0 for topic in topics
         )
+
+        def begin(topic: PartitionsToAdd) -> Deferred[TopicResult]:
+            return _too_many(asked) or self._add(topic, validate_only)
+
+        return gather([self._answered(topic.name, partial(begin, topic), timeout_ms) for topic in topics])
 
     def _answered(
         self, name: str, begin: Callable[[], Deferred[TopicResult]], timeout_ms: int
@@ -220,7 +232,15 @@ class TopicAdmin:
         return topic_znode.decode(path, found[path][0])
 
 
-@inlineCallbacks
-def _refuse(message: str) -> Generator[Deferred[Any], Any, TopicResult]:
-    yield from ()
-    raise BrokerError(ErrorCode.INVALID_REQUEST, message)
+def _too_many(partitions_count: int) -> Deferred[TopicResult] | None:
+    """The refusal of a request that would create so many partitions together; None if they are not too many."""
+    if partitions_count <= PARTITIONS_CREATED_MAX:
+        return None
+    return _refuse(
+        ErrorCode.POLICY_VIOLATION,
+        f"{partitions_count} partitions in one request: at most {PARTITIONS_CREATED_MAX} are created at once",
+    )
+
+
+def _refuse(error: ErrorCode, message: str) -> Deferred[TopicResult]:
+    return fail(BrokerError(error, message))

@@ -157,7 +157,7 @@ def _serve_delete(services: Services, request: Request, message: SimpleNamespace
     metadata = services.metadata
     asked = _to_delete(message)
     rows: list[dict[str, Any]] = []
-    wanted: dict[str, dict[str, Any]] = {}
+    wanted: dict[str, list[dict[str, Any]]] = {}
     for topic in asked:
         row: dict[str, Any] = {"name": topic.name, "topic_id": topic.topic_id, "error_message": None}
         rows.append(row)
@@ -168,20 +168,17 @@ def _serve_delete(services: Services, request: Request, message: SimpleNamespace
         name = topic.name if topic.name is not None else metadata.topic_name(topic.topic_id or "")
         if name is None:
             row["error_code"] = ErrorCode.UNKNOWN_TOPIC_ID
-        elif name in wanted:
-            row["error_code"] = ErrorCode.INVALID_REQUEST
-            row["error_message"] = "the topic is named more than once in the request"
         else:
             view = metadata.topic(name)
             row["name"] = name
             row["topic_id"] = view.topic_id if view is not None else topic.topic_id
-            wanted[name] = row
+            wanted.setdefault(name, []).append(row)
 
     def answer(results: Sequence[TopicResult]) -> None:
         for result in _in_order(wanted, {}, results):
-            row = wanted[result.name]
-            row["error_code"] = result.error
-            row["error_message"] = _text(result)
+            for row in wanted[result.name]:
+                row["error_code"] = result.error
+                row["error_message"] = _text(result)
         request.answer(encode_response(DELETE_TOPICS, request.version, {"responses": rows}))
 
     if not wanted:

@@ -37,3 +37,9 @@ PUSH_BACKLOG_BYTES_MAX = 64 * 1024 * 1024
 
 MESSAGE_TEXT_LENGTH_MAX = 1_000
 """Characters of a ``message=`` or ``reason=``, so that a header line never passes LINE_BYTES_MAX on account of it."""
+
+# --- what administrators may ask -------------------------------------------------------------------------------------
+
+PARTITIONS_CREATED_MAX = 10_000
+"""Partitions that one request may create, as in KRaft. They are planned on the controller's reactor (10,000 take some
+30 ms, a million would end it by its watchdog), and a topic's assignment must fit in ZooKeeper's 1 MiB znode."""
