@@ -95,15 +95,19 @@ def test_the_header_of_what_lies_on_disk(tmp_path: Path) -> None:
     assert (tmp_path / "t-0" / "partition.metadata").read_text() == f"version: 0\ntopic_id: {TOPIC_ID}"
 
 
-def test_a_folder_closed_while_its_epoch_checkpoint_is_written_is_checked_at_the_next_start(tmp_path: Path) -> None:
+def test_a_folder_is_closed_cleanly_while_a_thread_is_late_with_its_epoch_checkpoint(tmp_path: Path) -> None:
     world = World(tmp_path)
     threads = world.threads = HeldThreads()
     _, dirs, log = opened(tmp_path, world=world)
     log.append_as_leader(batch(2), 1)
     assert threads.jobs, "the epoch's write waits for its thread"
+    log.assign_epoch(2, 2)
     dirs.close(5)
-    assert not (tmp_path / ".kafka_cleanshutdown").exists()
+    assert (tmp_path / ".kafka_cleanshutdown").exists()
+    before = (tmp_path / "t-0" / "leader-epoch-checkpoint").read_bytes()
+    assert before == b"0\n2\n1 0\n2 2\n"
     threads.run()
+    assert (tmp_path / "t-0" / "leader-epoch-checkpoint").read_bytes() == before, "what was late replaces nothing"
     log = world.open().logs[T0]
     assert (log.log_end_offset, log.epochs.entries) == (2, ((1, 0),))
 

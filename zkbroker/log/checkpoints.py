@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Mapping, Sequence
 
@@ -20,6 +21,7 @@ META_PROPERTIES_FILE = "meta.properties"
 CLEAN_SHUTDOWN_FILE = ".kafka_cleanshutdown"
 LOCK_FILE = ".lock"
 
+_TOPIC_ID = re.compile(r"[0-9A-Za-z_-]{22}")
 _SNAPSHOT_HEAD = struct.Struct(">hIi")
 _SNAPSHOT_ENTRY = struct.Struct(">qhiqiqiq")
 
@@ -60,7 +62,7 @@ def decode_partition_metadata(data: bytes) -> str:
     """The topic id. Raises MalformedFile."""
     for line in data.decode("utf-8", "replace").splitlines():
         name, _, value = line.partition(":")
-        if name.strip() == "topic_id" and value.strip():
+        if name.strip() == "topic_id" and _TOPIC_ID.fullmatch(value.strip()):
             return value.strip()
     raise MalformedFile("no topic_id in it")
 

@@ -28,6 +28,10 @@ class LogContext:
     """(log folder, what failed, the error): takes the folder offline."""
     delete_later: Callable[[int, Callable[[], None]], None]
     """(delay in ms, what a thread shall do then)."""
+    lower_recovery_point: Callable[[Any], None]
+    """(log): see to it that the recovery point on disk is not above the log's. Raises OSError."""
+    recovery_point_fell: Callable[[Any], None]
+    """(log): it was truncated, and the recovery point on disk may be too high."""
     old_files: OldFiles
     tails: TailBudget = field(default_factory=TailBudget)
     producer_id_expiration_ms: int = PRODUCER_ID_EXPIRATION_MS

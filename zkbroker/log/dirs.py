@@ -31,7 +31,7 @@ from zkbroker.log.checkpoints import (
 from zkbroker.log.context import PRODUCER_ID_EXPIRATION_MS, LogContext
 from zkbroker.log.disk import Disk
 from zkbroker.log.files import OldFiles
-from zkbroker.log.flush import sync_job
+from zkbroker.log.flush import Gate, sync_job
 from zkbroker.log.folders import DELETE_SUFFIX, STRAY_SUFFIX, parse_folder, renamed_folder
 from zkbroker.log.log import Log
 from zkbroker.log.tail import TailBudget
@@ -44,6 +44,9 @@ logger = logging.getLogger(__name__)
 
 NO_FLUSH_POLICY = 2**63 - 1
 """``flush.messages`` of a topic that leaves flushing to the operating system."""
+
+POINTS_DELAY_S = 0.05
+"""After a truncation the recovery points are written so soon: together for the many that follow a change of leader."""
 
 
 class LogDirs:
@@ -87,6 +90,10 @@ class LogDirs:
         self._locks: dict[str, Callable[[], None]] = {}
         self._renames = 0
         self._is_writing_checkpoints = False
+        self._gate = Gate()
+        self._points_on_disk: dict[str, dict[TopicPartition, int]] = {}
+        """Folder → the highest recovery point that its checkpoint may hold for each partition that is in its files."""
+        self._are_points_too_high = False
         tails = TailBudget() if tail_bytes_max is None else TailBudget(tail_bytes_max)
         self._context = LogContext(
             disk,
@@ -94,6 +101,8 @@ class LogDirs:
             run_in_thread,
             self._log_failed,
             self._delete_later,
+            self._lower_recovery_point,
+            self._recovery_point_fell,
             OldFiles(disk),
             tails,
             producer_id_expiration_ms,
@@ -127,7 +136,9 @@ class LogDirs:
     def _claim(self, folder: str, cluster_id: str) -> None:
         disk = self._disk
         try:
-            disk.make_dirs(folder)
+            if not disk.exists(folder):
+                disk.make_dirs(folder)
+                disk.sync_dir(os.path.dirname(folder))
             release = disk.lock(os.path.join(folder, LOCK_FILE))
             if release is None:
                 raise StartError(f"log.dirs: {folder} is locked by another process")
@@ -166,13 +177,15 @@ class LogDirs:
             recovery_points = self._read_offsets(folder, RECOVERY_POINT_FILE)
             log_starts = self._read_offsets(folder, LOG_START_FILE)
             high_watermarks = self._read_offsets(folder, HIGH_WATERMARK_FILE)
+            self._points_on_disk[folder] = {**dict.fromkeys((*log_starts, *high_watermarks), 0), **recovery_points}
             entries = disk.list_dir(folder)
+            for entry in entries:
+                if not entry.is_dir and entry.name.endswith(".tmp"):
+                    disk.unlink(os.path.join(folder, entry.name))
         except OSError as error:
             raise StartError(f"log.dirs: cannot read {folder}: {error.strerror or error}") from None
         for entry in entries:
             if not entry.is_dir:
-                if entry.name.endswith(".tmp"):
-                    disk.unlink(os.path.join(folder, entry.name))
                 continue
             path = os.path.join(folder, entry.name)
             if entry.name.endswith(DELETE_SUFFIX):
@@ -265,11 +278,10 @@ class LogDirs:
                 continue
             try:
                 logs = self._logs_of(folder)
-                is_overtaken = any(log.durability.is_writing_small_files for log in logs)
                 self._flush_now(logs, is_final=True)
                 self._write_folder_checkpoints(folder, self.high_watermarks)
-                if is_overtaken:
-                    logger.info("%s: an epoch checkpoint was being written; the next start checks its logs", folder)
+                if any(log.durability.has_failed for log in logs):
+                    logger.error("%s: a flush failed; the next start checks its logs", folder)
                     continue
                 self._disk.replace_file(os.path.join(folder, CLEAN_SHUTDOWN_FILE), encode_clean_shutdown(broker_epoch))
             except OSError as error:
@@ -278,6 +290,7 @@ class LogDirs:
 
     def abandon(self) -> None:
         """Let go of everything as it is: files and locks. What a kill would leave."""
+        self._gate.close()
         for log in self.logs.values():
             log.close()
         self._context.old_files.close_all()
@@ -320,6 +333,9 @@ class LogDirs:
         folder = os.path.join(log_dir, str(partition))
         log = Log(self._context, partition, topic_id, log_dir, folder, self._topic_config(partition.topic))
         try:
+            if partition in self._points_on_disk[log_dir]:
+                # Of a log that was deleted: after a crash they would be taken for the new one's.
+                self._write_folder_checkpoints(log_dir, self.high_watermarks)
             log.create_files()
         except OSError as error:
             self._log_failed(log_dir, f"cannot create {folder}", error)
@@ -382,10 +398,17 @@ class LogDirs:
             if folder not in self.offline_dirs
         ]
         self._is_writing_checkpoints = True
-        running = self._run_in_thread(_write_checkpoint_files, self._disk, jobs)
+        self._are_points_too_high = False
+        gate = self._gate
+        written_points = {folder: self._points(folder) for folder, _ in jobs}
+        for folder, points in written_points.items():
+            self._points_may_be(folder, points)
+        running = self._run_in_thread(_write_checkpoint_files, self._disk, gate, jobs)
 
         def written(failures: list[tuple[str, OSError]]) -> None:
             self._is_writing_checkpoints = False
+            if not gate.is_closed:
+                self._points_on_disk.update(written_points)
             for folder, error in failures:
                 self._log_failed(folder, "cannot write a checkpoint", error)
             done.callback(None)
@@ -439,7 +462,7 @@ class LogDirs:
     def _checkpoint_files(self, folder: str, high_watermarks: Mapping[TopicPartition, int]) -> list[tuple[str, bytes]]:
         logs = self._logs_of(folder)
         marks = {log.partition: high_watermarks[log.partition] for log in logs if log.partition in high_watermarks}
-        points = {log.partition: log.flushed_end_offset for log in logs}
+        points = self._points(folder)
         starts = {log.partition: log.log_start_offset for log in logs if log.log_start_offset > log.bases[0]}
         return [
             (os.path.join(folder, HIGH_WATERMARK_FILE), encode_offsets(marks)),
@@ -447,9 +470,43 @@ class LogDirs:
             (os.path.join(folder, LOG_START_FILE), encode_offsets(starts)),
         ]
 
+    def _points(self, folder: str) -> dict[TopicPartition, int]:
+        return {log.partition: log.recovery_point for log in self._logs_of(folder)}
+
+    def _points_may_be(self, folder: str, points: Mapping[TopicPartition, int]) -> None:
+        """They are being written: until that is over the old or the new ones hold."""
+        known = self._points_on_disk[folder]
+        for partition, point in points.items():
+            known[partition] = max(point, known.get(partition, 0))
+
     def _write_folder_checkpoints(self, folder: str, high_watermarks: Mapping[TopicPartition, int]) -> None:
+        """On this thread, and never replaced by what another one was about to write."""
+        self._gate.close()
+        self._gate = Gate()
+        points = self._points(folder)
+        self._points_may_be(folder, points)
         for path, content in self._checkpoint_files(folder, high_watermarks):
             self._disk.replace_file(path, content)
+        self._points_on_disk[folder] = points
+
+    def _lower_recovery_point(self, log: Log) -> None:
+        """After a truncation the recovery point on disk is too high until the next checkpoint. That does no harm in
+        the last segment, all of which is checked; a segment behind it would not be."""
+        if self._points_on_disk[log.log_dir].get(log.partition, 0) > log.recovery_point:
+            self._write_folder_checkpoints(log.log_dir, self.high_watermarks)
+
+    def _recovery_point_fell(self, log: Log) -> None:
+        """Write the checkpoint soon, once for all that are truncated together."""
+        if self._are_points_too_high or self._points_on_disk[log.log_dir].get(log.partition, 0) <= log.recovery_point:
+            return
+        self._are_points_too_high = True
+        call_later: Callable[..., object] = self._reactor.callLater
+        call_later(POINTS_DELAY_S, self._lower_points)
+
+    def _lower_points(self) -> None:
+        if self._are_points_too_high and self._locks:
+            self._are_points_too_high = False
+            self.write_checkpoints({})
 
     def _log_failed(self, folder: str, what: str, error: BaseException) -> None:
         reason = f"{what}: {os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error}"
@@ -470,13 +527,14 @@ class LogDirs:
         self._delete_later(0, lambda: self._disk.remove_dir(path))
 
 
-def _write_checkpoint_files(disk: Disk, jobs: list[tuple[str, list[tuple[str, bytes]]]]) -> list[tuple[str, OSError]]:
+def _write_checkpoint_files(
+    disk: Disk, gate: Gate, jobs: list[tuple[str, list[tuple[str, bytes]]]]
+) -> list[tuple[str, OSError]]:
     """Runs in a thread. What failed, by folder."""
     failures = []
     for folder, files in jobs:
         try:
-            for path, content in files:
-                disk.replace_file(path, content)
+            gate.replace_files(disk, files)
         except OSError as error:
             failures.append((folder, error))
     return failures

@@ -110,6 +110,17 @@ class Disk:
         """Wait until the file's bytes are on the disk."""
         os.fdatasync(handle) if hasattr(os, "fdatasync") else os.fsync(handle)
 
+    def sync_path(self, path: str) -> None:
+        """The same for a file that is not open; one that is gone meanwhile is no error."""
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            self.sync(handle)
+        finally:
+            os.close(handle)
+
     def sync_dir(self, path: str) -> None:
         """Wait until the names in folder ``path`` are on the disk."""
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -156,6 +167,11 @@ class Disk:
 
     def replace_file(self, path: str, data: bytes) -> None:
         """Replace a small file as a whole and durably: a crash leaves the old content or the new."""
+        self.rename(self.write_temporary(path, data), path)
+        self.sync_dir(os.path.dirname(path))
+
+    def write_temporary(self, path: str, data: bytes) -> str:
+        """The first half of it: ``data`` is on the disk under the name that is returned, to be renamed to ``path``."""
         # A name of its own: two threads may be at it, and each must rename what it wrote itself.
         temporary = f"{path}.{next(_temporary_numbers)}.tmp"
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
@@ -164,8 +180,7 @@ class Disk:
             self.sync(handle)
         finally:
             os.close(handle)
-        os.replace(temporary, path)
-        self.sync_dir(os.path.dirname(path))
+        return temporary
 
     def rename(self, old: str, new: str) -> None:
         os.replace(old, new)

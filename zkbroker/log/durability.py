@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 
 from zkbroker.log.checkpoints import EPOCH_FILE, METADATA_FILE, encode_epochs, encode_partition_metadata
 from zkbroker.log.files import OpenFile
-from zkbroker.log.flush import Flusher, FlushJob, file_set
+from zkbroker.log.flush import Flusher, FlushJob, Gate, file_set
 
 if TYPE_CHECKING:
     from zkbroker.log.log import Log
@@ -25,8 +26,12 @@ class Durability:
     __slots__ = (
         "_epochs_version_on_disk",
         "_flusher",
+        "_gate",
         "_log",
+        "_unsynced",
+        "began_anew",
         "flush_started_at_ms",
+        "is_folder_new",
         "is_metadata_on_disk",
         "names_changed",
     )
@@ -38,6 +43,12 @@ class Durability:
         self.is_metadata_on_disk = False
         self.names_changed = False
         """Files were created or removed since the folder was last synced."""
+        self.is_folder_new = False
+        """The folder's own name may not be on the disk."""
+        self.began_anew = False
+        """Everything was thrown away, and a loss of power may still bring it back: then all of it must be checked."""
+        self._unsynced: dict[str, None] = {}
+        self._gate = Gate()
         self.flush_started_at_ms = log.context.clock.wall_ms()
 
     @property
@@ -47,12 +58,17 @@ class Durability:
             self._epochs_version_on_disk != self._log.epochs.version
             or self.names_changed
             or not self.is_metadata_on_disk
+            or bool(self._unsynced)
         )
 
     @property
-    def is_writing_small_files(self) -> bool:
-        """While it is, nobody can tell which of two contents will be the last."""
-        return self._flusher.is_writing_small_files
+    def has_failed(self) -> bool:
+        """A thread met an OSError that the reactor may not have heard of yet."""
+        return self._gate.has_failed
+
+    def must_sync(self, paths: Sequence[str]) -> None:
+        """Files that have their final content: the next flush brings them to the disk before the flushed end passes."""
+        self._unsynced.update(dict.fromkeys(paths))
 
     def flush(self) -> Deferred[int]:
         return self._flusher.flush()
@@ -61,8 +77,25 @@ class Durability:
         self._flusher.request()
 
     def prepare(self) -> FlushJob:
-        """For a caller that runs the job itself, with nothing else running: then ``finished``."""
+        """For a caller that runs the job itself: then ``finished``. A job that a thread has not finished is done again,
+        and cannot replace what this one writes."""
         return self._prepare(True)
+
+    def overtake(self) -> None:
+        """What a thread is about to write counts for nothing: all of it waits to be written again."""
+        job = self._flusher.running_job
+        if job is None:
+            return
+        has_failed = self._gate.has_failed
+        self._gate.close()
+        self._gate = Gate()
+        self._gate.has_failed = has_failed or job.gate.has_failed
+        if job.small_files:
+            self._epochs_version_on_disk = -1
+            self.is_metadata_on_disk = False
+        self.names_changed |= bool(job.folders)
+        self.is_folder_new |= bool(job.folders)
+        self.must_sync(job.paths)
 
     def finished(self, job: FlushJob) -> None:
         for file in job.files:
@@ -70,6 +103,7 @@ class Durability:
         self._flushed(job)
 
     def abandon(self, reason: str) -> None:
+        self._gate.close()
         self._flusher.abandon(reason)
 
     def write_epochs_soon(self) -> None:
@@ -89,6 +123,7 @@ class Durability:
         log = self._log
         files: tuple[OpenFile, ...] = ()
         small: list[tuple[str, bytes]] = []
+        paths: tuple[str, ...] = ()
         folders: tuple[str, ...] = ()
         end_offset = -1
         if is_full:
@@ -96,22 +131,32 @@ class Durability:
             self.flush_started_at_ms = log.context.clock.wall_ms()
             log.active.write_indexes()
             first = log.segment_of(log.flushed_end_offset)
-            files = file_set([s.file() for s in log.segments[first:] if s.base_offset < end_offset])
-            folders = (log.folder,) if self.names_changed else ()
-            self.names_changed = False
+            dirty = log.segments[first:]
+            files = file_set([s.file() for s in dirty if s.base_offset < end_offset])
+            for segment in dirty:
+                if segment.transactions.is_unsynced:
+                    segment.transactions.is_unsynced = False
+                    self._unsynced[segment.transactions.path] = None
+            paths, self._unsynced = tuple(self._unsynced), {}
+            if self.is_folder_new:
+                folders = (log.folder, log.log_dir)
+            elif self.names_changed:
+                folders = (log.folder,)
+            self.names_changed = self.is_folder_new = False
         if not self.is_metadata_on_disk and log.topic_id:
             small.append((os.path.join(log.folder, METADATA_FILE), encode_partition_metadata(log.topic_id)))
         self.is_metadata_on_disk = True
         if self._epochs_version_on_disk != log.epochs.version:
             self._epochs_version_on_disk = log.epochs.version
             small.append((os.path.join(log.folder, EPOCH_FILE), encode_epochs(log.epochs.entries)))
-        return FlushJob(log.generation, end_offset, files, tuple(small), folders)
+        return FlushJob(self._gate, log.generation, end_offset, files, tuple(small), paths, folders)
 
     def _flushed(self, job: FlushJob) -> bool:
         log = self._log
         if job.end_offset < 0:
             return True
-        if job.generation != log.generation:
+        if job.generation != log.generation or job.gate.is_closed:
             return False
         log.flushed_end_offset = max(log.flushed_end_offset, min(job.end_offset, log.log_end_offset))
+        self.began_anew = False
         return True

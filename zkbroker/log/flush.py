@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from threading import Lock
 from typing import NamedTuple
 
 from twisted.internet.defer import Deferred, fail
@@ -13,14 +15,52 @@ from zkbroker.log.files import OpenFile
 from zkbroker.model.errors import BrokerError, ErrorCode
 
 
+class Gate:
+    """Between a thread that replaces small files and the reactor: once closed, nothing gets its final name any more.
+
+    Without it a job of a deleted log would write into the folder of its successor of the same name, and a checkpoint
+    that was late would replace the last one.
+    """
+
+    __slots__ = ("_lock", "has_failed", "is_closed")
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self.is_closed = False
+        self.has_failed = False
+        """The job met an OSError, which the reactor may not have heard of yet."""
+
+    def close(self) -> None:
+        """Waits for a rename at most, never for an fsync."""
+        with self._lock:
+            self.is_closed = True
+
+    def replace_files(self, disk: Disk, files: Sequence[tuple[str, bytes]]) -> bool:
+        """Replace each (path, content) durably. False if the gate was closed before the last."""
+        for path, content in files:
+            if self.is_closed:
+                return False
+            temporary = disk.write_temporary(path, content)
+            with self._lock:
+                if self.is_closed:
+                    disk.unlink(temporary)
+                    return False
+                disk.rename(temporary, path)
+            disk.sync_dir(os.path.dirname(path))
+        return True
+
+
 class FlushJob(NamedTuple):
     """Frozen for the thread: what must be on the disk before the flushed end may pass ``end_offset``."""
 
+    gate: Gate
     generation: int
     end_offset: int
     files: tuple[OpenFile, ...]
     small_files: tuple[tuple[str, bytes], ...]
     """(path, content) to replace durably first, such as the epoch checkpoint."""
+    paths: tuple[str, ...]
+    """Indexes and snapshots that are final: no flush looks at them again."""
     folders: tuple[str, ...]
     """Folders in which names were added."""
 
@@ -43,8 +83,8 @@ class Flusher:
         self._failed = failed
         self._waiters: list[Deferred[int]] = []
         self._is_running = False
-        self.is_writing_small_files = False
-        """A thread is replacing the epoch checkpoint at this moment."""
+        self.running_job: FlushJob | None = None
+        """What a thread does at this moment, or will do when there is one."""
         self._is_wanted = False
         self._is_small_wanted = False
         self._closed_reason = ""
@@ -89,12 +129,13 @@ class Flusher:
             self._failed("cannot write an index", error)
             return
         self._is_running = True
-        self.is_writing_small_files = bool(job.small_files)
+        self.running_job = job
         done = self._run_in_thread(sync_job, self._disk, job)
         done.addBoth(self._done, job, served)
 
     def _done(self, result: object, job: FlushJob, served: list[Deferred[int]]) -> None:
-        self._is_running = self.is_writing_small_files = False
+        self._is_running = False
+        self.running_job = None
         for file in job.files:
             file.release()
         if self._closed_reason:
@@ -119,12 +160,18 @@ class Flusher:
 
 def sync_job(disk: Disk, job: FlushJob) -> None:
     """Runs in a thread: touches nothing but the job."""
-    for path, content in job.small_files:
-        disk.replace_file(path, content)
-    for file in job.files:
-        disk.sync(file.handle)
-    for folder in job.folders:
-        disk.sync_dir(folder)
+    try:
+        if not job.gate.replace_files(disk, job.small_files):
+            return
+        for file in job.files:
+            disk.sync(file.handle)
+        for path in job.paths:
+            disk.sync_path(path)
+        for folder in job.folders:
+            disk.sync_dir(folder)
+    except OSError:
+        job.gate.has_failed = True
+        raise
 
 
 def file_set(files: Sequence[OpenFile]) -> tuple[OpenFile, ...]:

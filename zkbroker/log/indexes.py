@@ -26,7 +26,7 @@ _TRANSACTION_ENTRY = struct.Struct(">hqqqq")
 class OffsetIndex:
     """``.index``: (last offset of a batch less the segment's base, position of that batch), 4 bytes each."""
 
-    __slots__ = ("_disk", "_offsets", "_positions", "_written", "base_offset", "path")
+    __slots__ = ("_disk", "_offsets", "_positions", "_written", "base_offset", "is_unsynced", "path")
 
     def __init__(self, disk: Disk, path: str, base_offset: int) -> None:
         self._disk = disk
@@ -36,6 +36,7 @@ class OffsetIndex:
         self._positions: array[int] = array("I")
         self._written = 0
         """Entries that the file holds."""
+        self.is_unsynced = False
 
     def __len__(self) -> int:
         return len(self._load())
@@ -103,11 +104,18 @@ class OffsetIndex:
             del self._positions[keep:]
         if self._written > keep:
             self._written = keep
+            self.is_unsynced = True
             _cut_file(self._disk, self.path, keep * OFFSET_ENTRY_BYTES)
+
+    def distrust(self) -> None:
+        """It led to no batch: from now on scans begin at the segment's beginning. The file stays."""
+        self._load()
+        self._offsets, self._positions, self._written = array("I"), array("I"), 0
 
     def reset(self) -> None:
         """Begin anew with an empty file: the index is rebuilt."""
         self._offsets, self._positions, self._written = array("I"), array("I"), 0
+        self.is_unsynced = True
         self._disk.write_file(self.path, b"")
 
     def write(self) -> None:
@@ -120,6 +128,7 @@ class OffsetIndex:
             fresh.append(self._positions[index])
         if sys.byteorder == "little":
             fresh.byteswap()
+        self.is_unsynced = True
         _append_to_file(self._disk, self.path, self._written * OFFSET_ENTRY_BYTES, fresh.tobytes())
         self._written = len(self._offsets)
 
@@ -137,7 +146,7 @@ def _rises(column: array[int]) -> bool:
 class TimeIndex:
     """``.timeindex``: (largest timestamp so far, relative last offset of its batch), 8 and 4 bytes."""
 
-    __slots__ = ("_disk", "_is_loaded", "_offsets", "_timestamps", "_written", "base_offset", "path")
+    __slots__ = ("_disk", "_is_loaded", "_offsets", "_timestamps", "_written", "base_offset", "is_unsynced", "path")
 
     def __init__(self, disk: Disk, path: str, base_offset: int) -> None:
         self._disk = disk
@@ -147,6 +156,7 @@ class TimeIndex:
         self._offsets: array[int] = array("I")
         self._is_loaded = False
         self._written = 0
+        self.is_unsynced = False
 
     def __len__(self) -> int:
         self._load()
@@ -210,11 +220,13 @@ class TimeIndex:
         del self._offsets[keep:]
         if self._written > keep:
             self._written = keep
+            self.is_unsynced = True
             _cut_file(self._disk, self.path, keep * TIME_ENTRY_BYTES)
 
     def reset(self) -> None:
         self._is_loaded = True
         self._timestamps, self._offsets, self._written = array("q"), array("I"), 0
+        self.is_unsynced = True
         self._disk.write_file(self.path, b"")
 
     def write(self) -> None:
@@ -224,6 +236,7 @@ class TimeIndex:
         fresh = b"".join(
             _TIME_ENTRY.pack(self._timestamps[i], self._offsets[i]) for i in range(self._written, len(self._timestamps))
         )
+        self.is_unsynced = True
         _append_to_file(self._disk, self.path, self._written * TIME_ENTRY_BYTES, fresh)
         self._written = len(self._timestamps)
 
@@ -235,26 +248,32 @@ class TimeIndex:
 class TransactionIndex:
     """``.txnindex``: the transactions whose abort marker lies in the segment. The file exists only with an entry."""
 
-    __slots__ = ("_disk", "_entries", "path")
+    __slots__ = ("_disk", "_entries", "is_unsynced", "path")
 
     def __init__(self, disk: Disk, path: str, exists: bool) -> None:
         self._disk = disk
         self.path = path
         self._entries: list[CompletedTransaction] | None = None if exists else []
+        self.is_unsynced = False
+        """Entries were added that may not be on the disk."""
 
     def entries(self) -> Sequence[CompletedTransaction]:
         """By the offset of their markers. Raises OSError."""
         if self._entries is None:
             data = self._disk.read_file(self.path)
             whole = data[: len(data) // TRANSACTION_ENTRY_BYTES * TRANSACTION_ENTRY_BYTES]
-            self._entries = [
-                CompletedTransaction(producer_id, first, last, True, last_stable)
-                for _, producer_id, first, last, last_stable in _TRANSACTION_ENTRY.iter_unpack(whole)
-            ]
+            entries: list[CompletedTransaction] = []
+            for version, producer_id, first, last, last_stable in _TRANSACTION_ENTRY.iter_unpack(whole):
+                if version != 0 or not 0 <= first < last or (entries and last <= entries[-1].last_offset):
+                    # Torn by a loss of power: what follows is found again in the batches.
+                    break
+                entries.append(CompletedTransaction(producer_id, first, last, True, last_stable))
+            self._entries = entries
         return self._entries
 
     def append(self, aborted: CompletedTransaction) -> None:
         position = len(self.entries()) * TRANSACTION_ENTRY_BYTES
+        self.is_unsynced = True
         _append_to_file(self._disk, self.path, position, _encode_aborted(aborted))
         if self._entries is not None:
             self._entries.append(aborted)
@@ -265,6 +284,7 @@ class TransactionIndex:
         kept = [entry for entry in entries if entry.last_offset < offset]
         if len(kept) < len(entries):
             self._entries = kept
+            self.is_unsynced = True
             _cut_file(self._disk, self.path, len(kept) * TRANSACTION_ENTRY_BYTES)
 
     def reset(self) -> None:

@@ -92,6 +92,11 @@ class Log:
         self._roll_ms = config.segment_ms - min(jitter, config.segment_ms)
 
     @property
+    def recovery_point(self) -> int:
+        """From where on batches must be checked after an unclean stop."""
+        return 0 if self.durability.began_anew else self.flushed_end_offset
+
+    @property
     def active(self) -> Segment:
         return self.segments[-1]
 
@@ -112,7 +117,7 @@ class Log:
         self.segments = [segment]
         self.bases = [0]
         self.is_warm = True
-        self.durability.names_changed = True
+        self.durability.names_changed = self.durability.is_folder_new = True
 
     def set_topic_id(self, topic_id: str) -> None:
         """A log of a Kafka before 2.8 had none."""
@@ -174,8 +179,6 @@ class Log:
         now_ms = self.context.clock.wall_ms()
         if self._checks_timestamps and origin_client:
             check_timestamps(header, self.config, now_ms)
-        if origin_client and header.is_log_append_time and not self._stamps_time:
-            raise BrokerError(ErrorCode.INVALID_TIMESTAMP, "the batch claims a broker's time; the topic has CreateTime")
         if self._walks and origin_client:
             records, header = walk(records, position, header, self.config)
             position = 0
@@ -194,7 +197,7 @@ class Log:
         self._write(data, [(0, header, base_offset)], last_offset, max_timestamp, now_ms, leader_epoch)
         return AppendInfo(base_offset, last_offset, append_time, False, header.records_count)
 
-    def append_as_follower(self, records: bytes, leader_epoch_limit: int) -> AppendInfo | None:
+    def append_as_follower(self, records: bytes | memoryview, leader_epoch_limit: int) -> AppendInfo | None:
         """Append batches exactly as fetched. None if there was nothing to append.
 
         Stops before a batch of an epoch above ``leader_epoch_limit``, the epoch the fetch was made in: those bytes
@@ -214,7 +217,7 @@ class Log:
         return AppendInfo(pieces[0].batches[0][2], self.log_end_offset - 1, -1, False, count)
 
     def _write(
-        self, data: bytes, batches: list[PlacedBatch], last_offset: int, max_timestamp: int,
+        self, data: bytes | memoryview, batches: list[PlacedBatch], last_offset: int, max_timestamp: int,
         now_ms: int, stamped_epoch: int
     ) -> None:  # fmt: skip
         """``batches``: (place in ``data``, header, base offset) of each; ``stamped_epoch`` -1 takes the headers'."""
@@ -247,7 +250,9 @@ class Log:
         if self.log_end_offset - self.flushed_end_offset >= config.flush_messages:
             self.durability.flush_soon()
 
-    def _note_producer(self, data: bytes, place: int, header: BatchHeader, base_offset: int, timestamp: int) -> None:
+    def _note_producer(
+        self, data: bytes | memoryview, place: int, header: BatchHeader, base_offset: int, timestamp: int
+    ) -> None:
         try:
             producers.take_batch(self.producers, self.segments[-1], data, place, header, base_offset, timestamp)
         except OSError as error:
@@ -275,8 +280,10 @@ class Log:
             return old
         if base <= old.base_offset:
             raise InvariantViolation(f"{self!r} cannot roll to {base} after {old!r}")
+        self.context.lower_recovery_point(self)
         producers.write_snapshot(self, base)
         old.deactivate()
+        self.durability.must_sync(old.take_unsynced())
         segment = Segment(self.context.disk, self.context.old_files, self.folder, base)
         segment.created_at_ms = self.context.clock.wall_ms()
         segment.warm(create=True)
@@ -367,7 +374,8 @@ class Log:
         except OSError as error:
             self.failed("cannot truncate", error)
             raise self.offline_error() from None
-        self.durability.write_epochs_soon()
+        self.context.recovery_point_fell(self)
+        self.durability.flush_soon()
         self.check()
 
     def truncate_fully_and_start_at(self, offset: int) -> None:
@@ -378,7 +386,8 @@ class Log:
         except OSError as error:
             self.failed("cannot truncate", error)
             raise self.offline_error() from None
-        self.durability.write_epochs_soon()
+        self.context.recovery_point_fell(self)
+        self.durability.flush_soon()
         self.check()
 
     def advance_log_start(self, offset: int) -> None:
@@ -437,8 +446,10 @@ class Log:
         """
         if self.is_offline:
             return None
+        self.durability.overtake()
         if is_final:
             self.active.finish()
+            self.durability.must_sync(self.active.take_unsynced())
             producers.write_snapshot(self, self.log_end_offset)
         if self.flushed_end_offset == self.log_end_offset and not self.durability.is_state_behind:
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -64,6 +65,14 @@ def _read_segment(
         data = disk.read_cached(handle, position, size) if cached_only else disk.read(handle, position, size)
         if data is None:
             return None
+        if position and len(data) >= HEADER_BYTES:
+            head = read_header(data)
+            if head.magic != 2 or head.size < HEADER_BYTES or not segment.base_offset <= head.base_offset <= offset:
+                # The index was damaged in a way that cannot be seen in itself.
+                segment.index.distrust()
+                position = 0
+                size = min(max_bytes + READ_SLACK_BYTES, segment.size)
+                continue
         start, end, first, next_offset, needed = segment.read_at(data, offset, max_bytes, limit_offset, min_one_batch)
         if end > start or needed == 0:
             return data, (start, end, first, next_offset)
@@ -82,6 +91,8 @@ class _ReadJob(NamedTuple):
     file: OpenFile
     position: int
     size: int
+    size_max: int
+    """No batch is larger: what the segment holds from there on."""
 
 
 def read_later(log: Log, offset: int, max_bytes: int, limit_offset: int, min_one_batch: bool) -> Deferred[LogRead]:
@@ -101,7 +112,8 @@ def read_later(log: Log, offset: int, max_bytes: int, limit_offset: int, min_one
     except OSError as error:
         log.failed("cannot read", error)
         return fail(log.offline_error())
-    job = _ReadJob(file, position, min(max_bytes + READ_SLACK_BYTES, segment.size - position))
+    left = segment.size - position
+    job = _ReadJob(file, position, min(max_bytes + READ_SLACK_BYTES, left), left)
     done: Deferred[bytes] = log.context.run_in_thread(_read_job, log.context.disk, job)
 
     def finished(result: object) -> object:
@@ -130,7 +142,7 @@ def _read_job(disk: Disk, job: _ReadJob) -> None:
     if len(data) >= HEADER_BYTES:
         # The first batch may be larger than the whole request.
         size = read_header(data).size
-        if size > len(data):
+        if len(data) < size <= job.size_max:
             disk.read(job.file.handle, job.position, size)
 
 
@@ -192,6 +204,9 @@ def _find_later(log: Log, job: _FindJob, timestamp_ms: int) -> Deferred[tuple[in
             if log.is_offline:
                 raise log.offline_error()
             return offset_for_timestamp(log, timestamp_ms)
+        if isinstance(result, Failure) and isinstance(result.value, OSError):
+            log.failed("cannot read", result.value)
+            raise log.offline_error()
         return result
 
     return done.addBoth(finished)
@@ -202,6 +217,8 @@ def _find_job(disk: Disk, job: _FindJob) -> tuple[int, int, int] | None:
     handle = job.file.handle
     while position + HEADER_BYTES <= job.size:
         header = read_header(disk.read(handle, position, HEADER_BYTES))
+        if header.size < HEADER_BYTES:
+            raise OSError(errno.EIO, f"no record batch at byte {position} of {job.file.path}")
         if header.max_timestamp >= job.timestamp and header.last_offset >= job.log_start:
             batch = disk.read(handle, position, header.size)
             for record in records_of(batch, header):

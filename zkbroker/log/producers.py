@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from bisect import insort
 from typing import TYPE_CHECKING
 
 from zkbroker.log.checkpoints import MalformedFile, decode_snapshot, encode_snapshot
@@ -21,7 +22,7 @@ SNAPSHOT_SUFFIX = ".snapshot"
 def take_batch(
     producers: ProducerStates,
     segment: Segment,
-    data: bytes,
+    data: bytes | memoryview,
     place: int,
     header: BatchHeader,
     base_offset: int,
@@ -59,10 +60,10 @@ def rebuild_producers(log: Log, *, after_truncation: bool = False) -> None:
     """The states at the log end, from the newest valid snapshot and the batches behind it. Raises OSError."""
     producers = log.producers
     if after_truncation and len(producers) == 0:
-        _forget_snapshots(log, log.log_end_offset)
+        forget_snapshots(log, log.log_end_offset)
         producers.end_offset = log.log_end_offset
         return
-    _forget_snapshots(log, log.log_end_offset)
+    forget_snapshots(log, log.log_end_offset)
     disk = log.context.disk
     producers.clear()
     producers.end_offset = log.bases[0]
@@ -77,6 +78,9 @@ def rebuild_producers(log: Log, *, after_truncation: bool = False) -> None:
     begin = max(producers.end_offset, log.bases[0])
     if begin < log.log_end_offset:
         for segment in log.segments[log.segment_of(begin) :]:
+            if segment.base_offset > begin:
+                # Should what lies before it be deleted, only a snapshot tells of it.
+                write_snapshot(log, segment.base_offset)
             _take_segment(log, segment, begin)
     producers.end_offset = log.log_end_offset
     producers.expire(log.context.clock.wall_ms(), log.context.producer_id_expiration_ms)
@@ -99,7 +103,9 @@ def write_snapshot(log: Log, offset: int) -> None:
         return
     path = os.path.join(log.folder, file_name(offset, SNAPSHOT_SUFFIX))
     log.context.disk.write_file(path, encode_snapshot(log.producers.snapshot()))
-    log.snapshots.append(offset)
+    log.durability.must_sync((path,))
+    log.durability.names_changed = True
+    insort(log.snapshots, offset)
 
 
 def find_snapshots(log: Log, names: dict[str, int]) -> None:
@@ -118,11 +124,13 @@ def remove_stray_snapshots(log: Log) -> None:
     log.snapshots = [offset for offset in log.snapshots[:-1] if offset in log.bases] + log.snapshots[-1:]
 
 
-def _forget_snapshots(log: Log, end_offset: int) -> None:
+def forget_snapshots(log: Log, end_offset: int) -> None:
+    """Remove those above ``end_offset``."""
     while log.snapshots and log.snapshots[-1] > end_offset:
+        log.durability.names_changed = True
         log.context.disk.unlink(os.path.join(log.folder, file_name(log.snapshots.pop(), SNAPSHOT_SUFFIX)))
 
 
 def delete_snapshots(log: Log) -> None:
     """All of them: the log begins anew."""
-    _forget_snapshots(log, -1)
+    forget_snapshots(log, -1)

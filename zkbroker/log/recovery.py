@@ -11,8 +11,9 @@ from zkbroker.log.checkpoints import (
     MalformedFile,
     decode_epochs,
     decode_partition_metadata,
+    encode_partition_metadata,
 )
-from zkbroker.log.producers import find_snapshots, rebuild_producers, remove_stray_snapshots
+from zkbroker.log.producers import find_snapshots, forget_snapshots, rebuild_producers, remove_stray_snapshots
 from zkbroker.log.segment import SCAN_BYTES, Segment, file_name
 from zkbroker.model.errors import BrokerError, InvariantViolation
 from zkbroker.records.batch import HEADER_BYTES, check_batch, read_header
@@ -50,8 +51,7 @@ def load(log: Log, *, is_clean: bool, recovery_point: int, log_start: int, expec
         elif not entry.is_dir:
             names[entry.name] = entry.size
     if METADATA_FILE in names:
-        log.topic_id = decode_partition_metadata(disk.read_file(os.path.join(log.folder, METADATA_FILE)))
-        log.durability.is_metadata_on_disk = True
+        _load_topic_id(log, may_be_torn=not is_clean and recovery_point == 0, remarks=remarks)
     _load_epochs(log, names, remarks)
     bases = sorted(int(name[:-4]) for name in names if name.endswith(".log") and name[:-4].isdigit())
     for base in bases:
@@ -76,6 +76,10 @@ def load(log: Log, *, is_clean: bool, recovery_point: int, log_start: int, expec
     log.log_start_offset = max(log_start, log.bases[0])
     find_snapshots(log, names)
     if not is_clean:
+        # Names that the last process made may not be on the disk yet, and what it wrote behind the recovery point not
+        # be of this history: a truncation may have been lost.
+        log.durability.names_changed = log.durability.is_folder_new = True
+        forget_snapshots(log, log.bases[log.segment_of(recovery_point)])
         _check_first_epoch(log)
     first_dirty = len(log.segments) if is_clean else log.segment_of(recovery_point)
     for index, segment in enumerate(log.segments[:first_dirty]):
@@ -89,8 +93,10 @@ def load(log: Log, *, is_clean: bool, recovery_point: int, log_start: int, expec
         _find_log_end(log, remarks)
         log.flushed_end_offset = log.log_end_offset
     else:
+        checked_from = log.bases[first_dirty]
         was_recovered = _recover(log, first_dirty, remarks)
-        log.flushed_end_offset = min(recovery_point, log.log_end_offset)
+        # Not the recovery point itself: within its segment it may be from before a truncation.
+        log.flushed_end_offset = min(recovery_point, checked_from, log.log_end_offset)
     if log.log_start_offset > log.log_end_offset:
         # Kafka begins anew there: what is left lies wholly below what was deleted.
         remarks.append(f"log start {log.log_start_offset} lies beyond the log end {log.log_end_offset}: begun anew")
@@ -100,8 +106,24 @@ def load(log: Log, *, is_clean: bool, recovery_point: int, log_start: int, expec
     log.epochs.truncate_from_start(log.log_start_offset)
     rebuild_producers(log)
     remove_stray_snapshots(log)
+    for segment in log.segments[:-1]:
+        log.durability.must_sync(segment.take_unsynced())
     log.check()
     return Loaded(was_recovered, tuple(remarks))
+
+
+def _load_topic_id(log: Log, *, may_be_torn: bool, remarks: list[str]) -> None:
+    """Raises MalformedFile. Of a log that was just made a loss of power may leave a torn file: it is durable before any
+    data counts as such."""
+    data = log.context.disk.read_file(os.path.join(log.folder, METADATA_FILE))
+    try:
+        log.topic_id = decode_partition_metadata(data)
+    except MalformedFile:
+        head = encode_partition_metadata("")
+        if not (may_be_torn and (b"\0" in data or head.startswith(data[: len(head)]))):
+            raise
+        remarks.append(f"{METADATA_FILE} is torn: the topic id is taken from the controller")
+    log.durability.is_metadata_on_disk = not may_be_torn
 
 
 def _complete_swaps(log: Log, remarks: list[str]) -> None:
@@ -149,7 +171,11 @@ def _check_first_epoch(log: Log) -> None:
     if not log.epochs.entries or log.epochs.entries[0][1] <= log.log_start_offset:
         return
     segment = log.segments[log.segment_of(log.log_start_offset)]
-    position, _ = segment.position_of(log.log_start_offset)
+    try:
+        position, _ = segment.position_of(log.log_start_offset)
+    except OSError:
+        # Torn: the check of all batches, or the next read, says so.
+        return
     head = log.context.disk.read(segment.file().handle, position, HEADER_BYTES)
     if len(head) < HEADER_BYTES or read_header(head).magic != 2:
         return
@@ -214,6 +240,13 @@ def _recover(log: Log, first: int, remarks: list[str]) -> bool:
             is_whole = False
             doomed = log.segments[index:]
             keep = index
+        elif index > first and segment.base_offset > log.log_end_offset and "compact" not in log.config.cleanup_policy:
+            # The end of the segment before it never came to the disk. What follows is fetched again with it: with a
+            # hole in the middle nobody would.
+            remarks.append(f"offsets from {log.log_end_offset} to {segment.base_offset - 1} are missing")
+            is_whole = False
+            doomed = log.segments[index:]
+            keep = index
         else:
             log.log_end_offset, is_whole = _scan(log, index, remarks, epochs=True)
             doomed = log.segments[index + 1 :]
@@ -248,6 +281,9 @@ def _scan(log: Log, index: int, remarks: list[str], *, epochs: bool) -> tuple[in
     file_bytes = disk.size(handle)
     segment.index.reset()
     segment.time_index.reset()
+    if epochs:
+        # Found again in the batches, with the producers' states.
+        segment.transactions.reset()
     segment.begin_rebuild()
     interval = log.config.index_interval_bytes
     next_offset = segment.base_offset
@@ -285,6 +321,5 @@ def _scan(log: Log, index: int, remarks: list[str], *, epochs: bool) -> tuple[in
             f"offset {next_offset}: {problem}"
         )
         disk.truncate(handle, position)
-        segment.transactions.truncate(next_offset)
     segment.write_indexes(is_final=index < len(log.segments) - 1 and not problem)
     return next_offset, not problem

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
 def delete_old_segments(log: Log, high_watermark: int, now_ms: int) -> int:
     """Rename them away at once, unlink them after file.delete.delay.ms. The number deleted. Raises OSError."""
+    if log.flushed_end_offset < min(high_watermark, log.log_end_offset):
+        log.durability.flush_soon()
+    # Only what is on the disk, and with it the snapshot of the producers that wrote it: a loss of power in between must
+    # not leave a log that knows nothing of them.
+    high_watermark = min(high_watermark, log.flushed_end_offset)
     doomed = _by_log_start(log, high_watermark)
     if "delete" in log.config.cleanup_policy:
         doomed = max(doomed, _by_time(log, high_watermark, now_ms), _by_size(log, high_watermark))

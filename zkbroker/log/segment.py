@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from zkbroker.log.disk import Disk, Handle
@@ -80,7 +81,9 @@ class Segment:
             self._old_files.close(self.path)
             self._file = OpenFile(self._disk, self.path, create=create)
         if create:
-            self._disk.truncate(self._file.handle, 0)
+            if self._disk.size(self._file.handle):
+                # Not an empty file: ext4 writes all of a truncated file to the disk when it is closed.
+                self._disk.truncate(self._file.handle, 0)
             self.index.reset()
             self.time_index.reset()
             self.transactions.reset()
@@ -124,6 +127,15 @@ class Segment:
             self.time_index.maybe_append(self.max_timestamp, self.max_timestamp_offset)
         self.index.write()
         self.time_index.write()
+
+    def take_unsynced(self) -> list[str]:
+        """Paths of the indexes that were written since they were last synced, which the caller sees to."""
+        paths = []
+        for index in (self.index, self.time_index, self.transactions):
+            if index.is_unsynced:
+                index.is_unsynced = False
+                paths.append(index.path)
+        return paths
 
     def delete_files(self, suffix: str = "") -> None:
         for ending in _SUFFIXES:
@@ -241,6 +253,8 @@ class Segment:
         handle = self.file().handle
         while position + HEADER_BYTES <= self.size:
             header = read_header(self._disk.read(handle, position, HEADER_BYTES))
+            if header.size < HEADER_BYTES:
+                raise OSError(errno.EIO, f"no record batch at byte {position} of {self.path}")
             if header.next_offset > offset:
                 return position, max(next_offset, min(header.base_offset, offset))
             next_offset = header.next_offset
@@ -284,6 +298,8 @@ class Segment:
         place = 0
         while place + HEADER_BYTES <= len(data):
             header = read_header(data, place)
+            if header.size < HEADER_BYTES:
+                break
             if place + header.size > len(data):
                 wanted = header.next_offset > offset
                 fits = min_one_batch or header.size <= max_bytes

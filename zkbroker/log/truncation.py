@@ -23,6 +23,10 @@ def truncate_to(log: Log, offset: int) -> None:
     log.tail.clear()
     last = log.segment_of(offset)
     doomed = log.segments[last + 1 :]
+    log.flushed_end_offset = min(log.flushed_end_offset, offset)
+    if doomed:
+        # A loss of power may bring them back: then what lies before them must be checked too.
+        log.context.lower_recovery_point(log)
     # From the end, so that a crash in between leaves a log without a hole.
     for segment in reversed(doomed):
         segment.close()
@@ -41,6 +45,8 @@ def truncate_fully_and_start_at(log: Log, offset: int) -> None:
     """See ``Log.truncate_fully_and_start_at``. Raises OSError."""
     log.generation += 1
     log.tail.clear()
+    log.durability.names_changed = log.durability.began_anew = True
+    log.context.lower_recovery_point(log)
     for segment in reversed(log.segments):
         segment.close()
         segment.delete_files()
@@ -51,7 +57,6 @@ def truncate_fully_and_start_at(log: Log, offset: int) -> None:
     log.segments = [segment]
     log.bases = [offset]
     log.is_warm = True
-    log.durability.names_changed = True
     log.epochs.clear()
     log.producers.clear()
     log.producers.end_offset = offset
