@@ -53,6 +53,21 @@ def test_a_topic_is_deleted_replica_by_replica_then_its_znodes() -> None:
     assert cluster.create().error is ErrorCode.NONE
 
 
+def test_what_somebody_put_below_a_topic_s_znodes_is_deleted_with_it() -> None:
+    """As Kafka does. The failed deletion would make each controller in turn give up its office."""
+    cluster = Cluster(brokers=1)
+    result = cluster.create(factor=1)
+    for path in ("notes", "notes/old", "partitions/0/mine", "partitions/0/mine/deep"):
+        cluster.zk.write(Create(f"/brokers/topics/t/{path}", b""))
+    cluster.subscribe(1)
+    answer = cluster.controller.delete_topics([TopicToDelete("t", None)], 30_000)
+    cluster.turns(0.2)
+    cluster.controller.replica_deleted(1, cluster.epoch(1), T0, result.topic_id)
+    assert cluster.wait(answer)[0].error is ErrorCode.NONE
+    assert cluster.zk.data("/brokers/topics/t") is None
+    assert [line for line in cluster.lines if "resigned" in line] == []
+
+
 def test_one_request_creates_a_bounded_number_of_partitions() -> None:
     """A million would be planned until the watchdog ends the controller, and then the next one."""
     cluster = Cluster()

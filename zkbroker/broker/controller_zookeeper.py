@@ -20,6 +20,7 @@ from zkbroker.zookeeper.client import (
     MultiResult,
     NodeExistsError,
     NoNodeError,
+    NotEmptyError,
     Op,
     SetData,
     ZooKeeperClient,
@@ -158,7 +159,9 @@ class FencedWriter:
 
     @inlineCallbacks
     def write_all(self, ops: Sequence[Op]) -> Generator[Deferred[Any], Any, None]:
-        """Each on its own, repeated until it is there: creates that exist and deletes of what is gone are done."""
+        """Each on its own, repeated until it is there: creates that exist and deletes of what is gone are done. What
+        somebody put below a znode goes with it, as in Kafka: a deletion that fails would cost one office after another.
+        """
         for op in ops:
             while True:
                 try:
@@ -167,9 +170,21 @@ class FencedWriter:
                     yield self._breathe()
                     continue
                 except MultiError as error:
+                    if isinstance(error.error, NotEmptyError):
+                        yield self._delete_below(op.path)
+                        continue
                     if not isinstance(error.error, (NodeExistsError, NoNodeError)):
                         raise error.error from error
                 break
+
+    @inlineCallbacks
+    def _delete_below(self, path: str) -> Generator[Deferred[Any], Any, None]:
+        try:
+            names: list[str] = yield self._zk.children(path)
+        except (NoNodeError, ConnectionLossError):
+            yield self._breathe()
+            return
+        yield self.write_all([Delete(f"{path}/{name}") for name in names])
 
     def write_states(self, writes: Sequence[StateWrite]) -> Deferred[list[list[Found]]]:
         """Write each; several multis are under way at a time. Gives what ZooKeeper holds then, for each."""
