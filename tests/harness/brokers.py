@@ -51,7 +51,8 @@ def kafka_start_command(broker: LocalBroker) -> list[str]:
 
 
 class Produced(NamedTuple):
-    """One acknowledged record."""
+    """One acknowledged record. Its offset is None where the answer was lost with a leader and librdkafka knows from a
+    later acknowledgement that it was stored."""
 
     topic: str
     partition: int

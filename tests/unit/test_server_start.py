@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,13 @@ import pytest
 
 from zkbroker import __version__
 from zkbroker.cli import server_start
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """bin/test's own variables begin with ZKBROKER_ as settings do."""
+    for name in [name for name in os.environ if name.startswith("ZKBROKER_")]:
+        monkeypatch.delenv(name)
 
 
 def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
