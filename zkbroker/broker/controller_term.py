@@ -158,10 +158,11 @@ class Term:
         rules = yield self.reader.rules(list(topics))
         states, failed = yield self.reader.states(list(topics.values()), self._topic_watches.__getitem__)
         deletions: list[str] = yield zk.children(admin_znode.DELETE_TOPICS_PATH)
-        for topic in failed:
-            del topics[topic]
+        topics = {name: topic for name, topic in topics.items() if name not in failed}
         states = {partition: found for partition, found in states.items() if partition.topic in topics}
         wanted = [topic for topic in deletions if topic in topics or topic not in names]
+        if self.is_closed:
+            return
         self.is_ready = True
         self.event(lambda: self.controller.cluster_read(brokers, list(topics.values()), states, rules, wanted, now()))
         self.context.log(

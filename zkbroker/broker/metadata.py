@@ -69,11 +69,6 @@ class ClusterMetadata:
                 self._names[state.topic_id] = name
             partitions[partition] = state
 
-    def controller_lost(self) -> None:
-        """Nobody is known to be the controller; the rest of the picture stays as it was."""
-        self._controller_id = -1
-        self._version += 1
-
     def broker(self, broker_id: int) -> BrokerRegistration | None:
         return self._brokers.get(broker_id)
 

@@ -255,8 +255,8 @@ class Parts:
 
     def _controller_changed(self, controller_id: int, controller_epoch: int) -> None:
         self._log("there is no controller" if controller_id < 0 else f"controller is broker {controller_id}")
-        if controller_id < 0:
-            self.metadata.controller_lost()
+        # Clients keep being told of the last controller until the next one speaks, as in Kafka: librdkafka hangs
+        # for long when it is told of none, and asks again when it is refused.
         self._link.controller_changed(controller_id)
 
     def _replica_deleted(self, partition: TopicPartition, topic_id: str) -> None:
