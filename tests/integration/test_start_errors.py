@@ -15,6 +15,7 @@ import yaml
 
 from tests.harness.brokers import Cluster, LocalBroker, wait_until
 from tests.harness.zookeeper import ZooKeeperEnsemble
+from zkbroker.cli._local_cluster import broker_environment
 
 StartedCluster = Callable[..., Cluster]
 
@@ -42,7 +43,9 @@ def write_config(broker: LocalBroker) -> Path:
 
 def run(*arguments: object, timeout_s: float = 30) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "zkbroker.cli.server_start", *(str(argument) for argument in arguments)]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=timeout_s, check=False)
+    return subprocess.run(
+        argv, capture_output=True, text=True, timeout=timeout_s, check=False, env=broker_environment()
+    )
 
 
 def ending(result: subprocess.CompletedProcess[str]) -> str:

@@ -29,6 +29,16 @@ def start_command(broker: LocalBroker) -> list[str]:
     return [sys.executable, "-m", "zkbroker.cli.server_start", str(broker.config_path)]
 
 
+def broker_environment() -> dict[str, str]:
+    """This process's variables for a broker whose file alone decides: a ZKBROKER_… setting of the caller's shell would
+    configure all brokers alike, and those variables that scripts and tests know name no key."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("ZKBROKER_") or name == "ZKBROKER_REACTOR"
+    }
+
+
 class LocalBroker(ChildProcess):
     """One broker: its configuration file, its data folder, its process."""
 
@@ -47,14 +57,7 @@ class LocalBroker(ChildProcess):
         self.config_path = directory / "broker.yaml"
         self.settings = dict(settings)
         self._command = command
-        # Its file alone decides: a ZKBROKER_… variable of the caller's shell would configure all brokers alike, and
-        # those of the scripts and tests name no key.
-        env = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith("ZKBROKER_") or name == "ZKBROKER_REACTOR"
-        }
-        super().__init__(f"broker-{broker_id}", [], directory / "server.log", env)
+        super().__init__(f"broker-{broker_id}", [], directory / "server.log", broker_environment())
 
     def start(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
