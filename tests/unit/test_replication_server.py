@@ -8,85 +8,20 @@ from importlib import resources
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.protocol import Protocol
 
-from tests.fakes.replication import TOPIC_ID, FakeLeader, FakeStatus, identity
-from tests.fakes.wire import BUFFER_BYTES, Wire, WireTransport
+from tests.fakes.replication import TOPIC_ID, identity
+from tests.fakes.wire import BUFFER_BYTES
+from tests.unit.replication_bench import Bench
 from zkbroker.model.channel import FollowerContact
 from zkbroker.model.errors import ErrorCode
 from zkbroker.model.topics import TopicPartition
-from zkbroker.replication.codec import Message, MessageReader, parse_line
+from zkbroker.replication.codec import Message, parse_line
 from zkbroker.replication.messages import decode_fetched, encode_hello
-from zkbroker.replication.ports import FetchedRow, Identity
-from zkbroker.replication.server import ReplicationConnection, ReplicationServer
+from zkbroker.replication.ports import FetchedRow
+from zkbroker.replication.server import ReplicationConnection
 
 DEMO = TopicPartition("demo", 0)
 OTHER = TopicPartition("other", 1)
-
-
-class Typist(Protocol):
-    """Somebody who writes bytes and looks at what comes back."""
-
-    def __init__(self) -> None:
-        self.data = b""
-        self.is_over = False
-
-    def dataReceived(self, data: bytes) -> None:
-        self.data += data
-
-    def connectionLost(self, reason: object = None) -> None:
-        self.is_over = True
-
-
-class Bench:
-    """A listener of broker 1, and one connection to it."""
-
-    def __init__(self) -> None:
-        self.wire = Wire()
-        self.leader = FakeLeader()
-        self.byes: list[Identity] = []
-        self.server = ReplicationServer(
-            reactor=self.wire,
-            clock=self.wire,
-            identity=lambda: identity(1),
-            leader=self.leader,
-            controller=lambda: None,
-            status=FakeStatus(),
-            said_bye=self.byes.append,
-        )
-        self.typist, self.end = self.connect()
-
-    def connect(self) -> tuple[Typist, WireTransport]:
-        typist = Typist()
-        connection = self.server.buildProtocol(None)
-        assert connection is not None
-        return typist, self.wire.join(typist, connection)
-
-    def say(self, data: bytes, seconds: float = 0.0) -> bytes:
-        """Write, let time pass, and return what was answered."""
-        self.end.write(data)
-        self.wire.run(seconds)
-        data, self.typist.data = self.typist.data, b""
-        return data
-
-    def ask(self, data: bytes, seconds: float = 0.0) -> list[Message]:
-        reader = MessageReader(1 << 30)
-        reader.receive(self.say(data, seconds))
-        answers = []
-        while (message := reader.next_message()) is not None:
-            answers.append(message)
-        return answers
-
-    def hello(self) -> None:
-        (answer,) = self.ask(encode_hello(1, identity(2), 1))
-        assert answer.verb == "OK"
-
-    def fetch(
-        self, number: int, seq: int, *rows: str, seconds: float = 0.0, more: str = "max_bytes=100"
-    ) -> list[Message]:
-        body = "".join(f"{row}\n" for row in rows).encode()
-        line = f"FETCH {number} session=1 seq={seq} max_wait_ms=500 {more} body={len(body)}\n"
-        return self.ask(line.encode() + body, seconds)
 
 
 def row(offset: int, partition: TopicPartition = DEMO, epoch: int = 3, named: bool = True) -> str:
