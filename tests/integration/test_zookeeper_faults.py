@@ -7,7 +7,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -15,8 +15,11 @@ from confluent_kafka import KafkaError
 from kazoo.client import KazooClient
 from kazoo.exceptions import KazooException
 from kazoo.retry import KazooRetry
+from kio.schema.fetch.v4 import request as fetch_v4
+from kio.schema.list_offsets.v1 import request as list_offsets_v1
 from kio.schema.produce.v7 import request as produce_v7
-from kio.static.primitive import i16, i32
+from kio.schema.types import BrokerId, TopicName
+from kio.static.primitive import i8, i16, i32, i64
 
 from tests.fakes.kafka_client import milliseconds, request_bytes, response_of
 from tests.harness.brokers import Cluster, LocalBroker, SteadyWriter, wait_until
@@ -131,10 +134,32 @@ class RawClient:
             timeout=milliseconds(5000),
             topic_data=(
                 produce_v7.TopicProduceData(
-                    name=topic,  # type: ignore[arg-type]
+                    name=TopicName(topic),
                     partition_data=(produce_v7.PartitionProduceData(index=i32(0), records=batch),),
                 ),
             ),
+        )
+        self._socket.sendall(request_bytes(request, number))
+        return request
+
+    def send_fetch(self, topic: str, number: int) -> Any:
+        partition = fetch_v4.FetchPartition(partition=i32(0), fetch_offset=i64(0), partition_max_bytes=i32(1000))
+        request = fetch_v4.FetchRequest(
+            replica_id=BrokerId(-1),
+            max_wait=milliseconds(100),
+            min_bytes=i32(1),
+            max_bytes=i32(1000),
+            isolation_level=i8(0),
+            topics=(fetch_v4.FetchTopic(topic=TopicName(topic), partitions=(partition,)),),
+        )
+        self._socket.sendall(request_bytes(request, number))
+        return request
+
+    def send_list_offsets(self, topic: str, number: int) -> Any:
+        partition = list_offsets_v1.ListOffsetsPartition(partition_index=i32(0), timestamp=i64(-1))
+        request = list_offsets_v1.ListOffsetsRequest(
+            replica_id=BrokerId(-1),
+            topics=(list_offsets_v1.ListOffsetsTopic(name=TopicName(topic), partitions=(partition,)),),
         )
         self._socket.sendall(request_bytes(request, number))
         return request
@@ -143,8 +168,13 @@ class RawClient:
         """The error code of the one partition."""
         (size,) = struct.unpack(">i", self._read(4))
         _, response = response_of(request, self._read(size))
-        code = response.responses[0].partition_responses[0].error_code
-        return int(code.value)
+        if hasattr(response, "topics"):
+            [partition] = response.topics[0].partitions
+        elif isinstance(request, fetch_v4.FetchRequest):
+            [partition] = response.responses[0].partitions
+        else:
+            [partition] = response.responses[0].partition_responses
+        return int(partition.error_code.value)
 
     def _read(self, size: int) -> bytes:
         data = b""
@@ -338,22 +368,27 @@ def test_a_stopped_leader_that_goes_on_acknowledges_nothing(cluster: Cluster, lo
     before = cluster.produce(topic, values(50, "before"))
     zombie = cluster.wait_leader(topic)
     epoch = registrations(cluster)[zombie]
-    clients = [RawClient(cluster.brokers[zombie]) for _ in range(6)]
+    clients = [RawClient(cluster.brokers[zombie]) for _ in range(8)]
     for client in clients:
         assert client.answer(client.send_record(topic, b"warm", 1, 1)) == 0
+        assert client.answer(client.send_fetch(topic, 1)) == client.answer(client.send_list_offsets(topic, 1)) == 0
     writer = SteadyWriter(cluster, topic, topic, [0], per_second=300)
     if load == "busy":  # followers' fetches lie in its sockets, too
         writer.start()
         progress(cluster, writer, 100, "at first")
     cluster.brokers[zombie].pause()
-    requests = [
-        client.send_record(topic, b"never", 1 if number % 2 else -1, 2) for number, client in enumerate(clients)
+    kinds: list[Callable[[RawClient], Any]] = [
+        lambda client: client.send_record(topic, b"never", 1, 2),
+        lambda client: client.send_record(topic, b"never", -1, 2),
+        lambda client: client.send_fetch(topic, 2),
+        lambda client: client.send_list_offsets(topic, 2),
     ]
+    requests = [kinds[number % len(kinds)](client) for number, client in enumerate(clients)]
     successor = cluster.wait_leader(topic, other_than=zombie)
     after = cluster.produce(topic, values(50, "after"))
     cluster.brokers[zombie].resume()
     not_leader = KafkaError.NOT_LEADER_FOR_PARTITION
-    assert [client.answer(request) for client, request in zip(clients, requests, strict=True)] == [not_leader] * 6
+    assert [client.answer(request) for client, request in zip(clients, requests, strict=True)] == [not_leader] * 8
     for client in clients:
         client.close()
     cluster.wait_isr(topic, [1, 2, 3])
