@@ -15,25 +15,21 @@ from twisted.internet.interfaces import IReactorTime
 from zkbroker.log import recovery
 from zkbroker.log.checkpoints import (
     CLEAN_SHUTDOWN_FILE,
-    HIGH_WATERMARK_FILE,
     LOCK_FILE,
-    LOG_START_FILE,
     META_PROPERTIES_FILE,
-    RECOVERY_POINT_FILE,
     MalformedFile,
     decode_clean_shutdown,
     decode_meta_properties,
-    decode_offsets,
     encode_clean_shutdown,
     encode_meta_properties,
-    encode_offsets,
 )
 from zkbroker.log.context import PRODUCER_ID_EXPIRATION_MS, LogContext
 from zkbroker.log.disk import Disk
 from zkbroker.log.files import OldFiles
-from zkbroker.log.flush import Gate, sync_job
+from zkbroker.log.flush import sync_job
 from zkbroker.log.folders import DELETE_SUFFIX, STRAY_SUFFIX, parse_folder, renamed_folder
 from zkbroker.log.log import Log
+from zkbroker.log.offset_checkpoints import OffsetCheckpoints
 from zkbroker.log.tail import TailBudget
 from zkbroker.model.clock import Clock
 from zkbroker.model.errors import BrokerError, ErrorCode, StartError
@@ -44,9 +40,6 @@ logger = logging.getLogger(__name__)
 
 NO_FLUSH_POLICY = 2**63 - 1
 """``flush.messages`` of a topic that leaves flushing to the operating system."""
-
-POINTS_DELAY_S = 0.05
-"""After a truncation the recovery points are written so soon: together for the many that follow a change of leader."""
 
 
 class LogDirs:
@@ -81,7 +74,10 @@ class LogDirs:
         self._topic_config = topic_config
         self._dir_failed = dir_failed
         self.logs: dict[TopicPartition, Log] = {}
-        self.high_watermarks: dict[TopicPartition, int] = {}
+        self._checkpoints = OffsetCheckpoints(
+            disk, reactor, run_in_thread, self._logs_of, self._online_dirs, self._log_failed
+        )
+        self.high_watermarks = self._checkpoints.high_watermarks
         """As read at start from ``replication-offset-checkpoint``, inside each log's bounds."""
         self.clean_broker_epochs: dict[str, int] = {}
         """Folder → broker epoch of the clean shutdown it was left by; a folder without one is missing."""
@@ -89,11 +85,6 @@ class LogDirs:
         """Partitions whose folder failed → that folder."""
         self._locks: dict[str, Callable[[], None]] = {}
         self._renames = 0
-        self._is_writing_checkpoints = False
-        self._gate = Gate()
-        self._points_on_disk: dict[str, dict[TopicPartition, int]] = {}
-        """Folder → the highest recovery point that its checkpoint may hold for each partition that is in its files."""
-        self._are_points_too_high = False
         tails = TailBudget() if tail_bytes_max is None else TailBudget(tail_bytes_max)
         self._context = LogContext(
             disk,
@@ -101,8 +92,8 @@ class LogDirs:
             run_in_thread,
             self._log_failed,
             self._delete_later,
-            self._lower_recovery_point,
-            self._recovery_point_fell,
+            self._checkpoints.lower_recovery_point,
+            self._checkpoints.recovery_point_fell,
             OldFiles(disk),
             tails,
             producer_id_expiration_ms,
@@ -174,10 +165,7 @@ class LogDirs:
                 # Gone and known to be gone before anything is appended: a crash from now on is a crash.
                 disk.unlink(clean_path)
                 disk.sync_dir(folder)
-            recovery_points = self._read_offsets(folder, RECOVERY_POINT_FILE)
-            log_starts = self._read_offsets(folder, LOG_START_FILE)
-            high_watermarks = self._read_offsets(folder, HIGH_WATERMARK_FILE)
-            self._points_on_disk[folder] = {**dict.fromkeys((*log_starts, *high_watermarks), 0), **recovery_points}
+            recovery_points, log_starts, high_watermarks = self._checkpoints.read(folder)
             entries = disk.list_dir(folder)
             for entry in entries:
                 if not entry.is_dir and entry.name.endswith(".tmp"):
@@ -256,17 +244,6 @@ class LogDirs:
         for log, job in prepared:
             log.durability.finished(job)
 
-    def _read_offsets(self, folder: str, name: str) -> dict[TopicPartition, int]:
-        path = os.path.join(folder, name)
-        try:
-            return decode_offsets(self._disk.read_file(path))
-        except FileNotFoundError:
-            return {}
-        except MalformedFile as error:
-            # Without a recovery point everything is checked, without a high watermark the leader tells it.
-            logger.warning("%s is malformed and is not used: %s", path, error)
-            return {}
-
     def close(self, broker_epoch: int) -> None:
         """A clean shutdown: flush, producer snapshots, checkpoints, and the mark that spares the next start a scan.
 
@@ -279,7 +256,7 @@ class LogDirs:
             try:
                 logs = self._logs_of(folder)
                 self._flush_now(logs, is_final=True)
-                self._write_folder_checkpoints(folder, self.high_watermarks)
+                self._checkpoints.write_now(folder)
                 if any(log.durability.has_failed for log in logs):
                     logger.error("%s: a flush failed; the next start checks its logs", folder)
                     continue
@@ -290,7 +267,7 @@ class LogDirs:
 
     def abandon(self) -> None:
         """Let go of everything as it is: files and locks. What a kill would leave."""
-        self._gate.close()
+        self._checkpoints.stop()
         for log in self.logs.values():
             log.close()
         self._context.old_files.close_all()
@@ -333,9 +310,7 @@ class LogDirs:
         folder = os.path.join(log_dir, str(partition))
         log = Log(self._context, partition, topic_id, log_dir, folder, self._topic_config(partition.topic))
         try:
-            if partition in self._points_on_disk[log_dir]:
-                # Of a log that was deleted: after a crash they would be taken for the new one's.
-                self._write_folder_checkpoints(log_dir, self.high_watermarks)
+            self._checkpoints.forget_predecessor(log_dir, partition)
             log.create_files()
         except OSError as error:
             self._log_failed(log_dir, f"cannot create {folder}", error)
@@ -388,44 +363,16 @@ class LogDirs:
         """High watermarks, recovery points and log starts of every folder, in a thread. Fires when they are written;
         at once if the last round is still being written. A failure takes the folder offline and fires all the same."""
         self.high_watermarks.update(high_watermarks)
-        done: Deferred[None] = Deferred()
-        if self._is_writing_checkpoints:
-            done.callback(None)
-            return done
-        jobs = [
-            (folder, self._checkpoint_files(folder, self.high_watermarks))
-            for folder in self.log_dirs
-            if folder not in self.offline_dirs
-        ]
-        self._is_writing_checkpoints = True
-        self._are_points_too_high = False
-        gate = self._gate
-        written_points = {folder: self._points(folder) for folder, _ in jobs}
-        for folder, points in written_points.items():
-            self._points_may_be(folder, points)
-        running = self._run_in_thread(_write_checkpoint_files, self._disk, gate, jobs)
-
-        def written(failures: list[tuple[str, OSError]]) -> None:
-            self._is_writing_checkpoints = False
-            if not gate.is_closed:
-                self._points_on_disk.update(written_points)
-            for folder, error in failures:
-                self._log_failed(folder, "cannot write a checkpoint", error)
-            done.callback(None)
-
-        running.addCallback(written)
-        running.addErrback(lambda failure: done.errback(failure))
-        return done
+        return self._checkpoints.write()
 
     def write_checkpoints_now(self, high_watermarks: Mapping[TopicPartition, int]) -> None:
         """The same on this thread, before ``close``."""
         self.high_watermarks.update(high_watermarks)
-        for folder in self.log_dirs:
-            if folder not in self.offline_dirs:
-                try:
-                    self._write_folder_checkpoints(folder, self.high_watermarks)
-                except OSError as error:
-                    self._log_failed(folder, "cannot write a checkpoint", error)
+        for folder in self._online_dirs():
+            try:
+                self._checkpoints.write_now(folder)
+            except OSError as error:
+                self._log_failed(folder, "cannot write a checkpoint", error)
 
     def delete_old_segments(self, high_watermarks: Mapping[TopicPartition, int]) -> int:
         """Retention over all logs (log.retention.check.interval.ms); rolls by time and flushes by flush.ms too."""
@@ -459,54 +406,8 @@ class LogDirs:
     def _logs_of(self, folder: str) -> list[Log]:
         return [log for log in self.logs.values() if log.log_dir == folder]
 
-    def _checkpoint_files(self, folder: str, high_watermarks: Mapping[TopicPartition, int]) -> list[tuple[str, bytes]]:
-        logs = self._logs_of(folder)
-        marks = {log.partition: high_watermarks[log.partition] for log in logs if log.partition in high_watermarks}
-        points = self._points(folder)
-        starts = {log.partition: log.log_start_offset for log in logs if log.log_start_offset > log.bases[0]}
-        return [
-            (os.path.join(folder, HIGH_WATERMARK_FILE), encode_offsets(marks)),
-            (os.path.join(folder, RECOVERY_POINT_FILE), encode_offsets(points)),
-            (os.path.join(folder, LOG_START_FILE), encode_offsets(starts)),
-        ]
-
-    def _points(self, folder: str) -> dict[TopicPartition, int]:
-        return {log.partition: log.recovery_point for log in self._logs_of(folder)}
-
-    def _points_may_be(self, folder: str, points: Mapping[TopicPartition, int]) -> None:
-        """They are being written: until that is over the old or the new ones hold."""
-        known = self._points_on_disk[folder]
-        for partition, point in points.items():
-            known[partition] = max(point, known.get(partition, 0))
-
-    def _write_folder_checkpoints(self, folder: str, high_watermarks: Mapping[TopicPartition, int]) -> None:
-        """On this thread, and never replaced by what another one was about to write."""
-        self._gate.close()
-        self._gate = Gate()
-        points = self._points(folder)
-        self._points_may_be(folder, points)
-        for path, content in self._checkpoint_files(folder, high_watermarks):
-            self._disk.replace_file(path, content)
-        self._points_on_disk[folder] = points
-
-    def _lower_recovery_point(self, log: Log) -> None:
-        """After a truncation the recovery point on disk is too high until the next checkpoint. That does no harm in
-        the last segment, all of which is checked; a segment behind it would not be."""
-        if self._points_on_disk[log.log_dir].get(log.partition, 0) > log.recovery_point:
-            self._write_folder_checkpoints(log.log_dir, self.high_watermarks)
-
-    def _recovery_point_fell(self, log: Log) -> None:
-        """Write the checkpoint soon, once for all that are truncated together."""
-        if self._are_points_too_high or self._points_on_disk[log.log_dir].get(log.partition, 0) <= log.recovery_point:
-            return
-        self._are_points_too_high = True
-        call_later: Callable[..., object] = self._reactor.callLater
-        call_later(POINTS_DELAY_S, self._lower_points)
-
-    def _lower_points(self) -> None:
-        if self._are_points_too_high and self._locks:
-            self._are_points_too_high = False
-            self.write_checkpoints({})
+    def _online_dirs(self) -> list[str]:
+        return [folder for folder in self.log_dirs if folder not in self.offline_dirs]
 
     def _log_failed(self, folder: str, what: str, error: BaseException) -> None:
         reason = f"{what}: {os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error}"
@@ -525,16 +426,3 @@ class LogDirs:
 
     def _remove_soon(self, path: str) -> None:
         self._delete_later(0, lambda: self._disk.remove_dir(path))
-
-
-def _write_checkpoint_files(
-    disk: Disk, gate: Gate, jobs: list[tuple[str, list[tuple[str, bytes]]]]
-) -> list[tuple[str, OSError]]:
-    """Runs in a thread. What failed, by folder."""
-    failures = []
-    for folder, files in jobs:
-        try:
-            gate.replace_files(disk, files)
-        except OSError as error:
-            failures.append((folder, error))
-    return failures

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from zkbroker.log.checkpoints import EPOCH_FILE, METADATA_FILE, encode_epochs, encode_partition_metadata
 from zkbroker.log.files import OpenFile
 from zkbroker.log.flush import Flusher, FlushJob, Gate, file_set
+from zkbroker.log.segment import Segment
 
 if TYPE_CHECKING:
     from zkbroker.log.log import Log
@@ -33,6 +34,8 @@ class Durability:
         "flush_started_at_ms",
         "is_folder_new",
         "is_metadata_on_disk",
+        "is_truncation_unsynced",
+        "named_base",
         "names_changed",
     )
 
@@ -47,6 +50,10 @@ class Durability:
         """The folder's own name may not be on the disk."""
         self.began_anew = False
         """Everything was thrown away, and a loss of power may still bring it back: then all of it must be checked."""
+        self.is_truncation_unsynced = False
+        """A loss of power may bring back what was truncated."""
+        self.named_base = -1
+        """The names of the segments up to the one with this base offset are on the disk."""
         self._unsynced: dict[str, None] = {}
         self._gate = Gate()
         self.flush_started_at_ms = log.context.clock.wall_ms()
@@ -115,6 +122,15 @@ class Durability:
         self.is_metadata_on_disk = False
         self._flusher.request_small_files()
 
+    def before_roll(self, active: Segment) -> None:
+        """A new segment must not come to lie behind old data that a loss of power brings back. Waits for the disk only
+        after a truncation, and rarely then: a flush follows each at once. Raises OSError."""
+        self._log.context.lower_recovery_point(self._log)
+        if self.is_truncation_unsynced:
+            self._log.context.disk.sync(active.file().handle)
+            self._log.context.disk.sync_dir(self._log.folder)
+            self.is_truncation_unsynced = False
+
     def epochs_are_on_disk(self) -> None:
         """The cache was just read from its file."""
         self._epochs_version_on_disk = self._log.epochs.version
@@ -149,7 +165,7 @@ class Durability:
         if self._epochs_version_on_disk != log.epochs.version:
             self._epochs_version_on_disk = log.epochs.version
             small.append((os.path.join(log.folder, EPOCH_FILE), encode_epochs(log.epochs.entries)))
-        return FlushJob(self._gate, log.generation, end_offset, files, tuple(small), paths, folders)
+        return FlushJob(self._gate, log.generation, end_offset, log.bases[-1], files, tuple(small), paths, folders)
 
     def _flushed(self, job: FlushJob) -> bool:
         log = self._log
@@ -159,4 +175,6 @@ class Durability:
             return False
         log.flushed_end_offset = max(log.flushed_end_offset, min(job.end_offset, log.log_end_offset))
         self.began_anew = False
+        self.is_truncation_unsynced = False
+        self.named_base = job.newest_base
         return True

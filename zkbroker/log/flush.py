@@ -56,6 +56,8 @@ class FlushJob(NamedTuple):
     gate: Gate
     generation: int
     end_offset: int
+    newest_base: int
+    """Base offset of the newest segment that is there: its name is on the disk afterwards."""
     files: tuple[OpenFile, ...]
     small_files: tuple[tuple[str, bytes], ...]
     """(path, content) to replace durably first, such as the epoch checkpoint."""

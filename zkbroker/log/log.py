@@ -280,7 +280,7 @@ class Log:
             return old
         if base <= old.base_offset:
             raise InvariantViolation(f"{self!r} cannot roll to {base} after {old!r}")
-        self.context.lower_recovery_point(self)
+        self.durability.before_roll(old)
         producers.write_snapshot(self, base)
         old.deactivate()
         self.durability.must_sync(old.take_unsynced())

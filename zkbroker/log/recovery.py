@@ -13,6 +13,7 @@ from zkbroker.log.checkpoints import (
     decode_partition_metadata,
     encode_partition_metadata,
 )
+from zkbroker.log.indexes import RELATIVE_OFFSET_MAX
 from zkbroker.log.producers import find_snapshots, forget_snapshots, rebuild_producers, remove_stray_snapshots
 from zkbroker.log.segment import SCAN_BYTES, Segment, file_name
 from zkbroker.model.errors import BrokerError, InvariantViolation
@@ -79,8 +80,10 @@ def load(log: Log, *, is_clean: bool, recovery_point: int, log_start: int, expec
         # Names that the last process made may not be on the disk yet, and what it wrote behind the recovery point not
         # be of this history: a truncation may have been lost.
         log.durability.names_changed = log.durability.is_folder_new = True
-        forget_snapshots(log, log.bases[log.segment_of(recovery_point)])
         _check_first_epoch(log)
+        if log.epochs_need_rebuild:
+            recovery_point = 0
+        forget_snapshots(log, log.bases[log.segment_of(recovery_point)])
     first_dirty = len(log.segments) if is_clean else log.segment_of(recovery_point)
     for index, segment in enumerate(log.segments[:first_dirty]):
         stem = file_name(segment.base_offset, "")
@@ -92,9 +95,10 @@ def load(log: Log, *, is_clean: bool, recovery_point: int, log_start: int, expec
     if is_clean:
         _find_log_end(log, remarks)
         log.flushed_end_offset = log.log_end_offset
+        log.durability.named_base = log.bases[-1]
     else:
         checked_from = log.bases[first_dirty]
-        was_recovered = _recover(log, first_dirty, remarks)
+        was_recovered = _recover(log, first_dirty, remarks, recovery_point)
         # Not the recovery point itself: within its segment it may be from before a truncation.
         log.flushed_end_offset = min(recovery_point, checked_from, log.log_end_offset)
     if log.log_start_offset > log.log_end_offset:
@@ -224,10 +228,11 @@ def _find_log_end(log: Log, remarks: list[str]) -> None:
     segment.index.unload()
 
 
-def _recover(log: Log, first: int, remarks: list[str]) -> bool:
+def _recover(log: Log, first: int, remarks: list[str], recovery_point: int = 0) -> bool:
     """Check every batch from segment ``first`` on; cut at the first bad byte. True if anything was scanned."""
     if log.epochs_need_rebuild:
         first = 0
+    epoch = -1
     index = first
     scanned = False
     log.log_end_offset = log.bases[first] if first < len(log.bases) else log.log_end_offset
@@ -248,7 +253,9 @@ def _recover(log: Log, first: int, remarks: list[str]) -> bool:
             doomed = log.segments[index:]
             keep = index
         else:
-            log.log_end_offset, is_whole = _scan(log, index, remarks, epochs=True)
+            log.log_end_offset, is_whole, epoch = _scan(
+                log, index, remarks, epochs=True, recovery_point=recovery_point, epoch_before=epoch
+            )
             doomed = log.segments[index + 1 :]
             keep = index + 1
         if not is_whole:
@@ -273,8 +280,15 @@ def _note_epoch(log: Log, epoch: int, offset: int) -> None:
         log.epochs.assign(epoch, offset)
 
 
-def _scan(log: Log, index: int, remarks: list[str], *, epochs: bool) -> tuple[int, bool]:
-    """Check the batches of one segment, rebuild its indexes, cut it at the first bad byte. (next offset, is whole)"""
+def _scan(
+    log: Log, index: int, remarks: list[str], *, epochs: bool, recovery_point: int = 0, epoch_before: int = -1
+) -> tuple[int, bool, int]:
+    """Check the batches of one segment, rebuild its indexes, cut it at the first bad byte. Unless the epochs stay as
+    they are known, a batch from the recovery point on whose epoch is below that of the one before it is bad too: it
+    comes from before a truncation that a loss of power undid.
+
+    (next offset, is whole, epoch of the last batch)
+    """
     segment = log.segments[index]
     disk = log.context.disk
     handle = segment.file().handle
@@ -306,10 +320,17 @@ def _scan(log: Log, index: int, remarks: list[str], *, epochs: bool) -> tuple[in
             if header.base_offset < next_offset:
                 problem = f"offset {header.base_offset} where {next_offset} is due"
                 break
+            if header.last_offset - segment.base_offset > RELATIVE_OFFSET_MAX:
+                problem = f"offset {header.last_offset} is too far from the segment's"
+                break
+            if epochs and 0 <= header.leader_epoch < epoch_before and header.base_offset >= recovery_point:
+                problem = f"leader epoch {header.leader_epoch} after {epoch_before}"
+                break
         except BrokerError as error:
             problem = str(error)
             break
         segment.note_batch(header.last_offset, position, header.size, header.max_timestamp, interval)
+        epoch_before = header.leader_epoch
         if epochs:
             _note_epoch(log, header.leader_epoch, header.base_offset)
         next_offset = header.next_offset
@@ -322,4 +343,4 @@ def _scan(log: Log, index: int, remarks: list[str], *, epochs: bool) -> tuple[in
         )
         disk.truncate(handle, position)
     segment.write_indexes(is_final=index < len(log.segments) - 1 and not problem)
-    return next_offset, not problem
+    return next_offset, not problem, epoch_before

@@ -30,10 +30,15 @@ def delete_old_segments(log: Log, high_watermark: int, now_ms: int) -> int:
                 return 0
         else:
             log.roll()
+    while doomed and log.bases[doomed] > log.durability.named_base:
+        # Its successor's name may not be on the disk: a loss of power would leave an empty folder, and offset 0 again.
+        doomed -= 1
     gone = log.segments[:doomed]
     for segment in gone:
         _delete(log, segment)
     del log.segments[:doomed], log.bases[:doomed]
+    if not gone:
+        return 0
     log.generation += 1
     log.log_start_offset = max(log.log_start_offset, log.bases[0])
     log.epochs.truncate_from_start(log.log_start_offset)

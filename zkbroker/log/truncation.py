@@ -35,6 +35,7 @@ def truncate_to(log: Log, offset: int) -> None:
     log.log_end_offset = log.active.truncate(offset)
     log.is_warm = False
     log.durability.names_changed |= bool(doomed)
+    log.durability.is_truncation_unsynced = True
     log.epochs.truncate_from_end(log.log_end_offset)
     log.flushed_end_offset = min(log.flushed_end_offset, log.log_end_offset)
     log.log_start_offset = min(log.log_start_offset, log.log_end_offset)

@@ -1,0 +1,201 @@
+"""High watermarks, recovery points and log starts of every folder: Kafka's ``*-offset-checkpoint`` files, kept true.
+
+A recovery point says from where on batches are checked after an unclean stop: one that is too high hides damage. So
+this also knows how high the points are that lie on the disk at this moment.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from zkbroker.log.checkpoints import (
+    HIGH_WATERMARK_FILE,
+    LOG_START_FILE,
+    RECOVERY_POINT_FILE,
+    MalformedFile,
+    decode_offsets,
+    encode_offsets,
+)
+from zkbroker.log.disk import Disk
+from zkbroker.log.flush import Gate
+from zkbroker.log.log import Log
+from zkbroker.model.topics import TopicPartition
+
+logger = logging.getLogger(__name__)
+
+POINTS_DELAY_S = 0.05
+"""After a truncation the recovery points are written so soon: together for the many that follow a change of leader."""
+
+_Offsets = Mapping[TopicPartition, int]
+
+
+class FolderOffsets(NamedTuple):
+    """What a folder's three files say."""
+
+    recovery_points: _Offsets
+    log_starts: _Offsets
+    high_watermarks: _Offsets
+
+
+class OffsetCheckpoints:
+    """``logs_of(folder)``: the online logs in it; ``failed(folder, what, error)``."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        reactor: IReactorTime,
+        run_in_thread: Callable[..., Deferred[Any]],
+        logs_of: Callable[[str], Sequence[Log]],
+        online_dirs: Callable[[], Sequence[str]],
+        failed: Callable[[str, str, BaseException], None],
+    ) -> None:
+        self._disk = disk
+        self._reactor = reactor
+        self._run_in_thread = run_in_thread
+        self._logs_of = logs_of
+        self._online_dirs = online_dirs
+        self._failed = failed
+        self.high_watermarks: dict[TopicPartition, int] = {}
+        """Those that the next round writes."""
+        self._gate = Gate()
+        self._is_writing = False
+        self._points_on_disk: dict[str, dict[TopicPartition, int]] = {}
+        """Folder → the highest recovery point that its file may hold, per partition in any of its files."""
+        self._are_points_too_high = False
+        self._is_stopped = False
+
+    def __repr__(self) -> str:
+        return f"OffsetCheckpoints({', '.join(self._points_on_disk)})"
+
+    def read(self, folder: str) -> FolderOffsets:
+        """At start. A missing or malformed file is an empty one. Raises OSError."""
+        found = FolderOffsets(
+            *(self._read(folder, n) for n in (RECOVERY_POINT_FILE, LOG_START_FILE, HIGH_WATERMARK_FILE))
+        )
+        self._points_on_disk[folder] = {
+            **dict.fromkeys((*found.log_starts, *found.high_watermarks), 0),
+            **found.recovery_points,
+        }
+        return found
+
+    def _read(self, folder: str, name: str) -> dict[TopicPartition, int]:
+        path = os.path.join(folder, name)
+        try:
+            return decode_offsets(self._disk.read_file(path))
+        except FileNotFoundError:
+            return {}
+        except MalformedFile as error:
+            # Without a recovery point everything is checked, without a high watermark the leader tells it.
+            logger.warning("%s is malformed and is not used: %s", path, error)
+            return {}
+
+    def write(self) -> Deferred[None]:
+        """All folders, in a thread. Fires when they are written; at once if the last round is still being written.
+        A failure takes the folder offline and fires all the same."""
+        done: Deferred[None] = Deferred()
+        if self._is_writing or self._is_stopped:
+            done.callback(None)
+            return done
+        self._is_writing = True
+        self._are_points_too_high = False
+        gate = self._gate
+        folders = self._online_dirs()
+        jobs = [(folder, self._files(folder)) for folder in folders]
+        points = {folder: self._points(folder) for folder in folders}
+        for folder in folders:
+            self._points_may_be(folder, points[folder])
+        running = self._run_in_thread(_write_files, self._disk, gate, jobs)
+
+        def written(failures: list[tuple[str, OSError]]) -> None:
+            self._is_writing = False
+            if not gate.is_closed:
+                self._points_on_disk.update(points)
+            for folder, error in failures:
+                self._failed(folder, "cannot write a checkpoint", error)
+            done.callback(None)
+
+        running.addCallback(written)
+        running.addErrback(lambda failure: done.errback(failure))
+        return done
+
+    def write_now(self, folder: str) -> None:
+        """On this thread, and never replaced by what another one was about to write. Raises OSError."""
+        self._gate.close()
+        self._gate = Gate()
+        points = self._points(folder)
+        self._points_may_be(folder, points)
+        for path, content in self._files(folder):
+            self._disk.replace_file(path, content)
+        self._points_on_disk[folder] = points
+
+    def stop(self) -> None:
+        """Nothing is written any more, not even by a thread that is about to."""
+        self._is_stopped = True
+        self._gate.close()
+
+    def forget_predecessor(self, folder: str, partition: TopicPartition) -> None:
+        """A log is about to be made: what the files say of one that was deleted would be taken for its own after a
+        crash. Raises OSError."""
+        if partition in self._points_on_disk[folder]:
+            self.write_now(folder)
+
+    def lower_recovery_point(self, log: Log) -> None:
+        """See to it that the point on disk is not above the log's. Raises OSError.
+
+        After a truncation it is too high until the next checkpoint. That does no harm in the last segment, all of
+        which is checked; a segment behind it would not be.
+        """
+        if self._is_too_high(log):
+            self.write_now(log.log_dir)
+
+    def recovery_point_fell(self, log: Log) -> None:
+        """Write the checkpoint soon, once for all that are truncated together."""
+        if self._is_too_high(log) and not self._are_points_too_high:
+            self._are_points_too_high = True
+            call_later: Callable[..., object] = self._reactor.callLater
+            call_later(POINTS_DELAY_S, self._lower_points)
+
+    def _lower_points(self) -> None:
+        if self._are_points_too_high:
+            self._are_points_too_high = False
+            self.write()
+
+    def _is_too_high(self, log: Log) -> bool:
+        return self._points_on_disk[log.log_dir].get(log.partition, 0) > log.recovery_point
+
+    def _points(self, folder: str) -> dict[TopicPartition, int]:
+        return {log.partition: log.recovery_point for log in self._logs_of(folder)}
+
+    def _points_may_be(self, folder: str, points: _Offsets) -> None:
+        """They are being written: until that is over the old or the new ones hold."""
+        known = self._points_on_disk[folder]
+        for partition, point in points.items():
+            known[partition] = max(point, known.get(partition, 0))
+
+    def _files(self, folder: str) -> list[tuple[str, bytes]]:
+        logs = self._logs_of(folder)
+        known = self.high_watermarks
+        marks = {log.partition: known[log.partition] for log in logs if log.partition in known}
+        starts = {log.partition: log.log_start_offset for log in logs if log.log_start_offset > log.bases[0]}
+        return [
+            (os.path.join(folder, HIGH_WATERMARK_FILE), encode_offsets(marks)),
+            (os.path.join(folder, RECOVERY_POINT_FILE), encode_offsets(self._points(folder))),
+            (os.path.join(folder, LOG_START_FILE), encode_offsets(starts)),
+        ]
+
+
+def _write_files(disk: Disk, gate: Gate, jobs: list[tuple[str, list[tuple[str, bytes]]]]) -> list[tuple[str, OSError]]:
+    """Runs in a thread. What failed, by folder."""
+    failures = []
+    for folder, files in jobs:
+        try:
+            gate.replace_files(disk, files)
+        except OSError as error:
+            failures.append((folder, error))
+    return failures
