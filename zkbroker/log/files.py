@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from zkbroker.log.disk import Disk, Handle
+from zkbroker.log.indexes import OffsetIndex
 
 OLD_FILES_MAX = 256
 """Old segments held open over all logs: enough for many lagging readers, far below any limit of descriptors."""
+
+
+OLD_INDEXES_MAX = 32
+"""Old segments' offset indexes held in memory over all logs, at most 2 MiB each as long as segments have 1 GiB."""
 
 
 class OpenFile:
@@ -50,6 +55,7 @@ class OldFiles:
         self._disk = disk
         self._files_max = files_max
         self._files: OrderedDict[str, OpenFile] = OrderedDict()
+        self._indexes: OrderedDict[int, OffsetIndex] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._files)
@@ -64,6 +70,13 @@ class OldFiles:
         else:
             self._files.move_to_end(path)
         return file
+
+    def index_used(self, index: OffsetIndex) -> None:
+        """An old segment's index was loaded for a read: the least recently used one gives its memory back."""
+        self._indexes[id(index)] = index
+        self._indexes.move_to_end(id(index))
+        if len(self._indexes) > OLD_INDEXES_MAX:
+            self._indexes.popitem(last=False)[1].unload()
 
     def keep(self, file: OpenFile) -> None:
         """Take over a file that was an active segment's."""

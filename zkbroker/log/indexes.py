@@ -197,6 +197,19 @@ class TimeIndex:
         self._load()
         return (self._timestamps[-1], self._offsets[-1] + self.base_offset) if self._timestamps else None
 
+    def last_in_file(self) -> tuple[int, int] | None:
+        """The same without loading it; None also for what may be padding."""
+        if self._is_loaded:
+            return self.last()
+        try:
+            data = self._disk.read_file_end(self.path, TIME_ENTRY_BYTES)
+        except FileNotFoundError:
+            return None
+        if len(data) < TIME_ENTRY_BYTES:
+            return None
+        timestamp, offset = _TIME_ENTRY.unpack(data)
+        return (timestamp, (offset & 0xFFFFFFFF) + self.base_offset) if timestamp > 0 else None
+
     def lookup(self, timestamp: int) -> int:
         """Offset from which a scan finds the first record at or after ``timestamp``."""
         self._load()

@@ -176,6 +176,8 @@ def offset_for_timestamp(log: Log, timestamp_ms: int) -> Deferred[tuple[int, int
             end = log.bases[index + 1] if index + 1 < len(log.bases) else log.log_end_offset
             if segment.size and end > log.log_start_offset and segment.largest_timestamp() >= timestamp_ms:
                 position = segment.lookup(segment.time_index.lookup(timestamp_ms))
+                if segment is not log.active:
+                    segment.time_index.unload()
                 job = _FindJob(segment.file().use(), position, segment.size, timestamp_ms, log.log_start_offset)
                 return _find_later(log, job, timestamp_ms)
     except OSError as error:

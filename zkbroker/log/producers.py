@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from bisect import insort
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from zkbroker.log.log import Log
 
 SNAPSHOT_SUFFIX = ".snapshot"
+_SNAPSHOT_FILE = re.compile(r"[0-9]{20}\.snapshot")
 
 
 def take_batch(
@@ -109,11 +111,7 @@ def write_snapshot(log: Log, offset: int) -> None:
 
 
 def find_snapshots(log: Log, names: dict[str, int]) -> None:
-    log.snapshots = sorted(
-        int(name[: -len(SNAPSHOT_SUFFIX)])
-        for name in names
-        if name.endswith(SNAPSHOT_SUFFIX) and name[: -len(SNAPSHOT_SUFFIX)].isdigit()
-    )
+    log.snapshots = sorted(int(name[: -len(SNAPSHOT_SUFFIX)]) for name in names if _SNAPSHOT_FILE.fullmatch(name))
 
 
 def remove_stray_snapshots(log: Log) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
 from zkbroker.log.checkpoints import (
@@ -16,7 +18,7 @@ from zkbroker.log.checkpoints import (
 from zkbroker.log.indexes import RELATIVE_OFFSET_MAX
 from zkbroker.log.producers import find_snapshots, forget_snapshots, rebuild_producers, remove_stray_snapshots
 from zkbroker.log.segment import SCAN_BYTES, Segment, file_name
-from zkbroker.model.errors import BrokerError, InvariantViolation
+from zkbroker.model.errors import BrokerError, InvariantViolation, StartError
 from zkbroker.records.batch import HEADER_BYTES, check_batch, read_header
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 SWAP_SUFFIX = ".swap"
 LEFTOVER_SUFFIXES = (".deleted", ".cleaned", ".tmp")
 """Files of work that was not finished: an index, a segment or a checkpoint has no value under such a name."""
+_LOG_FILE = re.compile(r"[0-9]{20}\.log")
+_OLD_MESSAGE_BYTES_MAX = 128 * 1024 * 1024
 
 
 class Loaded(NamedTuple):
@@ -45,16 +49,19 @@ def load(log: Log, *, is_clean: bool, recovery_point: int, log_start: int, expec
     _complete_swaps(log, remarks)
     names: dict[str, int] = {}
     for entry in disk.list_dir(log.folder):
+        if entry.is_dir:
+            continue
         if entry.name.endswith(LEFTOVER_SUFFIXES):
             disk.unlink(os.path.join(log.folder, entry.name))
             if not entry.name.endswith((".deleted", ".tmp")):
                 remarks.append(f"removed {entry.name} of an unfinished compaction")
-        elif not entry.is_dir:
+        else:
             names[entry.name] = entry.size
     if METADATA_FILE in names:
         _load_topic_id(log, may_be_torn=not is_clean and recovery_point == 0, remarks=remarks)
     _load_epochs(log, names, remarks)
-    bases = sorted(int(name[:-4]) for name in names if name.endswith(".log") and name[:-4].isdigit())
+    # Only Kafka's own names: a person's copy such as 5.log is left alone.
+    bases = sorted(int(name[:-4]) for name in names if _LOG_FILE.fullmatch(name))
     for base in bases:
         stem = file_name(base, "")
         segment = Segment(
@@ -67,6 +74,10 @@ def load(log: Log, *, is_clean: bool, recovery_point: int, log_start: int, expec
         )
         log.segments.append(segment)
         log.bases.append(base)
+    _refuse_old_format(log)
+    if EPOCH_FILE not in names and any(segment.size for segment in log.segments):
+        remarks.append(f"{EPOCH_FILE} is missing: rebuilt from the log")
+        log.epochs_need_rebuild = True
     if not log.segments:
         segment = Segment(disk, log.context.old_files, log.folder, log_start)
         segment.warm(create=True)
@@ -116,6 +127,28 @@ def load(log: Log, *, is_clean: bool, recovery_point: int, log_start: int, expec
     return Loaded(was_recovered, tuple(remarks))
 
 
+def _refuse_old_format(log: Log) -> None:
+    """Kafka before 0.11 wrote messages of magic 0 and 1, which have another layout; what is oldest would be such.
+
+    Raises StartError: nobody's data is cut off as garbage because we cannot read it.
+    """
+    segment = next((segment for segment in log.segments if segment.size), None)
+    if segment is None:
+        return
+    handle = segment.file().handle
+    head = log.context.disk.read(handle, 0, HEADER_BYTES)
+    if len(head) < 17 or head[16] > 1:
+        return
+    size = int.from_bytes(head[8:12], "big") + 12
+    if 26 <= size <= min(segment.size, _OLD_MESSAGE_BYTES_MAX):
+        message = log.context.disk.read(handle, 0, size)
+        if zlib.crc32(message[16:]) == int.from_bytes(message[12:16], "big"):
+            raise StartError(
+                f"log.dirs: {segment.path} holds messages of magic {head[16]}, from before Kafka 0.11, which cannot be "
+                "read: copy the topic with Kafka first, or move the folder away"
+            )
+
+
 def _load_topic_id(log: Log, *, may_be_torn: bool, remarks: list[str]) -> None:
     """Raises MalformedFile. Of a log that was just made a loss of power may leave a torn file: it is durable before any
     data counts as such."""
@@ -135,7 +168,8 @@ def _complete_swaps(log: Log, remarks: list[str]) -> None:
     between, the swap is what counts. The segments in its range go, it gets its name."""
     disk = log.context.disk
     entries = [entry for entry in disk.list_dir(log.folder) if not entry.is_dir]
-    swaps = [entry for entry in entries if entry.name.endswith(".log" + SWAP_SUFFIX)]
+    swaps = [entry for entry in entries if _LOG_FILE.fullmatch(entry.name.removesuffix(SWAP_SUFFIX))
+             and entry.name.endswith(SWAP_SUFFIX)]  # fmt: skip
     for swap in swaps:
         base = int(swap.name.partition(".")[0])
         path = os.path.join(log.folder, swap.name)
@@ -205,6 +239,7 @@ def _find_log_end(log: Log, remarks: list[str]) -> None:
     segment = log.active
     log.log_end_offset = segment.base_offset
     if segment.size == 0:
+        _rebuild_epochs(log, remarks)
         return
     last = segment.index.last()
     if last is not None and last[1] >= segment.size:
@@ -222,10 +257,17 @@ def _find_log_end(log: Log, remarks: list[str]) -> None:
         # The mark promised a whole log; what is there is not. Trust the bytes.
         remarks.append(f"segment {segment.base_offset} has {segment.size - end} bytes that are no whole batch")
         _recover(log, len(log.segments) - 1, remarks)
-    elif log.epochs_need_rebuild:
+    else:
+        _rebuild_epochs(log, remarks)
+    segment.index.unload()
+
+
+def _rebuild_epochs(log: Log, remarks: list[str]) -> None:
+    """After a clean stop, if the checkpoint was no use."""
+    if log.epochs_need_rebuild:
+        forget_snapshots(log, log.bases[0])
         for index in range(len(log.segments)):
             _scan(log, index, remarks, epochs=True)
-    segment.index.unload()
 
 
 def _recover(log: Log, first: int, remarks: list[str], recovery_point: int = 0) -> bool:

@@ -93,9 +93,16 @@ class Segment:
         self.reload_max_timestamp()
 
     def largest_timestamp(self) -> int:
-        """-1 without one. For an old segment from its time index, whose last entry is final."""
+        """-1 without one. For an old segment from its time index, whose last entry is final: nothing of it is kept in
+        memory, as retention and queries by time ask every segment."""
         if self.max_timestamp < 0 and self.size and self._file is None:
-            self.reload_max_timestamp()
+            last = self.time_index.last_in_file()
+            if last is not None:
+                self.max_timestamp, self.max_timestamp_offset = last
+            else:
+                self.reload_max_timestamp()
+                self.index.unload()
+                self.time_index.unload()
         return self.max_timestamp
 
     def finish(self) -> None:
@@ -204,9 +211,12 @@ class Segment:
         index_bytes: int
     ) -> bool:  # fmt: skip
         """Whether a batch of that size, time and last offset must go to a new segment."""
+        if last_offset - self.base_offset > RELATIVE_OFFSET_MAX:
+            # Also an empty one: after a gap (the leader compacted) the offset may be out of the indexes' reach.
+            return True
         if self.size == 0:
             return False
-        if self.size + size > segment_bytes or last_offset - self.base_offset > RELATIVE_OFFSET_MAX:
+        if self.size + size > segment_bytes:
             return True
         first = self.rolling_base()
         waited = max_timestamp - first if first >= 0 and max_timestamp >= 0 else now_ms - self.created_at_ms
@@ -243,6 +253,8 @@ class Segment:
     def lookup(self, offset: int) -> int:
         """Position of a batch at or before ``offset``, from the index; 0 if the index points past the file's end."""
         position = self.index.lookup(offset)
+        if self._file is None:
+            self._old_files.index_used(self.index)
         return position if position < self.size else 0
 
     def position_of(self, offset: int) -> tuple[int, int]:
