@@ -82,6 +82,7 @@ class Broker:
         log: Callable[[str], None],
         fatal: Callable[[str, BaseException], None],
         ended: Callable[[str | None], None],
+        warmed_up: Callable[[], None] = lambda: None,
     ) -> None:
         self._config = config
         self._reactor = reactor
@@ -90,6 +91,7 @@ class Broker:
         self._log = log
         self._fatal = fatal
         self._ended = ended
+        self._warmed_up = warmed_up
         self._random = source
         self._disk = disk
         self._run_in_thread = run_in_thread
@@ -292,7 +294,8 @@ class Broker:
         where = " ".join(str(endpoint) for endpoint in self._describe().endpoints)
         self._log(f"broker {self._broker_id} started in {self._clock.monotonic() - self._started_at:.2f} s: {where}")
         # kio's import takes 0.2 s; nothing that is hot waits for it.
-        self._run_in_thread(preload_hot).addErrback(lambda failure: self._log(failure.getTraceback()))
+        loaded = self._run_in_thread(preload_hot).addCallback(lambda _: self._warmed_up())
+        loaded.addErrback(lambda failure: self._log(failure.getTraceback()))
 
     def _dir_failed(self, folder: str, reason: str, partitions: list[TopicPartition]) -> None:
         if self._logs is not None and len(self._logs.offline_dirs) == len(self._logs.log_dirs):

@@ -184,6 +184,7 @@ def run(config: BrokerConfig) -> int:
         log=log,
         fatal=fatal,
         ended=ended,
+        warmed_up=pressure.settle_memory,
     )
 
     def start() -> None:
