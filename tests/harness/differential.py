@@ -10,12 +10,13 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import enum
+import re
 import socket
 import struct
 import time
 import typing
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import NoneType
 from typing import Any
 
@@ -24,9 +25,21 @@ from kio.index import load_request_schema
 
 from tests.fakes.kafka_client import frame, request_bytes, response_of
 
+__all__ = ["CLOSED", "T0", "Accepted", "Comparison", "Peer", "batch", "differences", "frame", "now_ms", "record"]
+
 ANSWER_TIMEOUT_S = 15.0
 NOW = "now"
 """What an answer's time becomes that is a time of the wall clock: those that tests send lie far in the past."""
+
+
+class Accepted(typing.NamedTuple):
+    """A difference that is meant to be: patterns of the cases and of the lines that show it, and why."""
+
+    case: str
+    line: str
+    reason: str
+
+
 CLOSED = "closed"
 """The answer of a broker that ends the connection instead."""
 _EARLIEST_NOW_MS = 1_750_000_000_000
@@ -75,13 +88,30 @@ def build(schema: Any, fields: Mapping[str, Any]) -> Any:
     return schema(**values)
 
 
+_WITHOUT_ORDER = {3, 19, 20, 32, 37}
+"""Metadata, Create-/DeleteTopics, DescribeConfigs, CreatePartitions: Kafka answers in the order of a hash table."""
+
+
+def _in_order(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _in_order(one) for name, one in value.items()}
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        names = [name for name in ("name", "topic", "resource_name", "partition_index") if name in value[0]]
+        return sorted(map(_in_order, value), key=lambda one: [str(one[name]) for name in names])
+    return value
+
+
 class Peer:
     """One of the two brokers, and the names that its ids have in what is compared."""
 
     def __init__(self, name: str, port: int) -> None:
         self.name = name
         self.port = port
-        self.words: dict[Any, str] = {port: "<port>"}
+        self.words: dict[Any, str] = {}
+        """What is said instead of an id."""
+        self.ids: dict[str, Any] = {}
+        """Topic ids by name, for requests that name topics so."""
+        self.timeout_s = ANSWER_TIMEOUT_S
         self._connection: socket.socket | None = None
 
     def __repr__(self) -> str:
@@ -93,19 +123,35 @@ class Peer:
             self._connection = None
 
     def connect(self) -> socket.socket:
-        connection = socket.create_connection(("127.0.0.1", self.port), ANSWER_TIMEOUT_S)
+        connection = socket.create_connection(("127.0.0.1", self.port), self.timeout_s)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
 
     def ask(self, key: int, version: int, /, **fields: Any) -> Any:
         """The answer as plain values; CLOSED when the broker closes the connection instead."""
-        return self.plain(self.ask_exactly(key, version, **fields))
+        answer = self.plain(self.ask_exactly(key, version, **fields))
+        return _in_order(answer) if key in _WITHOUT_ORDER else answer
 
     def ask_exactly(self, key: int, version: int, /, **fields: Any) -> Any:
         """The same with the ids as they are: kio's entity."""
         message = build(load_request_schema(key, version), fields)
         data = self.exchange(request_bytes(message))
         return CLOSED if data is None else response_of(message, data)[1]
+
+    def send_raw(self, data: bytes, answers_count: int = 1) -> list[bytes | str]:
+        """What comes back for these bytes on a connection of their own: frames, then CLOSED if it ends."""
+        found: list[bytes | str] = []
+        with self.connect() as connection:
+            try:
+                connection.sendall(data)
+                while len(found) < answers_count:
+                    answer = read_frame(connection)
+                    found.append(CLOSED if answer is None else answer)
+                    if answer is None:
+                        break
+            except ConnectionError:
+                found.append(CLOSED)
+        return found
 
     def exchange(self, request: bytes) -> bytes | None:
         """One frame there, one frame back (without its length), over the one connection; None when it is closed."""
@@ -154,6 +200,42 @@ class Peer:
         if name == "producer_id" and value != -1:
             return "<producer id>"
         return self.plain(value)
+
+
+class Comparison:
+    """Asks both brokers and keeps in what they differ, but for what is accepted."""
+
+    def __init__(self, peers: tuple[Peer, Peer], accepted: Sequence[Accepted]) -> None:
+        self.peers = peers
+        self._accepted = accepted
+        self.found: list[str] = []
+        self.asked_count = 0
+
+    def ask(self, case: str, key: int, version: int, /, **fields: Any) -> None:
+        """The same request to both."""
+        self.both(f"{case} v{version}", lambda peer: peer.ask(key, version, **fields))
+
+    def both(self, case: str, answer_of: Callable[[Peer], Any]) -> None:
+        """``answer_of`` each."""
+        answers = []
+        for peer in self.peers:
+            try:
+                answers.append(answer_of(peer))
+            except TimeoutError:
+                peer.close()
+                answers.append("no answer")
+        self.asked_count += 1
+        for line in differences(*answers):
+            if not any(re.search(one.case, case) and re.search(one.line, line) for one in self._accepted):
+                self.found.append(f"{case}: {line}")
+
+    def check(self) -> None:
+        """Fails with every difference that nobody accepted."""
+        first, second = self.peers
+        assert self.asked_count > 0
+        assert not self.found, f"{len(self.found)} differences ({first.name} | {second.name}):\n" + "\n".join(
+            self.found
+        )
 
 
 def read_frame(connection: socket.socket) -> bytes | None:
@@ -247,6 +329,3 @@ def batch(*values: bytes | None, **fields: Any) -> bytes:
     return (
         struct.pack(">qiibI", head["base_offset"], head["length"], head["epoch"], head["magic"], crc) + tail + payload
     )
-
-
-__all__ = ["CLOSED", "NOW", "T0", "Peer", "batch", "differences", "frame", "now_ms", "read_frame", "record", "varint"]
