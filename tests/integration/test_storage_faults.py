@@ -126,7 +126,9 @@ def full(broker: LocalBroker, folder: Path) -> Callable[[], None]:
 
 
 def removed(broker: LocalBroker, folder: Path) -> Callable[[], None]:
-    shutil.rmtree(folder)
+    # The running broker may write a file into a folder that was just emptied: remove it again.
+    while folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
     return lambda: None
 
 
