@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import zlib
 from pathlib import Path
 
 import pytest
 from twisted.internet.defer import Deferred
 
+from tests.fakes.crash_disk import CrashDisk
 from tests.unit.log_tools import NOW_MS, T0, TOPIC_ID, World, batch, read_all
 from zkbroker.log.dirs import LogDirs
 from zkbroker.log.files import OLD_INDEXES_MAX
-from zkbroker.model.errors import StartError
+from zkbroker.model.errors import BrokerError, ErrorCode, StartError
 from zkbroker.model.topic_config import TopicConfig
+from zkbroker.model.topics import TopicPartition
 
 
 def filled(folder: Path, batches: int = 4, config: TopicConfig | None = None) -> tuple[World, LogDirs]:
@@ -124,3 +127,65 @@ def test_reading_old_segments_and_asking_for_times_keeps_little_in_memory(tmp_pa
     asked.addCallback(found.append)
     assert found == [(NOW_MS + 100, 200, 3)]
     assert sum(segment.time_index._is_loaded for segment in log.segments) <= 1
+
+
+def test_too_many_open_files_fail_a_read_and_an_append_but_no_folder() -> None:
+    world = World("/mount/logs", config=TopicConfig(segment_bytes=170))
+    disk = world.disk = CrashDisk()
+    dirs = world.open()
+    log = dirs.create(T0, TOPIC_ID)
+    for _ in range(8):
+        log.append_as_leader(batch(2), 0)
+    stopped(dirs, is_clean=True)
+    log = world.open().logs[T0]
+
+    def no_descriptors(operation: str, path: str) -> None:
+        if operation == "open" and path.endswith(".log"):
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    disk.fail = no_descriptors
+    with pytest.raises(BrokerError) as raised:
+        log.read(2, 100, 16, may_wait=True)
+    assert raised.value.error == ErrorCode.KAFKA_STORAGE_ERROR
+    assert not world.failures
+    disk.fail = lambda operation, path: None
+    assert len(read_all(log)) == 16
+
+
+def test_a_name_too_long_for_the_file_system_costs_the_topic_only() -> None:
+    world = World("/mount/logs")
+    disk = world.disk = CrashDisk()
+
+    def short_names(operation: str, path: str) -> None:
+        if len(path.rpartition("/")[2]) > 143:
+            raise OSError(errno.ENAMETOOLONG, "File name too long")
+
+    disk.fail = short_names
+    dirs = world.open()
+    with pytest.raises(BrokerError):
+        dirs.create(TopicPartition("t" * 200, 0), TOPIC_ID)
+    assert not world.failures
+    assert dirs.create(T0, TOPIC_ID).log_end_offset == 0
+
+
+def test_a_log_of_the_longest_name_lives_and_is_set_aside(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    partition = TopicPartition("t" * 249, 99999)
+    dirs = world.open()
+    dirs.create(partition, TOPIC_ID).append_as_leader(batch(2), 0)
+    stopped(dirs, is_clean=True)
+    dirs = world.open()
+    assert len(read_all(dirs.logs[partition])) == 2
+    assert dirs.make_stray(partition) is not None
+    (tmp_path / "t-00").mkdir()
+    stopped(dirs, is_clean=True)
+    assert world.open().logs == {}
+
+
+def test_an_epoch_whose_records_a_loss_of_power_took_is_remembered(tmp_path: Path) -> None:
+    world, dirs = filled(tmp_path, 1)
+    log = dirs.logs[T0]
+    log.assign_epoch(5, 2)
+    stopped(dirs, is_clean=False)
+    log = world.open().logs[T0]
+    assert (log.epochs.latest_epoch, log.epochs.highest_seen) == (3, 5)

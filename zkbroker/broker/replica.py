@@ -199,14 +199,14 @@ class Replica:
 
     def _become_leader(self, state: PartitionState) -> None:
         shared, log = self._shared, self.log
-        if log.epochs.latest_epoch >= state.leader_epoch and self.led_epoch != state.leader_epoch:
+        if log.epochs.highest_seen >= state.leader_epoch and self.led_epoch != state.leader_epoch:
             # Led before a restart: what was handed out in this epoch may have been lost with the process, and appending
             # again would give one (epoch, offset) two contents. The controller must raise the epoch.
             self._leave_leadership()
             self.follower = None
             self.refusal = (
                 f"named leader in leader epoch {state.leader_epoch}, but the log already holds "
-                f"epoch {log.epochs.latest_epoch} from before this broker registered"
+                f"epoch {log.epochs.highest_seen} from before this broker registered"
             )
             shared.report(f"{self.partition}: {self.refusal}")
             return

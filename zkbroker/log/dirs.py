@@ -313,6 +313,10 @@ class LogDirs:
             self._checkpoints.forget_predecessor(log_dir, partition)
             log.create_files()
         except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise BrokerError(
+                    ErrorCode.INVALID_TOPIC_EXCEPTION, f"{folder}: too long for this file system"
+                ) from None
             self._log_failed(log_dir, f"cannot create {folder}", error)
             raise BrokerError(ErrorCode.KAFKA_STORAGE_ERROR, f"cannot create {folder}: {error}") from None
         self.logs[partition] = log

@@ -13,7 +13,13 @@ FOLDER_NAME_LENGTH_MAX = 255
 def parse_folder(name: str) -> TopicPartition | None:
     """The partition whose log lies in a folder of that name, None if it is not a log's."""
     topic, dash, number = name.rpartition("-")
-    if not dash or not number.isascii() or not number.isdigit() or topic_name_error(topic) is not None:
+    if (
+        not dash
+        or not number.isascii()
+        or not number.isdigit()
+        or str(int(number)) != number
+        or topic_name_error(topic) is not None
+    ):
         return None
     return TopicPartition(topic, int(number))
 

@@ -265,6 +265,7 @@ class Log:
         except OSError:
             # The torn tail is found by its CRC when the folder is recovered: nothing else can be done here.
             pass
+        self.is_warm = False
         self.failed("cannot append", error)
 
     def _warm(self) -> None:
@@ -332,8 +333,7 @@ class Log:
                 self, offset, max_bytes, limit_offset, min_one_batch, cached_only=self._reads_cached and not may_wait
             )
         except OSError as error:
-            self.failed("cannot read", error)
-            raise self.offline_error() from None
+            raise lookups.read_failed(self, error) from None
 
     def read_later(
         self, offset: int, max_bytes: int, limit_offset: int, min_one_batch: bool = True

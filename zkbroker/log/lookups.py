@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from zkbroker.log.disk import Disk
 from zkbroker.log.files import OpenFile
 from zkbroker.log.segment import Segment
-from zkbroker.model.errors import BrokerError
+from zkbroker.model.errors import BrokerError, ErrorCode
 from zkbroker.records.batch import HEADER_BYTES, read_header
 from zkbroker.records.record import records_of
 
@@ -32,6 +32,14 @@ class LogRead(NamedTuple):
     first_offset: int
     """Base offset of the first batch; the asked offset when there is none."""
     next_offset: int
+
+
+def read_failed(log: Log, error: OSError) -> BrokerError:
+    """What the reader is told. The folder goes offline, unless it is this process that has too many files open."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return BrokerError(ErrorCode.KAFKA_STORAGE_ERROR, f"cannot read {log.partition} now: {error.strerror}")
+    log.failed("cannot read", error)
+    return log.offline_error()
 
 
 def read_segments(
@@ -110,8 +118,7 @@ def read_later(log: Log, offset: int, max_bytes: int, limit_offset: int, min_one
     except BrokerError as error:
         return fail(error)
     except OSError as error:
-        log.failed("cannot read", error)
-        return fail(log.offline_error())
+        return fail(read_failed(log, error))
     left = segment.size - position
     job = _ReadJob(file, position, min(max_bytes + READ_SLACK_BYTES, left), left)
     done: Deferred[bytes] = log.context.run_in_thread(_read_job, log.context.disk, job)
@@ -129,8 +136,7 @@ def read_later(log: Log, offset: int, max_bytes: int, limit_offset: int, min_one
 
     def failed(failure: Failure) -> Failure:
         if isinstance(failure.value, OSError):
-            log.failed("cannot read", failure.value)
-            raise log.offline_error()
+            raise read_failed(log, failure.value)
         return failure
 
     done.addBoth(finished)
@@ -181,8 +187,7 @@ def offset_for_timestamp(log: Log, timestamp_ms: int) -> Deferred[tuple[int, int
                 job = _FindJob(segment.file().use(), position, segment.size, timestamp_ms, log.log_start_offset)
                 return _find_later(log, job, timestamp_ms)
     except OSError as error:
-        log.failed("cannot read", error)
-        return fail(log.offline_error())
+        return fail(read_failed(log, error))
     return succeed(None)
 
 
@@ -191,8 +196,7 @@ def offset_of_max_timestamp(log: Log) -> Deferred[tuple[int, int, int] | None]:
     try:
         largest = max((segment.largest_timestamp() for segment in log.segments), default=-1)
     except OSError as error:
-        log.failed("cannot read", error)
-        return fail(log.offline_error())
+        return fail(read_failed(log, error))
     return succeed(None) if largest < 0 else offset_for_timestamp(log, largest)
 
 
@@ -207,8 +211,7 @@ def _find_later(log: Log, job: _FindJob, timestamp_ms: int) -> Deferred[tuple[in
                 raise log.offline_error()
             return offset_for_timestamp(log, timestamp_ms)
         if isinstance(result, Failure) and isinstance(result.value, OSError):
-            log.failed("cannot read", result.value)
-            raise log.offline_error()
+            raise read_failed(log, result.value)
         return result
 
     return done.addBoth(finished)

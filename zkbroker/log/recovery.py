@@ -135,18 +135,21 @@ def _refuse_old_format(log: Log) -> None:
     segment = next((segment for segment in log.segments if segment.size), None)
     if segment is None:
         return
-    handle = segment.file().handle
-    head = log.context.disk.read(handle, 0, HEADER_BYTES)
-    if len(head) < 17 or head[16] > 1:
-        return
-    size = int.from_bytes(head[8:12], "big") + 12
-    if 26 <= size <= min(segment.size, _OLD_MESSAGE_BYTES_MAX):
-        message = log.context.disk.read(handle, 0, size)
-        if zlib.crc32(message[16:]) == int.from_bytes(message[12:16], "big"):
-            raise StartError(
-                f"log.dirs: {segment.path} holds messages of magic {head[16]}, from before Kafka 0.11, which cannot be "
-                "read: copy the topic with Kafka first, or move the folder away"
-            )
+    disk = log.context.disk
+    handle = disk.open_data(segment.path)
+    try:
+        head = disk.read(handle, 0, HEADER_BYTES)
+        if len(head) < 17 or head[16] > 1:
+            return
+        size = int.from_bytes(head[8:12], "big") + 12
+        message = disk.read(handle, 0, size) if 26 <= size <= min(segment.size, _OLD_MESSAGE_BYTES_MAX) else b""
+    finally:
+        disk.close(handle)
+    if message and zlib.crc32(message[16:]) == int.from_bytes(message[12:16], "big"):
+        raise StartError(
+            f"log.dirs: {segment.path} holds messages of magic {head[16]}, from before Kafka 0.11, which cannot be "
+            "read: copy the topic with Kafka first, or move the folder away"
+        )
 
 
 def _load_topic_id(log: Log, *, may_be_torn: bool, remarks: list[str]) -> None:

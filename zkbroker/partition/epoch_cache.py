@@ -15,13 +15,16 @@ from zkbroker.model.errors import InvariantViolation
 class EpochCache:
     """(epoch, start offset) entries; both columns rise strictly."""
 
-    __slots__ = ("_epochs", "_starts", "version")
+    __slots__ = ("_epochs", "_starts", "highest_seen", "version")
 
     def __init__(self, entries: Iterable[tuple[int, int]] = ()) -> None:
         self._epochs: list[int] = []
         self._starts: list[int] = []
         self.version = 0
         """Rises with each change, so that whoever keeps the file knows when it is behind."""
+        self.highest_seen = -1
+        """The largest epoch that ever had an entry, also one that is forgotten since: what this replica wrote in it may
+        have been lost by a crash, but not by the others."""
         for epoch, start in entries:
             self.assign(epoch, start)
 
@@ -48,6 +51,8 @@ class EpochCache:
         if epoch < 0 or start_offset < 0:
             raise InvariantViolation(f"leader epoch {epoch} cannot begin at offset {start_offset}")
         epochs, starts = self._epochs, self._starts
+        if epoch > self.highest_seen:
+            self.highest_seen = epoch
         if epochs and epochs[-1] == epoch and starts[-1] <= start_offset:
             return False
         while epochs and (epochs[-1] >= epoch or starts[-1] >= start_offset):
