@@ -127,7 +127,7 @@ class RawClient:
         # Correlation and tags, one topic with its name, one partition and its index; then the error.
         (error,) = struct.unpack_from(">h", answer, 4 + 1 + 1 + 1 + len(self._topic.encode()) + 1 + 4)
         if error:
-            raise BrokerError(ErrorCode(error), f"produce to {self._topic}-{self._partition}")
+            raise BrokerError(ErrorCode(error), f"{ErrorCode(error).name}: produce to {self._topic}-{self._partition}")
 
     def _fetch_request(self, offset: int) -> bytes:
         message = b"".join(
@@ -148,7 +148,7 @@ class RawClient:
         position = 4 + 4 + 2 + 4 + 4 + 2 + len(self._topic.encode()) + 4
         _, error, _, _, _, aborted, _, size = struct.unpack_from(">ihqqqiii", answer, position)
         if error:
-            raise BrokerError(ErrorCode(error), f"fetch of {self._topic}-{self._partition}")
+            raise BrokerError(ErrorCode(error), f"{ErrorCode(error).name}: fetch of {self._topic}-{self._partition}")
         if aborted > 0:
             raise BrokerError(ErrorCode.UNKNOWN_SERVER_ERROR, "aborted transactions in an answer to read_uncommitted")
         start = position + 42

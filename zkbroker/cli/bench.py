@@ -25,7 +25,7 @@ from zkbroker.cli._local_zookeeper import LocalEnsemble
 from zkbroker.cli._processes import LocalFailure
 from zkbroker.cli._raw_client import RawClient, encode_records
 from zkbroker.cli.server_stop import find_brokers
-from zkbroker.model.errors import BrokerError
+from zkbroker.model.errors import BrokerError, ErrorCode
 
 PROG = "zkbroker-bench"
 EXAMPLES = """\
@@ -37,6 +37,7 @@ EXAMPLES = """\
     zkbroker-bench --start --record-size 100 --records 2000000 --compression-codec lz4
 """
 RAW_BATCH_BYTES = 128 * 1024
+NOT_YET = (ErrorCode.NOT_LEADER_OR_FOLLOWER, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, ErrorCode.NOT_ENOUGH_REPLICAS)
 ACKS = {"0": 0, "1": 1, "all": -1}
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
@@ -179,13 +180,25 @@ class _Bench:
         metadata = self._admin.list_topics(topic, 10)
         leader = metadata.brokers[metadata.topics[topic].partitions[0].leader]
         with contextlib.closing(RawClient(leader.host, leader.port, topic, 0)) as client:
-            self._raw_runs(client, acks)
+            self._raw_runs(client, acks, self._first(client, acks))
 
-    def _raw_runs(self, client: RawClient, acks: str) -> None:
+    def _first(self, client: RawClient, acks: str) -> int:
+        """Write until one record is acknowledged: a new topic's leader may not know of it yet. Records stored: 1."""
+        record = encode_records(1, self._arguments.record_size)
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                client.produce(record, ACKS[acks], 1, 1)
+                return 1
+            except BrokerError as error:
+                if error.error not in NOT_YET or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)
+
+    def _raw_runs(self, client: RawClient, acks: str, stored: int) -> None:
         arguments = self._arguments
         per_batch = max(1, RAW_BATCH_BYTES // (arguments.record_size + 10))
         full, single = encode_records(per_batch, arguments.record_size), encode_records(1, arguments.record_size)
-        stored = 0
         for name, batch, records, count, in_flight in (
             ("128 KiB batches, 5 in flight", full, per_batch, max(1, arguments.records // per_batch), 5),
             ("one record, 50 in flight", single, 1, arguments.requests, 50),
