@@ -28,7 +28,8 @@ from zkbroker.records.record import Record, build_batch
 
 pytestmark = pytest.mark.timeout(120)
 
-SESSION_TIMEOUT_S = 4.0
+SESSION_TIMEOUT_S = 6.0
+"""The default: an ensemble that elects a new leader on a busy machine is away for seconds."""
 SETTINGS = {"zookeeper.session.timeout.ms": int(SESSION_TIMEOUT_S * 1000)}
 
 
@@ -273,7 +274,7 @@ def test_the_whole_ensemble_away_for_longer_than_the_session_timeout(
     for server in own_ensemble.servers:
         server.kill()
     gone_at = time.monotonic()
-    while time.monotonic() - gone_at < 2 * SESSION_TIMEOUT_S:
+    while time.monotonic() - gone_at < 1.5 * SESSION_TIMEOUT_S:
         progress(cluster, writer, 50, "without ZooKeeper")
     assert error_of(cluster.brokers[1], "pair") == 0  # its follower fetches
     assert error_of(cluster.brokers[1], "lone") == 0  # nobody else can be elected
