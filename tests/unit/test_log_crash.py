@@ -19,6 +19,9 @@ from zkbroker.records.batch import BatchHeader, check_batch, read_header
 from zkbroker.records.record import EndTransaction, build_end_transaction, end_transaction_of
 
 FOLDER = "/mount/logs"
+STEPS = 120
+SHARE = 0.1
+"""Of the moments at which a crash is tried: raise it, and the number of seeds, to search."""
 TOPIC_IDS = [TOPIC_ID, "AAAAAAAAAAAAAAAAAAAAAQ", "AAAAAAAAAAAAAAAAAAAAAg", "AAAAAAAAAAAAAAAAAAAAAw"]
 
 
@@ -330,7 +333,9 @@ def check_producers(log: Log, history: Timeline) -> None:
 
     assert known(log.producers.snapshot()) == known(rebuilt.snapshot())
     found = [(e.producer_id, e.first_offset, e.last_offset) for s in log.segments for e in s.transactions.entries()]
-    assert [e for e in found if e[1] >= log.bases[0]] == [e for e in aborted if e[1] >= log.bases[0]]
+    found = [entry for entry in found if entry[1] >= log.bases[0]]
+    aborted = [entry for entry in aborted if entry[1] >= log.bases[0]]
+    assert found == aborted, f"aborted transactions {found}, not {aborted}"
 
 
 def describe(data: bytes) -> str:
@@ -342,7 +347,7 @@ def describe_all(life: Life) -> str:
     return " ".join(describe(data) for data in life.current.batches)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(8))
 def test_a_crash_at_any_moment(seed: int) -> None:
     life = Life(seed)
     dice = Random(seed + 1_000_000)
@@ -366,8 +371,4 @@ def test_a_crash_at_any_moment(seed: int) -> None:
     life.disk.before_change = crash
     life.live(STEPS, lambda: bool(problems))
     assert not problems, problems[0]
-    assert moments > 100
-
-
-SHARE = 0.15
-STEPS = 150
+    assert moments > 80

@@ -127,8 +127,11 @@ class Durability:
         after a truncation, and rarely then: a flush follows each at once. Raises OSError."""
         self._log.context.lower_recovery_point(self._log)
         if self.is_truncation_unsynced:
-            self._log.context.disk.sync(active.file().handle)
-            self._log.context.disk.sync_dir(self._log.folder)
+            disk = self._log.context.disk
+            disk.sync(active.file().handle)
+            for index in (active.index, active.time_index, active.transactions):
+                disk.sync_path(index.path)
+            disk.sync_dir(self._log.folder)
             self.is_truncation_unsynced = False
 
     def epochs_are_on_disk(self) -> None:
