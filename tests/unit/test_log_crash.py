@@ -347,7 +347,7 @@ def describe_all(life: Life) -> str:
     return " ".join(describe(data) for data in life.current.batches)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", [0, 1, 9, 113, 122, 127, 140, 212])
 def test_a_crash_at_any_moment(seed: int) -> None:
     life = Life(seed)
     dice = Random(seed + 1_000_000)

@@ -317,11 +317,10 @@ def _recover(log: Log, first: int, remarks: list[str], recovery_point: int = 0) 
 def _note_epoch(log: Log, epoch: int, offset: int) -> None:
     """A batch says in which epoch it was written. The checkpoint may be older than the last truncation: an entry that
     claims the batch for a later epoch was truncated away, and what is believed of it would cut followers short."""
-    known = log.epochs.epoch_of(offset)
-    if known > epoch >= 0:
+    if log.epochs.epoch_of(offset) > epoch >= 0:
         while log.epochs.latest_epoch > epoch:
             log.epochs.truncate_from_end(log.epochs.entries[-1][1])
-    if epoch > log.epochs.latest_epoch or 0 <= known < epoch:
+    if log.epochs.epoch_of(offset) < epoch:
         log.epochs.assign(epoch, offset)
 
 

@@ -13,11 +13,6 @@ if TYPE_CHECKING:
 
 def delete_old_segments(log: Log, high_watermark: int, now_ms: int) -> int:
     """Rename them away at once, unlink them after file.delete.delay.ms. The number deleted. Raises OSError."""
-    if log.flushed_end_offset < min(high_watermark, log.log_end_offset):
-        log.durability.flush_soon()
-    # Only what is on the disk, and with it the snapshot of the producers that wrote it: a loss of power in between must
-    # not leave a log that knows nothing of them.
-    high_watermark = min(high_watermark, log.flushed_end_offset)
     doomed = _by_log_start(log, high_watermark)
     if "delete" in log.config.cleanup_policy:
         doomed = max(doomed, _by_time(log, high_watermark, now_ms), _by_size(log, high_watermark))
@@ -30,15 +25,19 @@ def delete_old_segments(log: Log, high_watermark: int, now_ms: int) -> int:
                 return 0
         else:
             log.roll()
-    while doomed and log.bases[doomed] > log.durability.named_base:
-        # Its successor's name may not be on the disk: a loss of power would leave an empty folder, and offset 0 again.
+    wanted = doomed
+    # Only what is on the disk, with the snapshot of its producers and the name of the segment behind it: a
+    # loss of power must not leave a log that knows nothing of them, or an empty folder and offset 0 again.
+    while doomed and log.bases[doomed] > min(log.flushed_end_offset, log.durability.named_base):
         doomed -= 1
+    if doomed < wanted:
+        log.durability.flush_soon()
+    if doomed == 0:
+        return 0
     gone = log.segments[:doomed]
     for segment in gone:
         _delete(log, segment)
     del log.segments[:doomed], log.bases[:doomed]
-    if not gone:
-        return 0
     log.generation += 1
     log.log_start_offset = max(log.log_start_offset, log.bases[0])
     log.epochs.truncate_from_start(log.log_start_offset)
