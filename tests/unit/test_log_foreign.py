@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from twisted.internet.defer import Deferred
 
-from tests.fakes.crash_disk import CrashDisk
+from tests.fakes.crash_disk import CrashDisk, OpenedFile
 from tests.unit.log_tools import NOW_MS, T0, TOPIC_ID, World, batch, read_all
 from zkbroker.log.dirs import LogDirs
 from zkbroker.log.files import OLD_INDEXES_MAX
@@ -189,3 +189,38 @@ def test_an_epoch_whose_records_a_loss_of_power_took_is_remembered(tmp_path: Pat
     stopped(dirs, is_clean=False)
     log = world.open().logs[T0]
     assert (log.epochs.latest_epoch, log.epochs.highest_seen) == (3, 5)
+
+
+class FullDisk(CrashDisk):
+    """While ``is_full`` half of a write goes through, and cutting it off again fails too."""
+
+    is_full = False
+
+    def write(self, handle: OpenedFile, position: int, data: bytes | memoryview) -> None:  # type: ignore[override]
+        if self.is_full:
+            super().write(handle, position, memoryview(data)[: len(data) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().write(handle, position, data)
+
+    def truncate(self, handle: OpenedFile, size: int) -> None:  # type: ignore[override]
+        if self.is_full:
+            raise OSError(errno.EIO, "Input/output error")
+        super().truncate(handle, size)
+
+
+def test_a_full_disk_on_which_even_the_cut_fails_costs_nothing_that_was_there() -> None:
+    world = World("/mount/logs")
+    disk = world.disk = FullDisk()
+    dirs = world.open()
+    log = dirs.create(T0, TOPIC_ID)
+    log.append_as_leader(batch(2), 0)
+    disk.is_full = True
+    with pytest.raises(BrokerError):
+        log.append_as_leader(batch(3), 0)
+    assert "the disk is full" in world.failures[0][1]
+    disk.is_full = False
+    stopped(dirs, is_clean=True)
+    assert not disk.exists("/mount/logs/.kafka_cleanshutdown"), "a folder that failed is recovered"
+    assert disk.open_handles == 0
+    log = world.open().logs[T0]
+    assert [record.offset for record in read_all(log)] == [0, 1]
