@@ -185,7 +185,10 @@ def test_a_diverged_tail_is_truncated(cluster: Cluster) -> None:
     followers = [broker for broker in cluster.brokers if broker != old]
     for broker in followers:
         cluster.brokers[broker].pause()
-    cluster.produce("diverged", values(50, "lost"), acks=1, enable_idempotence=False, timeout_s=10)
+    # The first record answers the fetches that were parked when the followers stopped: they find it in their sockets.
+    # Nothing asks for those behind it.
+    for tail in ([b"sent"], values(50, "lost")):
+        cluster.produce("diverged", tail, acks=1, enable_idempotence=False, timeout_s=10)
     cluster.brokers[old].kill()
     for broker in followers:
         cluster.brokers[broker].resume()
@@ -197,12 +200,13 @@ def test_a_diverged_tail_is_truncated(cluster: Cluster) -> None:
     cluster.restart(old)
     cluster.wait_isr("diverged", [1, 2, 3])
     expected = [record.value for record in common + kept]
-    assert read_values(cluster, "diverged") == expected
+    found = read_values(cluster, "diverged")
+    assert found in (expected, [*expected[:100], b"sent", *expected[100:]])
     # The old leader's own copy is the one that had the other tail: read it as leader.
     for broker in followers:
         cluster.brokers[broker].stop()
-    assert cluster.wait_leader("diverged") == old
-    assert read_values(cluster, "diverged") == expected
+    cluster.wait_for(lambda: cluster.leader("diverged") == old, "the old leader leads again")
+    assert read_values(cluster, "diverged") == found
 
 
 def test_three_brokers_stopped_together_are_gone_quickly(make_cluster: Callable[..., Cluster]) -> None:
