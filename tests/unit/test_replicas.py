@@ -299,6 +299,28 @@ def test_under_a_flush_policy_what_counts_is_on_disk(networks: Any, monkeypatch:
     assert row is not None and row.flushed_offset == 2
 
 
+def test_a_flush_policy_switched_on_while_leading_lowers_no_high_watermark(networks: Any) -> None:
+    network = networks(1, 2)
+    network.elect(1, 0)
+    network.produce(1, batch(b"a"))
+    network.run()
+    assert [network.replicas[broker].high_watermarks()[PARTITION] for broker in (1, 2)] == [1, 1]
+    logs = [network.logs[broker].logs[PARTITION] for broker in (1, 2)]
+    assert [log.flushed_end_offset for log in logs] == [0, 0]
+    network.config = TopicConfig(flush_messages=1)
+    for broker in (1, 2):
+        network.replicas[broker].config_changed(PARTITION.topic)
+    assert network.replicas[1].high_watermarks()[PARTITION] == 1
+    network.run()
+    assert [log.flushed_end_offset for log in logs] == [1, 1], "also where nothing is appended any more"
+    network.elect(1, 1)
+    assert network.replicas[1].high_watermarks()[PARTITION] == 1
+    everywhere = network.produce(1, batch(b"b"))
+    network.run()
+    assert everywhere[0].error is ErrorCode.NONE
+    assert [log.flushed_end_offset for log in logs] == [2, 2]
+
+
 def test_a_failed_folder_fails_who_waits(networks: Any) -> None:
     network = networks(1, 2)
     network.elect(1, 0)

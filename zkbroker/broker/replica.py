@@ -195,7 +195,13 @@ class Replica:
     def config_changed(self, config: TopicConfig) -> None:
         self.log.set_config(config)
         if self.leader is not None:
-            self.run(self.leader.min_isr_changed(config.min_insync_replicas, self._shared.clock.monotonic()))
+            now = self._shared.clock.monotonic()
+            self.run(self.leader.min_isr_changed(config.min_insync_replicas, now))
+            self.run(self.leader.flushed(self.counted_end, now))
+        if self.waits_for_flush and self.log.flushed_end_offset < self.log.log_end_offset:
+            # A flush policy was switched on: what nobody waited for counts again once it is on disk, here and at the
+            # leader that this replica follows.
+            self.flush()
 
     def _become_leader(self, state: PartitionState) -> None:
         shared, log = self._shared, self.log

@@ -166,7 +166,10 @@ class LeaderState:
         self.elr = state.elr
         self.epochs = epochs
         self.log_end_offset = log_end_offset
-        self.counted_end = counted_end
+        if predecessor is not None:
+            # Nothing was lost in between: what counted counts, also if a flush policy was switched on since.
+            counted_end = max(counted_end, min(predecessor.counted_end, log_end_offset))
+        self.counted_end: int = counted_end
         self.epoch_start_offset = log_end_offset
         """Log end when the epoch began: who holds that much holds everything older leaders committed (KAFKA-7128)."""
         self.high_watermark = min(high_watermark, counted_end)
@@ -233,11 +236,13 @@ class LeaderState:
                 if heard_at > follower.last_caught_up_at:
                     follower.last_caught_up_at = heard_at
         self.log_end_offset = log_end_offset
-        self.counted_end = counted_end
+        if counted_end > self.counted_end:
+            # Never back: what counted before a flush policy was switched on may be committed.
+            self.counted_end = counted_end
         return self._raise_high_watermark(now)
 
     def flushed(self, counted_end: int, now: float) -> Effects:
-        """Under a flush policy: more of the log is on disk."""
+        """Under a flush policy: more of the log is on disk; or the policy was changed."""
         self.counted_end = max(self.counted_end, min(counted_end, self.log_end_offset))
         return self._raise_high_watermark(now)
 
