@@ -33,6 +33,7 @@ class Durability:
         "began_anew",
         "flush_started_at_ms",
         "is_folder_new",
+        "is_identity_durable",
         "is_metadata_on_disk",
         "is_truncation_unsynced",
         "named_base",
@@ -44,6 +45,8 @@ class Durability:
         self._flusher = Flusher(log.context.disk, log.context.run_in_thread, self._prepare, self._flushed, log.failed)
         self._epochs_version_on_disk = 0
         self.is_metadata_on_disk = False
+        self.is_identity_durable = False
+        """No loss of power takes ``partition.metadata``: the recovery point checkpoint lists the log from then on."""
         self.names_changed = False
         """Files were created or removed since the folder was last synced."""
         self.is_folder_new = False
@@ -151,7 +154,9 @@ class Durability:
             log.active.write_indexes()
             first = log.segment_of(log.flushed_end_offset)
             dirty = log.segments[first:]
-            files = file_set([s.file() for s in dirty if s.base_offset < end_offset])
+            # Also an active segment that was truncated to nothing.
+            is_cut = self.is_truncation_unsynced
+            files = file_set([s.file() for s in dirty if is_cut or s.base_offset < end_offset])
             for segment in dirty:
                 if segment.transactions.is_unsynced:
                     segment.transactions.is_unsynced = False
@@ -170,8 +175,16 @@ class Durability:
             small.append((os.path.join(log.folder, EPOCH_FILE), encode_epochs(log.epochs.entries)))
         return FlushJob(self._gate, log.generation, end_offset, log.bases[-1], files, tuple(small), paths, folders)
 
+    def names_dropped(self, newest_base: int) -> None:
+        """The segments behind that one were removed: the next one to begin there has no name on the disk yet, even if
+        its predecessor had."""
+        self.named_base = min(self.named_base, newest_base)
+
     def _flushed(self, job: FlushJob) -> bool:
         log = self._log
+        if not job.gate.is_closed:
+            # This job or one before it wrote the metadata.
+            self.is_identity_durable = True
         if job.end_offset < 0:
             return True
         if job.generation != log.generation or job.gate.is_closed:

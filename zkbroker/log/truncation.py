@@ -35,6 +35,7 @@ def truncate_to(log: Log, offset: int) -> None:
     log.log_end_offset = log.active.truncate(offset)
     log.is_warm = False
     log.durability.names_changed |= bool(doomed)
+    log.durability.names_dropped(log.bases[-1])
     log.durability.is_truncation_unsynced = True
     log.epochs.truncate_from_end(log.log_end_offset)
     log.flushed_end_offset = min(log.flushed_end_offset, log.log_end_offset)
@@ -47,6 +48,7 @@ def truncate_fully_and_start_at(log: Log, offset: int) -> None:
     log.generation += 1
     log.tail.clear()
     log.durability.names_changed = log.durability.began_anew = True
+    log.durability.names_dropped(-1)
     log.context.lower_recovery_point(log)
     for segment in reversed(log.segments):
         segment.close()
