@@ -87,6 +87,67 @@ def test_a_duplicate_partition_and_unreadable_metadata_stop_the_start(tmp_path: 
         World(tmp_path / "a").open()
 
 
+@pytest.mark.parametrize("obstacle", ["another broker's folder", "a partition twice", "unreadable metadata"])
+def test_an_unusable_folder_costs_the_others_no_clean_mark(tmp_path: Path, obstacle: str) -> None:
+    world = World(tmp_path / "a", tmp_path / "b")
+    dirs = world.open()
+    for number in range(2):
+        dirs.create(TopicPartition("t", number), TOPIC_ID).append_as_leader(batch(1), 0)
+    dirs.close(7)
+    foreign = tmp_path / "b" / "meta.properties"
+    own = foreign.read_bytes()
+    metadata = tmp_path / "b" / "t-1" / "partition.metadata"
+    topic_id = metadata.read_bytes()
+    if obstacle == "another broker's folder":
+        foreign.write_bytes(own.replace(b"broker.id=1", b"broker.id=9"))
+    elif obstacle == "a partition twice":
+        (tmp_path / "b" / "t-0").mkdir()
+    else:
+        metadata.write_bytes(b"?")
+    with pytest.raises(StartError):
+        world.open()
+    foreign.write_bytes(own)
+    metadata.write_bytes(topic_id)
+    if obstacle == "a partition twice":
+        for path in (tmp_path / "b" / "t-0").iterdir():
+            path.unlink()
+        (tmp_path / "b" / "t-0").rmdir()
+    dirs = world.open()
+    assert dirs.clean_broker_epochs == {str(tmp_path / "a"): 7, str(tmp_path / "b"): 7}
+    assert not list(tmp_path.glob("*/.kafka_cleanshutdown")), "used up by the start that succeeded"
+
+
+@pytest.mark.parametrize("is_listed", [False, True])
+def test_records_that_lost_their_topic_id_are_inherited_by_no_topic(tmp_path: Path, is_listed: bool) -> None:
+    """Except from a Kafka before 2.8, which had no topic ids: its recovery points list the log."""
+    world, dirs, log = opened(tmp_path)
+    log.append_as_leader(batch(1), 0)
+    dirs.abandon()
+    (tmp_path / "t-0" / "partition.metadata").unlink()
+    if is_listed:
+        (tmp_path / "recovery-point-offset-checkpoint").write_bytes(b"0\n1\nt 0 0\n")
+    dirs = world.open()
+    assert (T0 in dirs.logs) is is_listed
+    assert len(list(tmp_path.glob("t-0.*-stray"))) == (not is_listed)
+    assert dirs.create(T0, "A" * 22).log_end_offset == is_listed
+
+
+def test_recovery_points_list_logs_whose_topic_id_is_on_disk(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    threads = world.threads = HeldThreads()
+    dirs = world.open()
+    dirs.create(T0, TOPIC_ID).append_as_leader(batch(1), 0)
+    # Nothing was flushed yet.
+    dirs.write_checkpoints_now({T0: 0})
+    points = tmp_path / "recovery-point-offset-checkpoint"
+    assert points.read_text() == "0\n0\n"
+    dirs.logs[T0].durability.write_epochs_soon()
+    threads.run()
+    dirs.write_checkpoints_now({T0: 0})
+    assert points.read_text() == "0\n1\nt 0 0\n"
+    dirs.abandon()
+
+
 def test_the_header_of_what_lies_on_disk(tmp_path: Path) -> None:
     _, _, log = opened(tmp_path)
     log.append_as_leader(batch(1), 9)

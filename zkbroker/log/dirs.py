@@ -120,6 +120,12 @@ class LogDirs:
                 self._claim(folder, cluster_id)
             for folder in self.log_dirs:
                 self._load_folder(folder)
+            # Only now: what hinders one folder's start must not cost another the scan of all its logs.
+            for folder in self.log_dirs:
+                if folder in self.clean_broker_epochs:
+                    self._consume_mark(folder)
+                else:
+                    self._flush_recovered(folder)
         except BaseException:
             self.abandon()
             raise
@@ -162,9 +168,6 @@ class LogDirs:
             is_clean = disk.exists(clean_path)
             if is_clean:
                 self.clean_broker_epochs[folder] = decode_clean_shutdown(disk.read_file(clean_path))
-                # Gone and known to be gone before anything is appended: a crash from now on is a crash.
-                disk.unlink(clean_path)
-                disk.sync_dir(folder)
             recovery_points, log_starts, high_watermarks = self._checkpoints.read(folder)
             entries = disk.list_dir(folder)
             for entry in entries:
@@ -188,10 +191,29 @@ class LogDirs:
             if partition in self.logs:
                 raise StartError(f"log.dirs: {partition} is in {self.logs[partition].log_dir} and in {folder}")
             log = self._load(folder, path, partition, is_clean, recovery_points, log_starts)
+            if not (log.topic_id or log.durability.is_identity_durable or log.size == 0):
+                self._set_unknown_aside(log)
+                continue
             high_watermark = high_watermarks.get(partition, log.log_start_offset)
             self.high_watermarks[partition] = min(max(high_watermark, log.log_start_offset), log.log_end_offset)
-        if not is_clean:
-            self._flush_recovered(folder)
+
+    def _consume_mark(self, folder: str) -> None:
+        """Gone and known to be gone before anything is appended: a crash from now on is a crash."""
+        try:
+            self._disk.unlink(os.path.join(folder, CLEAN_SHUTDOWN_FILE))
+            self._disk.sync_dir(folder)
+        except OSError as error:
+            raise StartError(f"log.dirs: cannot write {folder}: {error.strerror or error}") from None
+
+    def _set_unknown_aside(self, log: Log) -> None:
+        """A loss of power soon after a log was made took its topic id, not its records. They may be those of a deleted
+        topic of that name, whose removal was lost too: the present topic must not inherit them."""
+        try:
+            path = self._set_aside(log, STRAY_SUFFIX)
+        except BrokerError as error:
+            raise StartError(f"log.dirs: {error}") from None
+        logger.warning("%s lost its topic id in a crash before it was on disk: its data is set aside in %s until you "
+                       "remove it", log.partition, path)  # fmt: skip
 
     def _flush_recovered(self, folder: str) -> None:
         """What lay behind the recovery points counts as flushed only when it is: at once where acknowledged means on
@@ -228,6 +250,7 @@ class LogDirs:
             raise StartError(f"log.dirs: cannot load {path}: {error.strerror or error}") from None
         for remark in loaded.remarks:
             logger.warning("%s: %s", partition, remark)
+        log.durability.is_identity_durable = is_clean or partition in recovery_points
         self.logs[partition] = log
         return log
 

@@ -182,10 +182,12 @@ class OffsetCheckpoints:
         logs = self._logs_of(folder)
         known = self.high_watermarks
         marks = {log.partition: known[log.partition] for log in logs if log.partition in known}
+        # A log that is not listed may have lost its topic id in a loss of power: see ``LogDirs``.
+        points = {log.partition: log.recovery_point for log in logs if log.durability.is_identity_durable}
         starts = {log.partition: log.log_start_offset for log in logs if log.log_start_offset > log.bases[0]}
         return [
             (os.path.join(folder, HIGH_WATERMARK_FILE), encode_offsets(marks)),
-            (os.path.join(folder, RECOVERY_POINT_FILE), encode_offsets(self._points(folder))),
+            (os.path.join(folder, RECOVERY_POINT_FILE), encode_offsets(points)),
             (os.path.join(folder, LOG_START_FILE), encode_offsets(starts)),
         ]
 
