@@ -92,8 +92,6 @@ def load(log: Log, *, is_clean: bool, recovery_point: int, log_start: int, expec
         # be of this history: a truncation may have been lost.
         log.durability.names_changed = log.durability.is_folder_new = True
         _check_first_epoch(log)
-        if log.epochs_need_rebuild:
-            recovery_point = 0
         forget_snapshots(log, log.bases[log.segment_of(recovery_point)])
     first_dirty = len(log.segments) if is_clean else log.segment_of(recovery_point)
     for index, segment in enumerate(log.segments[:first_dirty]):
@@ -268,13 +266,17 @@ def _find_log_end(log: Log, remarks: list[str]) -> None:
 def _rebuild_epochs(log: Log, remarks: list[str]) -> None:
     """After a clean stop, if the checkpoint was no use."""
     if log.epochs_need_rebuild:
-        forget_snapshots(log, log.bases[0])
         for index in range(len(log.segments)):
             _scan(log, index, remarks, epochs=True)
 
 
 def _recover(log: Log, first: int, remarks: list[str], recovery_point: int = 0) -> bool:
-    """Check every batch from segment ``first`` on; cut at the first bad byte. True if anything was scanned."""
+    """Check every batch from segment ``first`` on; cut at the first bad byte. True if anything was scanned.
+
+    For the epochs' sake what lies before it may be read too, but its aborted transactions and snapshots stay: they are
+    on the disk, and after the next crash the same recovery point would trust what is written anew here.
+    """
+    unflushed = first
     if log.epochs_need_rebuild:
         first = 0
     epoch = -1
@@ -299,8 +301,9 @@ def _recover(log: Log, first: int, remarks: list[str], recovery_point: int = 0) 
             keep = index
         else:
             log.log_end_offset, is_whole, epoch = _scan(
-                log, index, remarks, epochs=True, recovery_point=recovery_point, epoch_before=epoch
-            )
+                log, index, remarks, epochs=True, transactions=index >= unflushed, recovery_point=recovery_point,
+                epoch_before=epoch
+            )  # fmt: skip
             doomed = log.segments[index + 1 :]
             keep = index + 1
         if not is_whole:
@@ -325,9 +328,11 @@ def _note_epoch(log: Log, epoch: int, offset: int) -> None:
 
 
 def _scan(
-    log: Log, index: int, remarks: list[str], *, epochs: bool, recovery_point: int = 0, epoch_before: int = -1
-) -> tuple[int, bool, int]:
-    """Check the batches of one segment, rebuild its indexes, cut it at the first bad byte. Unless the epochs stay as
+    log: Log, index: int, remarks: list[str], *, epochs: bool, transactions: bool = False, recovery_point: int = 0,
+    epoch_before: int = -1
+) -> tuple[int, bool, int]:  # fmt: skip
+    """Check the batches of one segment, rebuild its indexes, cut it at the first bad byte. ``transactions``: its
+    aborted ones are forgotten, to be found again in the batches with the producers' states. Unless the epochs stay as
     they are known, a batch from the recovery point on whose epoch is below that of the one before it is bad too: it
     comes from before a truncation that a loss of power undid.
 
@@ -339,8 +344,7 @@ def _scan(
     file_bytes = disk.size(handle)
     segment.index.reset()
     segment.time_index.reset()
-    if epochs:
-        # Found again in the batches, with the producers' states.
+    if transactions:
         segment.transactions.reset()
     segment.begin_rebuild()
     interval = log.config.index_interval_bytes
@@ -386,5 +390,6 @@ def _scan(
             f"offset {next_offset}: {problem}"
         )
         disk.truncate(handle, position)
+        segment.transactions.truncate(next_offset)
     segment.write_indexes(is_final=index < len(log.segments) - 1 and not problem)
     return next_offset, not problem, epoch_before
