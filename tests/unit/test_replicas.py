@@ -260,6 +260,20 @@ def test_a_lost_registration_ends_leading_until_the_controller_speaks_again(netw
     assert network.produce(1, batch(b"b"), acks=1)[0].error is ErrorCode.NONE
 
 
+def test_an_epoch_resumed_under_a_new_flush_policy_keeps_its_high_watermark(networks: Any) -> None:
+    network = networks(1, 2)
+    network.elect(1, 0)
+    network.produce(1, batch(b"a"))
+    network.run()
+    assert network.mark(1) == 1
+    network.replicas[1].registration_lost()
+    log = network.logs[1].logs[PARTITION]
+    log.set_config(TopicConfig(flush_messages=1))
+    assert log.flushed_end_offset == 0
+    assert network.replicas[1].apply(PARTITION, network.state) is None
+    assert network.mark(1) == 1
+
+
 def test_contact_rule(networks: Any) -> None:
     network = networks(1, 2, contact_seconds_max=2.0)
     network.elect(1, 0)

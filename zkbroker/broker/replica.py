@@ -223,6 +223,10 @@ class Replica:
         self.follower = None
         shared.proposals.withdraw(self.partition)
         log.assign_epoch(state.leader_epoch, log.log_end_offset)
+        counted_end = self.counted_end
+        if self.led_epoch == state.leader_epoch:
+            # Resumed after a lost registration, perhaps under a flush policy that is new: what it committed stays so.
+            counted_end = max(counted_end, self.high_watermark)
         self.led_epoch = state.leader_epoch
         leader = LeaderState(
             self.partition,
@@ -233,7 +237,7 @@ class Replica:
             next_proposal_id=shared.next_proposal_id,
             epochs=log.epochs,
             log_end_offset=log.log_end_offset,
-            counted_end=self.counted_end,
+            counted_end=counted_end,
             high_watermark=self.high_watermark,
             min_insync_replicas=log.config.min_insync_replicas,
             lag_seconds_max=shared.settings.lag_seconds_max,
