@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from zkbroker.broker.delayed import ParkedProduce
+from zkbroker.broker.refusals import Refusals
 from zkbroker.broker.replica import Replica
 from zkbroker.broker.replica_table import ReplicaTable
 from zkbroker.kafka.ports import Cancellable, ProducedRow, ProduceRow
@@ -19,6 +20,7 @@ class Produces:
 
     def __init__(self, table: ReplicaTable) -> None:
         self._table = table
+        self._refusals = Refusals(table.shared.clock)
 
     def produce(
         self, acks: int, timeout_ms: int, rows: Sequence[ProduceRow], done: Callable[[list[ProducedRow]], None]
@@ -39,7 +41,7 @@ class Produces:
                     continue
                 info = self._append(replica, row, now)
             except BrokerError as error:
-                answers.append(self._refused(row, error.error, str(error)))
+                answers.append(self._not_appended(row, error))
                 continue
             except InvariantViolation as error:
                 shared.fatal(f"append to {replica!r}", error)
@@ -89,10 +91,23 @@ class Produces:
         if row.records is None or leader is None:
             raise BrokerError(ErrorCode.INVALID_RECORD, "a produce request must carry a record batch per partition")
         info = replica.log.append_as_leader(row.records, leader.leader_epoch)
+        if self._refusals:
+            self._refusals.appended(row.topic, row.partition, row.records)
         if not info.is_duplicate:
             replica.appended(now)
         return info
 
+    def _not_appended(self, row: ProduceRow, error: BrokerError) -> ProducedRow:
+        if error.error is ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER and row.records is not None:
+            instead = self._refusals.instead_of_gap(row.topic, row.partition, row.records)
+            if instead is not None:
+                return self._answer(row, instead, "the batch before this one was refused")
+        return self._refused(row, error.error, str(error))
+
     def _refused(self, row: ProduceRow, error: ErrorCode, message: str | None = None) -> ProducedRow:
+        self._refusals.note(row.topic, row.partition, row.records, error)
+        return self._answer(row, error, message)
+
+    def _answer(self, row: ProduceRow, error: ErrorCode, message: str | None) -> ProducedRow:
         hint = self._table.hint(error, row.topic, row.partition)
         return ProducedRow(row.topic, row.partition, error, message=message, current_leader=hint)
