@@ -124,6 +124,10 @@ class FakeSession:
             self._ping()
         return self._last_reply_at
 
+    @property
+    def agreed_timeout_s(self) -> float:
+        return self._timeout_s
+
     def listen(self, listener: Callable[[SessionState], None]) -> None:
         self._listeners.append(listener)
 

@@ -14,6 +14,7 @@ from twisted.internet.testing import MemoryReactorClock
 from tests.fakes.zookeeper import FakeZooKeeper
 from zkbroker.broker import session_file
 from zkbroker.broker.lifecycle import Broker, State
+from zkbroker.broker.settings import CONTACT_SHARE
 from zkbroker.log.disk import Disk
 from zkbroker.model.config.broker import Setting
 from zkbroker.model.config.build import build_broker_config
@@ -131,6 +132,17 @@ def test_it_registers_becomes_controller_serves_and_goes(tmp_path: Path) -> None
     assert (tmp_path / "data" / ".kafka_cleanshutdown").exists()
     assert "Traceback" not in "".join(world.lines)
     assert repr(broker).startswith("Broker(1 ended")
+
+
+def test_the_session_timeout_that_the_ensemble_grants_is_the_one_that_holds(tmp_path: Path) -> None:
+    """Else the contact rule would trust a session that is over already."""
+    world = World(tmp_path)
+    broker = world.started(world.broker(zookeeper_session_timeout_ms="6000"))
+    assert "the ensemble allows a session timeout of 2 s, not 6 s" in world.lines
+    assert broker._parts is not None
+    assert broker._parts.replicas._shared.settings.contact_seconds_max == 2.0 * CONTACT_SHARE
+    broker.stop()
+    world.until(lambda: world.ends, 3.0)
 
 
 def test_a_stop_at_any_moment_of_the_start_is_a_clean_end(tmp_path: Path) -> None:

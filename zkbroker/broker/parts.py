@@ -25,7 +25,6 @@ from zkbroker.broker.settings import (
     fetcher_settings,
     listener_limits,
     replica_settings,
-    session_timeout_s,
 )
 from zkbroker.broker.status import Status
 from zkbroker.broker.topic_configs import TopicConfigs
@@ -82,12 +81,17 @@ class Parts:
         self._was_registered = False
         self._log = log
         self._ports: list[Any] = []
+        # What the ensemble did not agree to holds for nobody: it expires sessions by its own limits.
+        timeout_s = zk.agreed_timeout_s
+        wanted_s = config.get_int("zookeeper.session.timeout.ms") / 1000
+        if timeout_s != wanted_s:
+            log(f"the ensemble allows a session timeout of {timeout_s:g} s, not {wanted_s:g} s")
         self.metadata = ClusterMetadata(cluster_id, broker_id)
         self.registration = Registration(
             zk=zk,
             reactor=reactor,
             clock=clock,
-            settings=RegistrationSettings(session_timeout_s(config)),
+            settings=RegistrationSettings(timeout_s),
             describe=describe,
             previous_session_id=previous_session_id,
             registered=self._became_registered,
@@ -100,7 +104,7 @@ class Parts:
             reactor=reactor,
             clock=clock,
             logs=logs,
-            settings=replica_settings(config),
+            settings=replica_settings(config, timeout_s),
             broker_epoch=self._broker_epoch,
             live_broker_epoch=self.metadata.live_broker_epoch,
             topic_config=topic_configs.get,
@@ -139,7 +143,7 @@ class Parts:
             clock=clock,
             reactor=reactor,
             random=source,
-            settings=controller_settings(config),
+            settings=controller_settings(config, timeout_s),
             broker_epoch=self._broker_epoch,
             topic_overrides_error=validate_topic_overrides,
             controller_changed=self._controller_changed,
@@ -152,7 +156,7 @@ class Parts:
             identity=self._identity,
             broker=self.node,
             local=lambda: self.controller,
-            settings=channel_settings(config),
+            settings=channel_settings(timeout_s),
         )
         self.replicas.controller = self.channel.alter_partition
         self._link = ControllerLink(broker_id=broker_id, zk=zk, reactor=reactor, channel=self.channel, log=log)

@@ -14,16 +14,13 @@ CONTACT_SHARE = 0.8
 before the ensemble can have expired it."""
 
 
-def contact_seconds_max(config: BrokerConfig) -> float:
-    """X of the contact rule, seconds."""
-    return session_timeout_s(config) * CONTACT_SHARE
+def contact_seconds_max(timeout_s: float) -> float:
+    """X of the contact rule, seconds. ``timeout_s`` is the session timeout that the ensemble agreed to, here and below:
+    it may be shorter than ``zookeeper.session.timeout.ms``."""
+    return timeout_s * CONTACT_SHARE
 
 
-def session_timeout_s(config: BrokerConfig) -> float:
-    return config.get_int("zookeeper.session.timeout.ms") / 1000
-
-
-def controller_settings(config: BrokerConfig) -> ControllerSettings:
+def controller_settings(config: BrokerConfig, timeout_s: float) -> ControllerSettings:
     return ControllerSettings(
         num_partitions=config.get_int("num.partitions"),
         default_replication_factor=config.get_int("default.replication.factor"),
@@ -32,20 +29,21 @@ def controller_settings(config: BrokerConfig) -> ControllerSettings:
         leader_imbalance_per_broker_percentage=config.get_int("leader.imbalance.per.broker.percentage"),
         leader_imbalance_check_interval_seconds=config.get_int("leader.imbalance.check.interval.seconds"),
         delete_topic_enable=config.get_bool("delete.topic.enable"),
-        session_timeout_s=session_timeout_s(config),
+        session_timeout_s=timeout_s,
         request_timeout_s=config.get_int("request.timeout.ms") / 1000,
     )
 
 
-def replica_settings(config: BrokerConfig) -> ReplicaSettings:
+def replica_settings(config: BrokerConfig, timeout_s: float) -> ReplicaSettings:
     return ReplicaSettings(
-        contact_seconds_max=contact_seconds_max(config),
+        contact_seconds_max=contact_seconds_max(timeout_s),
         lag_seconds_max=config.get_int("replica.lag.time.max.ms") / 1000,
     )
 
 
-def channel_settings(config: BrokerConfig) -> ChannelSettings:
-    return ChannelSettings(heartbeat_interval_s=contact_seconds_max(config) / 3, silence_s=contact_seconds_max(config))
+def channel_settings(timeout_s: float) -> ChannelSettings:
+    bound_s = contact_seconds_max(timeout_s)
+    return ChannelSettings(heartbeat_interval_s=bound_s / 3, silence_s=bound_s)
 
 
 def fetcher_settings(config: BrokerConfig) -> FetcherSettings:

@@ -142,6 +142,11 @@ class ZooKeeperClient(Protocol):
         """
         ...
 
+    @property
+    def agreed_timeout_s(self) -> float:
+        """The session timeout in force, seconds: the ensemble has limits of its own and may not grant the one asked."""
+        ...
+
     def listen(self, listener: Callable[[SessionState], None]) -> None:
         """Tell every later change of the session's state to ``listener``, on the reactor thread."""
         ...
