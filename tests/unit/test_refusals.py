@@ -69,6 +69,18 @@ def test_the_refusal_is_over_when_the_batch_has_come_or_time_has_passed() -> Non
     assert refusals.instead_of_gap(T, P, sent(4)) is None
 
 
+def test_a_producer_that_went_elsewhere_is_forgotten_at_the_next_batch_after_a_while() -> None:
+    reactor = TaskClock()
+    refusals = Refusals(TestTime(reactor))
+    refusals.note(T, P, sent(3), ErrorCode.NOT_LEADER_OR_FOLLOWER)
+    reactor.advance(REFUSAL_SECONDS_MAX / 2)
+    refusals.note(T, P, sent(3, producer_id=8), ErrorCode.NOT_LEADER_OR_FOLLOWER)
+    reactor.advance(REFUSAL_SECONDS_MAX / 2)
+    refusals.appended(T, 1, sent(0, producer_id=9))
+    assert len(refusals) == 1
+    assert refusals.instead_of_gap(T, P, sent(4, producer_id=8)) is ErrorCode.NOT_LEADER_OR_FOLLOWER
+
+
 def test_only_what_comes_again_is_remembered_and_not_without_bound() -> None:
     refusals = Refusals(TestTime(TaskClock()))
     refusals.note(T, P, sent(3), ErrorCode.CORRUPT_MESSAGE)

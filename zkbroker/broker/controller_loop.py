@@ -99,7 +99,6 @@ class ControllerLoop:
         self._session_timer: Any = None
         self._topic_failures: dict[str, int] = {}
         self._known: tuple[int, int] = (-1, -1)
-        self._heartbeats: dict[int, tuple[int, float, float]] = {}
         self._office = Look(self._look_at_office, zk=zk, reactor=reactor, failed=self._look_failed)
 
     def __repr__(self) -> str:
@@ -300,7 +299,6 @@ class ControllerLoop:
     def _close_term(self, reason: str) -> None:
         term, self._term, self._admin = self._term, None, None
         self._cancel(self._session_timer)
-        self._heartbeats.clear()
         if term is not None:
             term.close(reason)
 
@@ -422,12 +420,7 @@ class ControllerLoop:
     def heartbeat(self, broker_id: int, broker_epoch: int, zookeeper_age_s: float) -> float:
         term = self._serving()
         term.checked_broker(broker_id, broker_epoch)
-        self._heartbeats[broker_id] = broker_epoch, self._clock.monotonic(), zookeeper_age_s
         return self.zookeeper_age_s()
-
-    def last_heartbeat(self, broker_id: int) -> tuple[int, float, float] | None:
-        """(broker epoch, monotonic seconds of arrival, age of the broker's last ZooKeeper reply then)."""
-        return self._heartbeats.get(broker_id)
 
     # Admin requests, as kafka/ports.py AdminPort has them
 

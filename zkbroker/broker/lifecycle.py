@@ -298,7 +298,7 @@ class Broker:
         loaded.addErrback(lambda failure: self._log(failure.getTraceback()))
 
     def _dir_failed(self, folder: str, reason: str, partitions: list[TopicPartition]) -> None:
-        if self._logs is not None and len(self._logs.offline_dirs) == len(self._logs.log_dirs):
+        if self._logs is not None and self._logs.is_all_offline:
             self._end("all log folders failed")
         elif self._parts is not None:
             self._parts.dir_failed(folder, reason, partitions)

@@ -82,7 +82,13 @@ class Refusals:
         return refusal.error
 
     def appended(self, topic: str, partition: int, records: bytes | memoryview) -> None:
-        """A batch was taken: if it is the refused one, the gap is closed."""
+        """A batch was taken: if it is the refused one, the gap is closed. What is over is dropped: else a broker that
+        refused a producer which went elsewhere would look at every later batch twice."""
+        now = self._clock.monotonic()
+        for known in list(self._refused):  # the oldest refusal first
+            if self._is_fresh(self._refused[known], now):
+                break
+            del self._refused[known]
         header = read_header(records, 0)
         key = (topic, partition, header.producer_id)
         refusal = self._refused.get(key)

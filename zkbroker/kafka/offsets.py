@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -49,23 +50,23 @@ def _serve_list(services: Services, request: Request, message: SimpleNamespace) 
 
 
 def _answer_list(request: Request, message: SimpleNamespace, answers: list[OffsetAnswer]) -> None:
-    remaining = iter(answers)
-    topics: list[dict[str, Any]] = []
-    for topic in message.topics:
-        partitions = []
-        for _ in topic.partitions:
-            row = next(remaining)
-            partitions.append(
-                {
-                    "partition_index": row.partition,
-                    "error_code": row.error,
-                    "timestamp": row.timestamp_ms,
-                    "offset": row.offset,
-                    "leader_epoch": row.leader_epoch,
-                }
-            )
-        topics.append({"name": topic.name, "partitions": partitions})
+    rows = (
+        {
+            "partition_index": row.partition,
+            "error_code": row.error,
+            "timestamp": row.timestamp_ms,
+            "offset": row.offset,
+            "leader_epoch": row.leader_epoch,
+        }
+        for row in answers
+    )
+    topics = [{"name": topic.name, "partitions": _next_rows(rows, topic)} for topic in message.topics]
     request.answer(encode_response(LIST_OFFSETS, request.version, {"topics": topics}))
+
+
+def _next_rows(rows: Iterator[dict[str, Any]], topic: SimpleNamespace) -> list[dict[str, Any]]:
+    """The answers of one topic: as many as it has partitions, in the order of the request."""
+    return [next(rows) for _ in topic.partitions]
 
 
 def _refuse_list(request: Request, message: SimpleNamespace, error: ErrorCode, text: str | None) -> None:
@@ -89,21 +90,16 @@ def _serve_epochs(services: Services, request: Request, message: SimpleNamespace
 
 
 def _answer_epochs(request: Request, message: SimpleNamespace, answers: list[EpochAnswer]) -> None:
-    remaining = iter(answers)
-    topics: list[dict[str, Any]] = []
-    for topic in message.topics:
-        partitions = []
-        for _ in topic.partitions:
-            row = next(remaining)
-            partitions.append(
-                {
-                    "error_code": row.error,
-                    "partition": row.partition,
-                    "leader_epoch": row.leader_epoch,
-                    "end_offset": row.end_offset,
-                }
-            )
-        topics.append({"topic": topic.topic, "partitions": partitions})
+    rows = (
+        {
+            "error_code": row.error,
+            "partition": row.partition,
+            "leader_epoch": row.leader_epoch,
+            "end_offset": row.end_offset,
+        }
+        for row in answers
+    )
+    topics = [{"topic": topic.topic, "partitions": _next_rows(rows, topic)} for topic in message.topics]
     request.answer(encode_response(OFFSET_FOR_LEADER_EPOCH, request.version, {"topics": topics}))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
+from collections.abc import Callable
 from typing import NamedTuple
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -368,21 +369,16 @@ class Log:
 
         Raises BrokerError KAFKA_STORAGE_ERROR.
         """
-        self._check_online()
-        try:
-            truncation.truncate_to(self, offset)
-        except OSError as error:
-            self.failed("cannot truncate", error)
-            raise self.offline_error() from None
-        self.context.recovery_point_fell(self)
-        self.durability.flush_soon()
-        self.check()
+        self._truncate(truncation.truncate_to, offset)
 
     def truncate_fully_and_start_at(self, offset: int) -> None:
         """Throw everything away and begin at ``offset``: this replica is too far behind its leader's log start."""
+        self._truncate(truncation.truncate_fully_and_start_at, offset)
+
+    def _truncate(self, cut: Callable[[Log, int], None], offset: int) -> None:
         self._check_online()
         try:
-            truncation.truncate_fully_and_start_at(self, offset)
+            cut(self, offset)
         except OSError as error:
             self.failed("cannot truncate", error)
             raise self.offline_error() from None

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 READ_SLACK_BYTES = 8192
 """A read begins at an index entry: about this much may lie between it and the wanted batch."""
-FIND_BYTES = 64 * 1024
 
 
 class LogRead(NamedTuple):

@@ -39,7 +39,7 @@ class Loaded(NamedTuple):
     """Everything that was cut, rebuilt or ignored."""
 
 
-def load(log: Log, *, is_clean: bool, recovery_point: int, log_start: int, expected_topic_id: str = "") -> Loaded:
+def load(log: Log, *, is_clean: bool, recovery_point: int, log_start: int) -> Loaded:
     """Fill ``log`` from its folder. ``is_clean``: the last stop was, so that nothing is scanned.
 
     Raises OSError; MalformedFile if ``partition.metadata`` is unreadable, as nobody could tell whose data this is.

@@ -13,9 +13,6 @@ from typing import NamedTuple
 NO_LEADER = -1
 """The leader of a partition that has none (Kafka: ``LeaderAndIsr.NoLeader``)."""
 
-NO_EPOCH = -1
-"""An unknown or undefined epoch (Kafka: ``RecordBatch.NO_PARTITION_LEADER_EPOCH``)."""
-
 TOPIC_NAME_LENGTH_MAX = 249
 """Kafka's ``Topic.MAX_NAME_LENGTH``: with ``-<partition>`` and ``-stray`` a folder name stays below 255 bytes."""
 

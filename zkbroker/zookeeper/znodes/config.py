@@ -18,7 +18,6 @@ from zkbroker.zookeeper.znodes.codec import ZnodeError, dump, load
 ROOT_PATH = "/config"
 CHANGES_PATH = "/config/changes"
 TOPICS_PATH = "/config/topics"
-BROKERS_PATH = "/config/brokers"
 
 CHANGE_PREFIX = f"{CHANGES_PATH}/config_change_"
 """Create a sequential znode with this path to announce a change."""
