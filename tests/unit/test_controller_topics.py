@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.unit.controller_cluster import T0, Cluster
-from zkbroker.controller.controller import Controller
+from zkbroker.controller.settling import Settling
 from zkbroker.kafka.ports import PartitionsToAdd, TopicToDelete
 from zkbroker.model.channel import AlterPartitionRequest, IsrProposal, NewTopic
 from zkbroker.model.errors import ErrorCode, InvariantViolation
@@ -232,14 +232,14 @@ def test_one_overtaken_state_does_not_hold_up_the_others_of_its_multi() -> None:
 def test_a_topic_that_raises_costs_the_office_once_and_is_quarantined_the_second_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    decide = Controller._decide
+    decide = Settling._decide
 
-    def poisoned(controller: Controller, partition: TopicPartition) -> Any:
+    def poisoned(settling: Settling, partition: TopicPartition) -> Any:
         if partition.topic == "poison":
             raise InvariantViolation("poisoned")
-        return decide(controller, partition)
+        return decide(settling, partition)
 
-    monkeypatch.setattr(Controller, "_decide", poisoned)
+    monkeypatch.setattr(Settling, "_decide", poisoned)
     cluster = Cluster(brokers=1)
     cluster.zk.write(Create("/brokers/topics/poison", b'{"version":1,"partitions":{"0":[1]}}'))
     cluster.turns(0.9)

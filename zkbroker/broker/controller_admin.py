@@ -119,7 +119,7 @@ class TopicAdmin:
         factor = len(assignment[0])
         if validate_only:
             return TopicResult(topic.name, ErrorCode.NONE, None, "", len(assignment), factor)
-        topic_id = term.new_topic_id()
+        topic_id = term.looks.new_topic_id()
         content = topic_znode.TopicAssignment(topic_id, assignment)
         yield self._create_znodes(topic.name, content, config)
         term.event(lambda: term.controller.topic_read(image_of(topic.name, content), rules_of(config)))
@@ -196,7 +196,7 @@ class TopicAdmin:
                 yield self._write_partitions(name, added)
                 break
             except (BadVersionError, ConnectionLossError):
-                term.look_again()
+                term.looks.again()
                 yield term.writer.connected()
                 content = yield self._read(name)
                 term.event(partial(term.controller.topic_read, image_of(name, content)))

@@ -170,7 +170,7 @@ class ControllerLoop:
         else:
             if self._term is not None:
                 self._term.writer.resume()
-                self._term.look_again()
+                self._term.looks.again()
             self._office.again()
 
     @inlineCallbacks

@@ -1,0 +1,237 @@
+"""Settling partitions: what each one's state has to become, and the one write per partition that is under way.
+
+Whoever changes what a decision depends on marks the partitions (``unsettle``), then ``settle`` decides about all that
+are marked and have no write under way; an outcome marks its partition again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from zkbroker.controller.balance import can_move
+from zkbroker.controller.changes import Changes
+from zkbroker.controller.cluster_image import ClusterImage
+from zkbroker.controller.deletions import Deletions
+from zkbroker.controller.effects import Answer, Effect, Log, StateWrite, WriteStates, show_state
+from zkbroker.controller.elections import Election, elected, first_state, is_same_write, settled_state
+from zkbroker.controller.isr_changes import judge_proposal
+from zkbroker.controller.office import ControllerRules, Deposed, TopicFailed
+from zkbroker.controller.waits import QueuedProposal, StateWriting, Wait, WaitKind, Waits
+from zkbroker.model.cluster import BrokerRegistration
+from zkbroker.model.errors import ErrorCode
+from zkbroker.model.topics import PartitionState, TopicPartition
+
+
+class Settling:
+    """The partitions of one term of office, between what is committed and what has to be."""
+
+    def __init__(
+        self,
+        image: ClusterImage,
+        changes: Changes,
+        deletions: Deletions,
+        controller_epoch: int,
+        rules: ControllerRules,
+    ) -> None:
+        self._image = image
+        self._changes = changes
+        self._deletions = deletions
+        self._controller_epoch = controller_epoch
+        self._rules = rules
+        self.writes: dict[TopicPartition, StateWriting] = {}
+        """Under way, at most one per partition; its outcome comes with ``states_found``."""
+        self._unsettled: dict[TopicPartition, None] = {}
+        self.preferred: dict[TopicPartition, None] = {}
+        """The preferred leader was asked for; forgotten when the partition is next settled."""
+        self._proposals: dict[TopicPartition, list[QueuedProposal]] = {}
+        self.returning: dict[int, BrokerRegistration] = {}
+        """Brokers that restarted: dead until every partition of theirs is settled without them, then new."""
+        self.waits = Waits()
+        self.effects: list[Effect] = []
+        """To be run with what the next ``settle`` gives, before its writes."""
+
+    def propose(self, partition: TopicPartition, queued: QueuedProposal) -> None:
+        """A leader's wish, judged when the partition is next settled."""
+        self._proposals.setdefault(partition, []).append(queued)
+        self._unsettled[partition] = None
+
+    def forget(self, partition: TopicPartition) -> None:
+        """Its topic is gone: so is the write under way, and who waited for it is told."""
+        self._image.states.pop(partition, None)
+        write = self.writes.pop(partition, None)
+        if write is not None and write.proposal is not None:
+            self._answer_proposal(write.proposal, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+        self._unsettled[partition] = None
+
+    def states_found(self, found: Sequence[tuple[TopicPartition, PartitionState | None]]) -> None:
+        """What ZooKeeper holds after a write was tried, whether it was this write or another's; None: no znode.
+
+        Raises Deposed for a state written by a later controller.
+        """
+        for partition, state in found:
+            topic = self._image.topics.get(partition.topic)
+            if topic is None or (state is not None and state.topic_id != topic.topic_id):
+                continue  # of a topic that is gone; its writes were forgotten with it
+            write = self.writes.pop(partition, None)
+            self._unsettled[partition] = None
+            if state is not None and state.controller_epoch > self._controller_epoch:
+                raise Deposed(f"{partition} was written by controller epoch {state.controller_epoch}")
+            if state is None:
+                known = self._image.states.get(partition)
+                if known is not None:
+                    self._image.states[partition] = known._replace(partition_epoch=-1)  # to be created again
+            else:
+                self.adopt(partition, state)
+            if write is None:
+                continue
+            if state is not None and is_same_write(write.state, state):
+                self._image.suspects.pop(partition, None)
+                if write.proposal is not None:
+                    self._answer_proposal(write.proposal, ErrorCode.NONE)
+                else:
+                    self.effects.append(Log(f"{partition} {show_state(write.state)}"))
+            elif write.proposal is not None:
+                self._proposals.setdefault(partition, []).insert(0, write.proposal)
+
+    def adopt(self, partition: TopicPartition, state: PartitionState) -> None:
+        """Take a state as it was found in ZooKeeper into the image; the assignment is the topic znode's."""
+        placement = self._image.placement(partition)
+        if placement is None:
+            return
+        topic_id = self._image.topics[partition.topic].topic_id
+        state = state._replace(
+            topic_id=topic_id,
+            replicas=placement.replicas,
+            adding=placement.adding,
+            removing=placement.removing,
+        )
+        if self._image.states.get(partition) != state:
+            self._image.states[partition] = state
+            self._changes.partition(partition)
+
+    def _answer_proposal(self, queued: QueuedProposal, error: ErrorCode) -> None:
+        proposal = queued.proposal
+        state = self._image.states.get(TopicPartition(proposal.topic, proposal.partition))
+        response = queued.answer(error, state if error is ErrorCode.NONE else None)
+        if response is not None:
+            self.effects.append(Answer(queued.wait.token, response))
+
+    def unsettle(self, partitions: Iterable[TopicPartition]) -> None:
+        for partition in partitions:
+            self._unsettled[partition] = None
+
+    def settle(self) -> list[Effect]:
+        """Decide about every marked partition without a write under way, until nothing is left to decide."""
+        writes: list[StateWrite] = []
+        while True:
+            unsettled, self._unsettled = self._unsettled, {}
+            for partition in unsettled:
+                if partition in self.writes:
+                    continue  # its outcome marks the partition again
+                try:
+                    write = self._decide(partition)
+                except Exception as error:
+                    raise TopicFailed(partition.topic, error) from error
+                if write is not None:
+                    writes.append(write)
+                elif self._image.placement(partition) is None:
+                    self.waits.removed(partition)
+                else:
+                    self.waits.settled(partition, partition in self._image.states)
+            for wait in self.waits.take_finished():
+                self._finish(wait)
+            if not self._unsettled:
+                break
+        effects, self.effects = self.effects, []
+        if writes:
+            effects.append(WriteStates(tuple(writes)))
+        return effects
+
+    def _finish(self, wait: Wait) -> None:
+        if wait.kind is WaitKind.RETURN:
+            broker = self.returning.pop(wait.token, None)
+            if broker is not None:
+                self.broker_arrived(broker)
+        elif wait.kind is WaitKind.SHUTDOWN:
+            led = tuple(
+                partition
+                for partition in wait.asked
+                if (state := self._image.states.get(partition)) is not None and state.leader == wait.broker_id
+            )
+            self.effects.append(Answer(wait.token, led))
+        else:
+            self.effects.append(Answer(wait.token, None))
+
+    def broker_arrived(self, broker: BrokerRegistration) -> None:
+        self._image.brokers[broker.broker_id] = broker
+        self._changes.broker(broker.broker_id)
+        self.unsettle(self._image.partitions_of(broker.broker_id))
+
+    def _decide(self, partition: TopicPartition) -> StateWrite | None:
+        """The next write of this partition, put under way; None when its state is right."""
+        placement = self._image.placement(partition)
+        if placement is None or self._deletions.hides(partition.topic):
+            self._image.suspects.pop(partition, None)
+            self.preferred.pop(partition, None)
+            for queued in self._proposals.pop(partition, ()):
+                self._answer_proposal(queued, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+            return None
+        state = self._image.states.get(partition)
+        if state is None:
+            first = first_state(
+                self._image.topics[partition.topic].topic_id,
+                placement.replicas,
+                self._controller_epoch,
+                lambda broker: self._image.is_online(broker, partition),
+                adding=placement.adding,
+                removing=placement.removing,
+            )
+            if first is not None:
+                return self._write(partition, first, -1)
+        else:
+            after = self._settled(partition, state)
+            if after is not None:
+                return self._write(partition, after, state.partition_epoch)
+        queue = self._proposals.get(partition, [])
+        while queue:
+            queued = queue.pop(0)
+            verdict = judge_proposal(self._image, queued.wait.broker_id, queued.proposal, self._controller_epoch)
+            if isinstance(verdict, PartitionState) and state is not None:
+                return self._write(partition, verdict, state.partition_epoch, queued)
+            if isinstance(verdict, ErrorCode):
+                self._answer_proposal(queued, verdict)
+        self._proposals.pop(partition, None)
+        return None
+
+    def _settled(self, partition: TopicPartition, state: PartitionState) -> PartitionState | None:
+        suspects = self._image.suspects.get(partition, ())
+        after = settled_state(
+            state,
+            controller_epoch=self._controller_epoch,
+            alive=lambda broker: broker not in suspects and self._image.is_alive(broker, partition),
+            shutting_down=self._image.shutting_down.__contains__,
+            # a member that restarted is about to be back: it must not cost its records
+            unclean=not suspects
+            and self.returning.keys().isdisjoint(state.isr)
+            and self._image.unclean(partition.topic, self._rules.unclean),
+        )
+        if after is None and suspects:
+            del self._image.suspects[partition]
+            self._changes.unsuspected(partition)
+            return self._settled(partition, state)
+        if after is None and partition in self.preferred and can_move(self._image, partition):
+            election = Election(state.replicas[0], state.isr, state.recovering)
+            after = elected(state, election, self._controller_epoch, "preferred leader")
+        if after is None:
+            self.preferred.pop(partition, None)
+        return after
+
+    def _write(
+        self,
+        partition: TopicPartition,
+        state: PartitionState,
+        expected_version: int,
+        proposal: QueuedProposal | None = None,
+    ) -> StateWrite:
+        self.writes[partition] = StateWriting(state, proposal)
+        return StateWrite(partition, state, expected_version)
