@@ -1,0 +1,410 @@
+"""What goes wrong in a simulated cluster, and when: a plan drawn from the run's one seed.
+
+A fault strikes at a step, between any two events, and often ends some simulated time later (a restart, a link that
+heals). Each has a number and a randomness of its own, so that leaving some of them out (``disabled``, for shrinking)
+changes neither when nor how the others strike.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+from tests.simulation.profiles import Profile
+
+STEPS_BETWEEN_MIN = 1
+"""Two faults may strike in a row: what is rare alone is what nobody thought of together."""
+
+START_STEPS_MAX = 600
+"""Faults wait up to so many steps at the beginning: some runs are disturbed from their first step on, others only once
+their cluster stands."""
+
+
+class Struck(NamedTuple):
+    """One fault as it happened, for people and for shrinking."""
+
+    number: int
+    step: int
+    kind: str
+    text: str
+
+
+class FaultDriver:
+    """Strikes a world by the rates of a profile. ``after_step`` is called after each step; ``stop`` ends it."""
+
+    def __init__(self, world: Any, profile: Profile, *, disabled: Collection[int] = ()) -> None:
+        self._world = world
+        self._disabled = frozenset(disabled)
+        # Derived from the world's own randomness: one seed decides everything.
+        self._random = random.Random(world.random.getrandbits(64))
+        self._kinds = sorted(kind for kind, rate in profile.rates.items() if rate > 0)
+        self._weights = [profile.rates[kind] for kind in self._kinds]
+        unknown = [kind for kind in self._kinds if not hasattr(self, f"_{kind}")]
+        if unknown:
+            raise ValueError(f"profile {profile.name}: no such faults: {', '.join(unknown)}")
+        self._steps_between = 1000.0 / sum(self._weights) if self._weights else float("inf")
+        self._number = 0
+        self._next_step: float = self._random.choice((0, self._random.randrange(START_STEPS_MAX), START_STEPS_MAX))
+        self._is_stopped = not self._weights
+        self.struck: list[Struck] = []
+        self._draw_next()
+
+    def __repr__(self) -> str:
+        return f"FaultDriver({len(self.struck)} struck, next at step {self._next_step:.0f})"
+
+    def _draw_next(self) -> None:
+        gap = self._random.expovariate(1.0 / self._steps_between) if self._weights else 0.0
+        self._next_step += max(STEPS_BETWEEN_MIN, gap)
+
+    def after_step(self, world: Any) -> None:
+        """Strike what is due: each as an event of its own."""
+        while not self._is_stopped and world.steps >= self._next_step:
+            number, self._number = self._number, self._number + 1
+            kind = self._random.choices(self._kinds, self._weights)[0]
+            own = random.Random(self._random.getrandbits(64))
+            self._draw_next()
+            if number not in self._disabled:
+                world.call_later(
+                    0.0, "fault", lambda number=number, kind=kind, own=own: self._strike(number, kind, own)
+                )
+
+    def stop(self) -> None:
+        """No more faults; what has begun ends by itself, or with ``World.heal_all``."""
+        self._is_stopped = True
+
+    def _strike(self, number: int, kind: str, own: random.Random) -> None:
+        if self._is_stopped:
+            return
+        strike: Callable[[random.Random], str | None] = getattr(self, f"_{kind}")
+        # Noted ahead: what follows in the trace is its doing.
+        place = len(self.struck)
+        self.struck.append(Struck(number, self._world.steps, kind, "nobody to strike"))
+        text = strike(own)
+        if text is not None:
+            self.struck[place] = self.struck[place]._replace(text=text)
+            self._world.counts[f"fault:{kind}"] += 1
+            self._world.trace.add("fault", f"{number} {kind}: {text}")
+
+    def _later(self, seconds: float, what: str, act: Callable[[], object]) -> None:
+        """The end of a fault: an event like any other; nothing once the driver stopped, then all is healed at once."""
+
+        def end() -> None:
+            if not self._is_stopped:
+                self._world.trace.add("fault", f"ends: {what}")
+                act()
+
+        self._world.call_later(seconds, "fault", end)
+
+    # Who
+
+    def _running(self) -> list[int]:
+        return [broker_id for broker_id, node in sorted(self._world.nodes.items()) if node.is_running]
+
+    def _any(self, own: random.Random) -> int | None:
+        running = self._running()
+        return own.choice(running) if running else None
+
+    def _leader(self, own: random.Random) -> int | None:
+        """Who leads some partition, by what a running broker believes of itself."""
+        leading = []
+        for broker_id in self._running():
+            parts = self._world.nodes[broker_id].parts
+            if parts is not None and any(replica.leader is not None for replica in replicas_of(parts)):
+                leading.append(broker_id)
+        return own.choice(leading) if leading else None
+
+    def _controller(self, own: random.Random) -> int | None:
+        for broker_id in self._running():
+            parts = self._world.nodes[broker_id].parts
+            if parts is not None and parts.controller.is_controller:
+                return broker_id
+        return None
+
+    def _pair(self, own: random.Random) -> tuple[int, int] | None:
+        brokers = sorted(self._world.nodes)
+        return tuple(own.sample(brokers, 2)) if len(brokers) > 1 else None  # type: ignore[return-value]
+
+    # How long
+
+    @property
+    def _session_s(self) -> float:
+        return float(self._world.settings.session_timeout_s)
+
+    def _down_s(self, own: random.Random) -> float:
+        """A restart: at once, within the session, after it expired."""
+        low, high = own.choice(((0.0, 0.05), (0.05, 1.0), (0.05, 1.0), (1.0, 3.0)))
+        return own.uniform(low, high) * self._session_s
+
+    def _while_s(self, own: random.Random) -> float:
+        low, high = own.choice(((0.05, 0.5), (0.5, 1.0), (1.0, 3.0)))
+        return own.uniform(low, high) * self._session_s
+
+    # Processes
+
+    def _kill_one(self, broker_id: int | None, own: random.Random, *, lossy: bool = False) -> str | None:
+        if broker_id is None or not self._world.nodes[broker_id].is_running:
+            return None
+        seconds = self._down_s(own)
+        self._world.kill(broker_id, lose_unflushed=lossy)
+        self._later(seconds, f"broker {broker_id} starts", lambda: self._start(broker_id))
+        return f"broker {broker_id}{' without its unflushed data' if lossy else ''}, back after {seconds:.2f} s"
+
+    def _start(self, broker_id: int) -> None:
+        if not self._world.nodes[broker_id].is_running:
+            self._world.start(broker_id)
+
+    def _kill(self, own: random.Random) -> str | None:
+        return self._kill_one(self._any(own), own)
+
+    def _kill_leader(self, own: random.Random) -> str | None:
+        return self._kill_one(self._leader(own), own)
+
+    def _kill_controller(self, own: random.Random) -> str | None:
+        return self._kill_one(self._controller(own), own)
+
+    def _kill_leader_and_controller(self, own: random.Random) -> str | None:
+        both = dict.fromkeys((self._leader(own), self._controller(own)))
+        return _joined([self._kill_one(broker_id, own) for broker_id in both])
+
+    def _kill_two(self, own: random.Random) -> str | None:
+        running = self._running()
+        victims = own.sample(running, min(2, len(running)))
+        return _joined([self._kill_one(broker_id, own) for broker_id in victims])
+
+    def _kill_all(self, own: random.Random) -> str | None:
+        return _joined([self._kill_one(broker_id, own) for broker_id in self._running()])
+
+    def _stop(self, own: random.Random) -> str | None:
+        broker_id = self._any(own)
+        if broker_id is None:
+            return None
+        seconds = self._session_s * own.uniform(1.0, 3.0)
+        self._world.stop(broker_id)
+        self._later(seconds, f"broker {broker_id} starts", lambda: self._start(broker_id))
+        return f"broker {broker_id} gets SIGTERM, starts after {seconds:.2f} s"
+
+    def _power(self, own: random.Random) -> str | None:
+        return self._kill_one(self._any(own), own, lossy=True)
+
+    def _power_leader(self, own: random.Random) -> str | None:
+        return self._kill_one(self._leader(own), own, lossy=True)
+
+    def _power_two(self, own: random.Random) -> str | None:
+        running = self._running()
+        victims = own.sample(running, min(2, len(running)))
+        return _joined([self._kill_one(broker_id, own, lossy=True) for broker_id in victims])
+
+    def _power_all(self, own: random.Random) -> str | None:
+        return _joined([self._kill_one(broker_id, own, lossy=True) for broker_id in self._running()])
+
+    def _pause_one(self, broker_id: int | None, seconds: float) -> str | None:
+        if broker_id is None or self._world.nodes[broker_id].is_paused:
+            return None
+        self._world.pause(broker_id)
+        self._later(seconds, f"broker {broker_id} goes on", lambda: self._resume(broker_id))
+        return f"broker {broker_id} stands still for {seconds:.2f} s"
+
+    def _resume(self, broker_id: int) -> None:
+        if self._world.nodes[broker_id].is_paused:
+            self._world.resume(broker_id)
+
+    def _pause(self, own: random.Random) -> str | None:
+        return self._pause_one(self._any(own), self._session_s * own.uniform(0.05, 0.9))
+
+    def _pause_long(self, own: random.Random) -> str | None:
+        return self._pause_one(self._any(own), self._session_s * own.uniform(1.1, 2.5))
+
+    def _pause_leader_long(self, own: random.Random) -> str | None:
+        return self._pause_one(self._leader(own), self._session_s * own.uniform(1.1, 2.5))
+
+    # Network
+
+    def _cut_links(self, links: list[tuple[int, int]], own: random.Random, *, one_way: bool = False) -> str:
+        seconds = self._while_s(own)
+        for a, b in links:
+            self._world.cut(a, b, one_way=one_way)
+
+        def heal() -> None:
+            for a, b in links:
+                self._world.heal_link(a, b)
+
+        sign = "→" if one_way else "–"
+        shown = " ".join(f"{a}{sign}{b}" for a, b in links)
+        self._later(seconds, f"links {shown} heal", heal)
+        return f"{shown} for {seconds:.2f} s"
+
+    def _cut(self, own: random.Random) -> str | None:
+        pair = self._pair(own)
+        return None if pair is None else self._cut_links([pair], own)
+
+    def _cut_one_way(self, own: random.Random) -> str | None:
+        pair = self._pair(own)
+        return None if pair is None else self._cut_links([pair], own, one_way=True)
+
+    def _isolate_one(self, broker_id: int | None, own: random.Random) -> str | None:
+        if broker_id is None:
+            return None
+        others = [other for other in sorted(self._world.nodes) if other != broker_id]
+        text = self._cut_links([(broker_id, other) for other in others], own, one_way=own.random() < 0.25)
+        return f"broker {broker_id} from the others: {text}"
+
+    def _isolate(self, own: random.Random) -> str | None:
+        return self._isolate_one(self._any(own), own)
+
+    def _isolate_leader(self, own: random.Random) -> str | None:
+        return self._isolate_one(self._leader(own), own)
+
+    def _reset(self, own: random.Random) -> str | None:
+        pair = self._pair(own)
+        if pair is None:
+            return None
+        self._world.reset_connections(*pair)
+        return f"connections between {pair[0]} and {pair[1]}"
+
+    def _slow_link(self, own: random.Random) -> str | None:
+        pair = self._pair(own)
+        if pair is None:
+            return None
+        delay_s, seconds = self._session_s * own.uniform(0.02, 0.6), self._while_s(own)
+        self._world.slow_link(*pair, delay_s)
+        self._later(seconds, f"link {pair[0]}–{pair[1]} is fast", lambda: self._world.slow_link(*pair, 0.0))
+        return f"{pair[0]}–{pair[1]} takes {delay_s:.2f} s more for {seconds:.2f} s"
+
+    # ZooKeeper
+
+    def _zk_cut(self, own: random.Random) -> str | None:
+        broker_id = self._any(own)
+        if broker_id is None:
+            return None
+        seconds = self._while_s(own)
+        self._world.zk_cut(broker_id)
+        self._later(seconds, f"broker {broker_id} reaches ZooKeeper", lambda: self._world.zk_heal(broker_id))
+        return f"broker {broker_id} for {seconds:.2f} s"
+
+    def _zk_lose_reply(self, own: random.Random) -> str | None:
+        return self._lose_reply(self._any(own))
+
+    def _zk_lose_reply_of_controller(self, own: random.Random) -> str | None:
+        return self._lose_reply(self._controller(own))
+
+    def _lose_reply(self, broker_id: int | None) -> str | None:
+        if broker_id is None:
+            return None
+        self._world.zk_lose_reply(broker_id)
+        return f"of broker {broker_id}'s next request"
+
+    def _zk_lose_request(self, own: random.Random) -> str | None:
+        broker_id = self._any(own)
+        if broker_id is None:
+            return None
+        self._world.zk_lose_request(broker_id)
+        return f"broker {broker_id}'s next"
+
+    def _zk_away(self, own: random.Random) -> str | None:
+        seconds = self._while_s(own)
+        self._world.zk_away()
+        self._later(seconds, "ZooKeeper is back", self._world.zk_back)
+        return f"for {seconds:.2f} s"
+
+    def _expire(self, own: random.Random) -> str | None:
+        return self._expire_one(self._any(own))
+
+    def _expire_controller(self, own: random.Random) -> str | None:
+        return self._expire_one(self._controller(own))
+
+    def _expire_one(self, broker_id: int | None) -> str | None:
+        if broker_id is None:
+            return None
+        self._world.expire_session(broker_id)
+        return f"session of broker {broker_id}"
+
+    def _delete_controller(self, own: random.Random) -> str | None:
+        return self._delete_by_hand("/controller")
+
+    def _delete_registration(self, own: random.Random) -> str | None:
+        broker_id = self._any(own)
+        return None if broker_id is None else self._delete_by_hand(f"/brokers/ids/{broker_id}")
+
+    def _delete_by_hand(self, path: str) -> str | None:
+        return path if self._world.delete_znode(path) else None
+
+    # Disks and clocks
+
+    def _disk_slow(self, own: random.Random) -> str | None:
+        broker_id = self._any(own)
+        if broker_id is None:
+            return None
+        delay_s, seconds = self._session_s * own.uniform(0.05, 1.0), self._while_s(own)
+        self._world.disk_slow(broker_id, delay_s)
+        self._later(seconds, f"disk of broker {broker_id} is fast", lambda: self._world.disk_slow(broker_id, 0.0))
+        return f"broker {broker_id}: a job takes {delay_s:.2f} s more for {seconds:.2f} s"
+
+    def _disk_full(self, own: random.Random) -> str | None:
+        broker_id = self._any(own)
+        if broker_id is None:
+            return None
+        seconds = self._while_s(own)
+        self._world.disk_full(broker_id)
+        self._later(seconds, f"disk of broker {broker_id} has room", lambda: self._room(broker_id))
+        return f"broker {broker_id} for {seconds:.2f} s"
+
+    def _room(self, broker_id: int) -> None:
+        """A folder that failed stays offline until a restart: that is what its owner does next."""
+        self._world.disk_full(broker_id, False)
+        if self._world.nodes[broker_id].is_running:
+            self._world.kill(broker_id)
+        self._start(broker_id)
+
+    def _flip_bit(self, own: random.Random) -> str | None:
+        """On the disk of a broker that is down, where a recovery must find it."""
+        return self._damage(own, self._world.flip_bit)
+
+    def _tear(self, own: random.Random) -> str | None:
+        return self._damage(own, self._world.tear)
+
+    def _damage(self, own: random.Random, act: Callable[[int], object]) -> str | None:
+        broker_id = self._any(own)
+        if broker_id is None:
+            return None
+        seconds = self._down_s(own)
+        self._world.kill(broker_id)
+        act(broker_id)
+        self._later(seconds, f"broker {broker_id} starts", lambda: self._start(broker_id))
+        return f"broker {broker_id}, killed, back after {seconds:.2f} s"
+
+    def _drift(self, own: random.Random) -> str | None:
+        broker_id = self._any(own)
+        if broker_id is None:
+            return None
+        rate = 1.0 + own.uniform(-0.02, 0.02)
+        self._world.drift(broker_id, rate)
+        return f"broker {broker_id}'s clock runs {rate:.4f} s a second"
+
+    # Suspicion
+
+    def _suspect_one(self, broker_id: int | None) -> str | None:
+        if broker_id is None:
+            return None
+        self._world.suspect_falsely(broker_id)
+        return f"broker {broker_id}: connections reset, new ones refused, the process lives"
+
+    def _suspect(self, own: random.Random) -> str | None:
+        return self._suspect_one(self._any(own))
+
+    def _suspect_leader(self, own: random.Random) -> str | None:
+        return self._suspect_one(self._leader(own))
+
+    def _suspect_controller(self, own: random.Random) -> str | None:
+        return self._suspect_one(self._controller(own))
+
+
+def replicas_of(parts: Any) -> list[Any]:
+    """Every replica that a broker serves, in order."""
+    table = parts.replicas._table.replicas
+    return [table[key] for key in sorted(table)]
+
+
+def _joined(texts: list[str | None]) -> str | None:
+    said = [text for text in texts if text is not None]
+    return "; ".join(said) if said else None

@@ -1,0 +1,123 @@
+"""What strikes a simulated cluster, and how often: a profile is a table of rates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+
+class Profile(NamedTuple):
+    """``rates``: per kind of fault (see ``faults``) how many are expected in 1,000 steps."""
+
+    name: str
+    about: str
+    rates: Mapping[str, float]
+    brokers_min: int = 3
+    brokers_max: int = 5
+
+
+def _profile(name: str, about: str, **rates: float) -> Profile:
+    return Profile(name, about, MappingProxyType(rates))
+
+
+_CRASHES = {
+    "kill": 2.0,
+    "kill_leader": 2.0,
+    "kill_controller": 1.0,
+    "kill_leader_and_controller": 0.5,
+    "kill_two": 0.7,
+    "kill_all": 0.15,
+    "stop": 0.7,
+}
+_POWER = {"power": 2.0, "power_leader": 1.5, "power_two": 0.5, "power_all": 0.2}
+_PAUSES = {"pause": 1.0, "pause_long": 0.7, "pause_leader_long": 0.5}
+_NETWORK = {
+    "cut": 1.0,
+    "cut_one_way": 1.0,
+    "isolate": 0.7,
+    "isolate_leader": 0.7,
+    "reset": 1.5,
+    "slow_link": 1.0,
+}
+_ZOOKEEPER = {
+    "zk_cut": 1.0,
+    "zk_lose_reply": 2.0,
+    "zk_lose_request": 1.0,
+    "zk_lose_reply_of_controller": 1.5,
+    "zk_away": 0.2,
+    "expire": 0.7,
+    "expire_controller": 0.5,
+    "delete_controller": 0.2,
+    "delete_registration": 0.3,
+}
+_DISKS = {"disk_slow": 1.0, "disk_full": 0.2, "flip_bit": 0.3, "tear": 0.7}
+_SUSPICION = {"suspect": 1.5, "suspect_leader": 1.5, "suspect_controller": 0.5}
+_CLOCKS = {"drift": 0.5}
+
+
+def _scaled(rates: Mapping[str, float], factor: float) -> dict[str, float]:
+    return {kind: rate * factor for kind, rate in rates.items()}
+
+
+PROFILES: dict[str, Profile] = {
+    profile.name: profile
+    for profile in (
+        _profile("calm", "no faults but slow links: elections at the start, steady replication", slow_link=0.5),
+        _profile(
+            "default",
+            "everything at moderate rates",
+            **_scaled(_CRASHES, 0.6),
+            **_scaled(_POWER, 0.3),
+            **_scaled(_PAUSES, 0.5),
+            **_scaled(_NETWORK, 0.6),
+            **_scaled(_ZOOKEEPER, 0.5),
+            **_scaled(_DISKS, 0.3),
+            **_scaled(_SUSPICION, 0.6),
+            **_CLOCKS,
+        ),
+        _profile("crashes", "processes killed, stopped and paused; what they wrote stays", **_CRASHES, **_PAUSES),
+        _profile(
+            "power",
+            "brokers restart without their unflushed data, one, several, all",
+            **_POWER,
+            **_scaled(_CRASHES, 0.4),
+            tear=0.5,
+        ),
+        _profile(
+            "network",
+            "links cut, one way too, slow, reset; brokers isolated",
+            **_scaled(_NETWORK, 1.5),
+            **_scaled(_CRASHES, 0.3),
+        ),
+        _profile(
+            "zookeeper",
+            "sessions expired, answers lost, the ensemble away",
+            **_scaled(_ZOOKEEPER, 1.5),
+            **_scaled(_CRASHES, 0.3),
+            pause_long=0.5,
+        ),
+        _profile(
+            "disks",
+            "disks slow, full, torn, bits flipped",
+            **_scaled(_DISKS, 2.0),
+            **_scaled(_POWER, 0.3),
+            **_scaled(_CRASHES, 0.3),
+        ),
+        _profile(
+            "suspicion",
+            "brokers suspected though they live, isolated, paused",
+            **_scaled(_SUSPICION, 2.0),
+            **_scaled(_PAUSES, 0.7),
+            **_scaled(_NETWORK, 0.5),
+            **_CLOCKS,
+        ),
+        _profile(
+            "topics",
+            "topics created, deleted and created again while brokers crash",
+            **_scaled(_CRASHES, 0.8),
+            **_scaled(_NETWORK, 0.4),
+            **_scaled(_ZOOKEEPER, 0.4),
+        ),
+    )
+}
