@@ -269,7 +269,7 @@ class CrashDisk(Disk):
         content = self.read_file(path)
         return content[max(0, len(content) - size) :]
 
-    def write_file(self, path: str, data: bytes) -> None:
+    def write_file(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
         try:
             file = self._file(path)
         except FileNotFoundError:

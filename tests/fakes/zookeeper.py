@@ -47,6 +47,8 @@ class FakeZooKeeper:
         self._clock = clock
         self._latency = latency
         self.tree = ZnodeTree()
+        self.committed: Callable[[Sequence[Op], Sequence[MultiResult], int], None] = lambda ops, results, session: None
+        """Told of each transaction that was done, with its results and the session it came from (0: no session)."""
         self.is_serving = True
         self._sessions: dict[int, _SessionRecord] = {}
         self._clients: list[FakeSession] = []
@@ -57,10 +59,17 @@ class FakeZooKeeper:
         return f"FakeZooKeeper({self.tree!r}, sessions={[hex(number) for number in sorted(self._sessions)]})"
 
     def session(
-        self, *, session_timeout_s: float = 6.0, session: tuple[int, bytes] | None = None, name: str = ""
+        self,
+        *,
+        session_timeout_s: float = 6.0,
+        session: tuple[int, bytes] | None = None,
+        name: str = "",
+        reactor: Timers | None = None,
+        clock: Clock | None = None,
     ) -> FakeSession:
-        """A client, not yet started; ``session`` (id, password) reopens an old one."""
-        client = FakeSession(self, self._reactor, self._clock, session_timeout_s, session, name)
+        """A client, not yet started; ``session`` (id, password) reopens an old one. ``reactor`` and ``clock`` are those
+        of its process, where that has its own."""
+        client = FakeSession(self, reactor or self._reactor, clock or self._clock, session_timeout_s, session, name)
         self._clients.append(client)
         return client
 
@@ -184,6 +193,7 @@ class FakeZooKeeper:
 
     def _transact(self, ops: Sequence[Op], session_id: int) -> list[MultiResult]:
         results, changes = self.tree.transact(ops, session_id, self._clock.wall_ms())
+        self.committed(ops, results, session_id)
         for change in changes:
             for handle in self._watches.pop((change.kind, change.path), []):
                 handle.session._receive(handle.session._fired, handle)

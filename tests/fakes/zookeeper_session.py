@@ -273,7 +273,7 @@ class FakeSession:
         call = _Call(path, execute, is_write, handle, self._clock.monotonic())
         self._pending.append(call)
         self._outbound.append(call)
-        self._reactor.callLater(self._zookeeper._delay(), self._server_turn, self._connection)
+        self._zookeeper._reactor.callLater(self._zookeeper._delay(), self._server_turn, self._connection)
         return call.deferred
 
     def _single(self, op: Op) -> MultiResult:

@@ -122,13 +122,13 @@ def test_it_registers_becomes_controller_serves_and_goes(tmp_path: Path) -> None
     assert world.zookeeper.data("/brokers/ids/1") is not None
     assert world.zookeeper.data("/controller") is not None
     assert world.locked()
-    assert session_file.read_session(str(tmp_path / "data")) is not None
+    assert session_file.read_session(Disk(), str(tmp_path / "data")) is not None
     broker.stop()
     broker.stop()
     world.until(lambda: world.ends, 3.0)
     assert world.ends == [None]
     assert world.leaves_nothing()
-    assert session_file.read_session(str(tmp_path / "data")) is None
+    assert session_file.read_session(Disk(), str(tmp_path / "data")) is None
     assert (tmp_path / "data" / ".kafka_cleanshutdown").exists()
     assert "Traceback" not in "".join(world.lines)
     assert repr(broker).startswith("Broker(1 ended")
@@ -209,7 +209,7 @@ def test_zookeeper_away_at_stop_is_waited_for_no_longer_than_allowed(tmp_path: P
     assert world.ends == [None]
     assert not world.locked()
     # Its session lives on: the next process may close it.
-    assert session_file.read_session(str(tmp_path / "data")) is not None
+    assert session_file.read_session(Disk(), str(tmp_path / "data")) is not None
 
 
 def test_a_broken_connection_during_the_start_only_delays_it(tmp_path: Path) -> None:
@@ -314,6 +314,6 @@ def test_it_goes_on_after_zookeeper_was_away_or_its_session_expired(tmp_path: Pa
         after = world.zookeeper.stat("/brokers/ids/1")
         assert after is not None
         assert after.czxid > before.czxid
-    kept = session_file.read_session(str(tmp_path / "data"))
+    kept = session_file.read_session(Disk(), str(tmp_path / "data"))
     assert kept == (broker._zk.session_id, broker._zk.session_password)
     assert (world.ends, broker.state) == ([], State.RUNNING)

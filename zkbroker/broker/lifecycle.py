@@ -83,6 +83,7 @@ class Broker:
         fatal: Callable[[str, BaseException], None],
         ended: Callable[[str | None], None],
         warmed_up: Callable[[], None] = lambda: None,
+        bind: Callable[[Endpoint], listening.BoundSocket] = listening.bind,
     ) -> None:
         self._config = config
         self._reactor = reactor
@@ -92,6 +93,7 @@ class Broker:
         self._fatal = fatal
         self._ended = ended
         self._warmed_up = warmed_up
+        self._bind = bind
         self._random = source
         self._disk = disk
         self._run_in_thread = run_in_thread
@@ -142,7 +144,7 @@ class Broker:
         if config.without_effect():
             self._log(f"set but without effect: {', '.join(config.without_effect())}")
         for endpoint in config.listeners:
-            self._bound[endpoint.listener] = listening.bind(endpoint)
+            self._bound[endpoint.listener] = self._bind(endpoint)
         zk.listen(self._session_changed)
         patient = bootstrap.PatientSession(
             zk, config.zookeeper.hosts, config.zookeeper_connection_timeout_ms, self._reactor
@@ -204,7 +206,7 @@ class Broker:
 
         The process that had it is certainly gone: the log folder's lock is held, and the address that the znode names
         is bound here. (A copy of the folder on another machine has the file, but not that address.)"""
-        previous = session_file.read_session(self._config.log_dirs[0])
+        previous = session_file.read_session(self._disk, self._config.log_dirs[0])
         if previous is None or previous[0] == self._zk.session_id:
             return 0
         path = broker_znode.broker_path(self._broker_id)
@@ -221,7 +223,9 @@ class Broker:
 
     def _keep_session(self) -> None:
         try:
-            session_file.write_session(self._config.log_dirs[0], self._zk.session_id, self._zk.session_password)
+            session_file.write_session(
+                self._disk, self._config.log_dirs[0], self._zk.session_id, self._zk.session_password
+            )
         except OSError as error:
             self._log(f"the session could not be kept for the next start: {error}")
 
@@ -347,7 +351,7 @@ class Broker:
         was_connected = self._zk.is_connected
         yield self._zk.stop()
         if parts is not None and was_connected:
-            session_file.forget_session(self._config.log_dirs[0])
+            session_file.forget_session(self._disk, self._config.log_dirs[0])
         if reason is None:
             self._log("broker stopped" if self._broker_id < 0 else f"broker {self._broker_id} stopped")
         self._end(reason)

@@ -176,7 +176,7 @@ class Parts:
                 problems=self._problems,
             ),
         )
-        admin = Admin(
+        self.admin = Admin(
             config=config,
             controller=self.controller,
             metadata=self.metadata,
@@ -192,7 +192,7 @@ class Parts:
                 listener_name=endpoint.listener,
                 data=self.replicas,
                 metadata=self.metadata,
-                admin=admin,
+                admin=self.admin,
                 producer_ids=producer_ids,
                 limits=limits,
                 clock=clock,

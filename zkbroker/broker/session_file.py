@@ -8,28 +8,28 @@ from __future__ import annotations
 import json
 import os
 
+from zkbroker.log.disk import Disk
+
 FILE_NAME = "zookeeper-session.json"
 
 
-def write_session(folder: str, session_id: int, password: bytes) -> None:
+def write_session(disk: Disk, folder: str, session_id: int, password: bytes) -> None:
     """Keep the session beside ``meta.properties``, readable by the broker's user only: it is a credential.
 
     Raises OSError."""
     path = os.path.join(folder, FILE_NAME)
     temporary = f"{path}.tmp"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        # A file that was there keeps its mode.
-        os.fchmod(descriptor, 0o600)
-        json.dump({"version": 1, "session_id": session_id, "password": password.hex()}, file)
-    os.replace(temporary, path)
+    content = json.dumps({"version": 1, "session_id": session_id, "password": password.hex()})
+    # A file that was there would keep its mode.
+    disk.unlink(temporary)
+    disk.write_file(temporary, content.encode("ascii"), mode=0o600)
+    disk.rename(temporary, path)
 
 
-def read_session(folder: str) -> tuple[int, bytes] | None:
+def read_session(disk: Disk, folder: str) -> tuple[int, bytes] | None:
     """The session of the previous process, or None when there is none that can be read."""
     try:
-        with open(os.path.join(folder, FILE_NAME), encoding="ascii") as file:
-            content = json.load(file)
+        content = json.loads(disk.read_file(os.path.join(folder, FILE_NAME)).decode("ascii"))
         session_id, password = content["session_id"], bytes.fromhex(content["password"])
         return (session_id, password) if isinstance(session_id, int) and session_id else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -37,9 +37,6 @@ def read_session(folder: str) -> tuple[int, bytes] | None:
         return None
 
 
-def forget_session(folder: str) -> None:
-    """The session was closed: there is nothing left to reopen."""
-    try:
-        os.unlink(os.path.join(folder, FILE_NAME))
-    except FileNotFoundError:
-        pass
+def forget_session(disk: Disk, folder: str) -> None:
+    """The session was closed: there is nothing left to reopen. Raises OSError."""
+    disk.unlink(os.path.join(folder, FILE_NAME))

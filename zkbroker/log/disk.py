@@ -157,9 +157,10 @@ class Disk:
         finally:
             os.close(handle)
 
-    def write_file(self, path: str, data: bytes) -> None:
-        """Create or replace a whole file, without waiting for the disk and without a temporary name."""
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    def write_file(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
+        """Create or replace a whole file, without waiting for the disk and without a temporary name; ``mode`` is that
+        of a new one."""
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         try:
             self.write(handle, 0, data)
         finally:
