@@ -6,6 +6,7 @@ way a test of behaviour that both should have is tried against the reference.
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,9 @@ from zkbroker.cli._local_cluster import LocalBroker, LocalCluster
 from zkbroker.cli._processes import LocalFailure, wait_until
 
 __all__ = ["Cluster", "JavaTool", "LocalBroker", "LocalFailure", "kafka_cluster", "wait_until"]
+
+PATIENCE_S = 90.0
+"""How long what must come about is waited for: only something that never comes may fail, a slow machine may not."""
 
 KAFKA_LOGGING = """\
 log4j.rootLogger=INFO, CONSOLE
@@ -48,6 +52,10 @@ def kafka_start_command(broker: LocalBroker) -> list[str]:
     properties.write_text("".join(f"{name}={value}\n" for name, value in broker.settings.items()))
     options = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
     return ["java", *options, "-cp", kafka_class_path(), "kafka.Kafka", str(properties)]
+
+
+NO_ANSWER = (KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._DESTROY, KafkaError.REQUEST_TIMED_OUT)
+"""The request may have been served or not."""
 
 
 class Produced(NamedTuple):
@@ -93,6 +101,26 @@ class Cluster(LocalCluster):
             **({"command": kafka_start_command, "replication_listener": False} if self.is_kafka else {}),
         )
 
+    # -- the processes
+
+    def start(self, timeout_s: float = PATIENCE_S) -> None:
+        """As LocalCluster's; and until each broker tells clients of all brokers and of the controller.
+
+        A broker has registered before it has heard from the controller. Kafka's answers clients meanwhile that there
+        are no brokers and no controller, and librdkafka believes that for as long as its requests last.
+        """
+        super().start(timeout_s)
+        for broker in self.brokers.values():
+            self.wait_for(
+                lambda broker=broker: self._is_informed(broker),  # type: ignore[misc]
+                f"{broker.name} tells clients of the whole cluster",
+                timeout_s,
+            )
+
+    def _is_informed(self, broker: LocalBroker) -> bool:
+        told = AdminClient(quiet({"bootstrap.servers": f"127.0.0.1:{broker.port}"})).list_topics(timeout=5)
+        return sorted(told.brokers) == sorted(self.brokers) and told.controller_id == self.controller_id()
+
     # -- admin
 
     def admin(self) -> AdminClient:
@@ -114,25 +142,11 @@ class Cluster(LocalCluster):
                 name, len(assignment), replica_assignment=[list(one) for one in assignment], config=dict(config or {})
             )
 
-        def created() -> bool:
-            # A new client each time: librdkafka's remembers who the controller was. Kept in a variable: one that is
-            # collected fails its own requests.
-            admin = self.admin()
-            try:
-                for future in admin.create_topics([topic], operation_timeout=20).values():
-                    future.result(30)
-            except KafkaException as error:
-                # A new controller refuses until it has read the cluster; librdkafka leaves the retry to its user.
-                if error.args[0].code() == KafkaError.NOT_CONTROLLER:
-                    return False
-                raise
-            return True
-
-        deadline = time.monotonic() + 20
-        while not created():
-            if time.monotonic() > deadline:
-                raise LocalFailure(f"no controller created {name}\n{self.explain()}")
-            time.sleep(0.1)
+        self._ask_controller(
+            lambda admin: admin.create_topics([topic], operation_timeout=20, request_timeout=15),
+            f"create {name}",
+            KafkaError.TOPIC_ALREADY_EXISTS,
+        )
         expected = len(assignment) if assignment is not None else partitions
         self.wait_for(
             lambda: (
@@ -141,6 +155,46 @@ class Cluster(LocalCluster):
             ),
             f"topic {name} has its leaders",
         )
+
+    def delete_topic(self, name: str) -> None:
+        """Delete it, as far as its controller is asked to wait for that."""
+        self._ask_controller(
+            lambda admin: admin.delete_topics([name], operation_timeout=5, request_timeout=15),
+            f"delete {name}",
+            KafkaError.UNKNOWN_TOPIC_OR_PART,
+        )
+
+    def _ask_controller(
+        self, ask: Callable[[AdminClient], Mapping[str, concurrent.futures.Future[Any]]], what: str, done_before: int
+    ) -> None:
+        """``ask``, again and again until the controller has done it; any refusal that time does not cure is raised.
+
+        A new client each time: librdkafka's remembers who the controller was, and one whose first metadata named no
+        controller does not look again before its request has timed out. ``done_before``: the error by which the
+        controller says that a request whose answer was lost did its work.
+        """
+        deadline = time.monotonic() + PATIENCE_S
+        was_lost = False
+        while True:
+            admin = self.admin()  # in a variable: a client that is collected fails its own requests
+            try:
+                for future in ask(admin).values():
+                    future.result(30)
+                return
+            except concurrent.futures.TimeoutError as error:
+                failure: Exception = error
+                was_lost = True
+            except KafkaException as error:
+                code = error.args[0].code()
+                if was_lost and code == done_before:
+                    return
+                if code not in NO_ANSWER and code != KafkaError.NOT_CONTROLLER:
+                    raise
+                failure = error
+                was_lost = was_lost or code in NO_ANSWER
+            if time.monotonic() > deadline:
+                raise LocalFailure(f"no controller was found to {what}: {failure!r}\n{self.explain()}")
+            time.sleep(0.1)
 
     # -- data
 
@@ -160,7 +214,7 @@ class Cluster(LocalCluster):
         )
 
     def produce(
-        self, topic: str, values: Sequence[bytes], partition: int = 0, timeout_s: float = 60, **config: Any
+        self, topic: str, values: Sequence[bytes], partition: int = 0, timeout_s: float = PATIENCE_S, **config: Any
     ) -> list[Produced]:
         """Write all and wait; what was acknowledged, in order. Raises KafkaException with the first failure."""
         producer = self.producer(**config)
@@ -184,7 +238,7 @@ class Cluster(LocalCluster):
         return acknowledged
 
     def consume(
-        self, topic: str, partition: int = 0, end: int | None = None, timeout_s: float = 60
+        self, topic: str, partition: int = 0, end: int | None = None, timeout_s: float = PATIENCE_S
     ) -> list[tuple[int, bytes]]:
         """(offset, value) of everything from the beginning to ``end`` (default: the high watermark now)."""
         consumer = Consumer(
@@ -225,7 +279,7 @@ class Cluster(LocalCluster):
             consumer.close()
         return records
 
-    def prefer_leader(self, topic: str, partition: int, replicas: Sequence[int], timeout_s: float = 30) -> None:
+    def prefer_leader(self, topic: str, partition: int, replicas: Sequence[int], timeout_s: float = PATIENCE_S) -> None:
         """Make ``replicas[0]`` the leader as a person with zkCli would: first in the assignment, then elected."""
         path = f"/brokers/topics/{topic}"
         znode = self.read_json(path)
@@ -263,20 +317,22 @@ class JavaTool:
     """Runs Kafka's own Java tools. ``java_tool(Class, args…)`` returns the finished process; output as text."""
 
     def __call__(
-        self, class_name: str, *arguments: str, timeout_s: float = 60, stdin: str = "", class_path: str = ""
+        self, class_name: str, *arguments: str, timeout_s: float = PATIENCE_S, stdin: str = "", class_path: str = ""
     ) -> subprocess.CompletedProcess[str]:
         path = kafka_class_path("WARN") + (f":{class_path}" if class_path else "")
         argv = ["java", "-Xmx192m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", path, class_name, *arguments]
         return subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False)
 
 
-def run_cli(module: str, *arguments: str, stdin: str = "", timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+def run_cli(
+    module: str, *arguments: str, stdin: str = "", timeout_s: float = PATIENCE_S
+) -> subprocess.CompletedProcess[str]:
     """Run ``python -m zkbroker.cli.MODULE`` as a user does."""
     argv = [sys.executable, "-m", f"zkbroker.cli.{module}", *arguments]
     return subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False)
 
 
-def run_kcat(*arguments: str, stdin: bytes = b"", timeout_s: float = 60) -> subprocess.CompletedProcess[bytes]:
+def run_kcat(*arguments: str, stdin: bytes = b"", timeout_s: float = PATIENCE_S) -> subprocess.CompletedProcess[bytes]:
     kcat = shutil.which("kcat")
     if kcat is None:
         raise LocalFailure("kcat is not installed (tests/debian-packages.txt)")

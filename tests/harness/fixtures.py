@@ -3,6 +3,7 @@ that each have a chroot of their own in it."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from tests.harness.brokers import Cluster
 from tests.harness.zookeeper import ZooKeeperEnsemble
+from zkbroker.cli._canary import Canary
 
 
 @pytest.fixture(scope="session")
@@ -50,3 +52,25 @@ def make_cluster(ensemble: ZooKeeperEnsemble, tmp_path: Path) -> Iterator[Callab
     yield make
     for one in made:
         one.close()
+
+
+class Machine:
+    """Judges durations: only a machine that had time for the test may fail one."""
+
+    def __init__(self, canary: Canary) -> None:
+        self._canary = canary
+
+    def check(self, took_s: float, limit_s: float, since_s: float, what: str) -> None:
+        """Fails if ``took_s`` is not below ``limit_s`` although nothing else kept the machine busy since then."""
+        delay = self._canary.delay(since_s, time.monotonic())
+        if took_s < limit_s:
+            return
+        seen = f"{what}: {took_s:.3f} s of {limit_s:g} s; scheduling delay p99 {delay.p99_ms:.1f} ms"
+        assert not delay.is_quiet, seen
+        print(f"not judged, the machine was busy: {seen}")
+
+
+@pytest.fixture(scope="session")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    with Canary(tmp_path_factory.mktemp("canary")) as canary:
+        yield Machine(canary)

@@ -97,7 +97,7 @@ def create(run: Comparison, partitions: int = 1, **configs: str) -> str:
             rows = peer.ask(v.LIST_OFFSETS, 4, **request)["topics"][0]["partitions"]
             return all(row["error_code"] == "none" for row in rows)
 
-        wait_until(led, f"{peer} leads {name}", 10)
+        wait_until(led, f"{peer} leads {name}", 90)
     return name
 
 

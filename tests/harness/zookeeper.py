@@ -25,7 +25,7 @@ CLI_CLASS = "org.apache.zookeeper.ZooKeeperMain"
 PORTS_FIRST = 20_000
 PORTS_LAST = 32_000
 
-START_TIMEOUT_S = 40.0
+START_TIMEOUT_S = 90.0
 
 
 class ZooKeeperMissing(Exception):

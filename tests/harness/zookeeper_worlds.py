@@ -24,7 +24,7 @@ from zkbroker.zookeeper.session import KazooSession, close_session
 
 T = TypeVar("T")
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 class _Timer:

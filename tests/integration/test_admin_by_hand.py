@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import NewTopic
 from kazoo.client import KazooClient
 
 from tests.harness.brokers import Cluster
 from tests.harness.zookeeper import ZooKeeperEnsemble
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(400)
 
 SEGMENT_BYTES = 20_000
 RETENTION_CHECK_MS = 400
@@ -383,7 +382,7 @@ def test_a_deleted_registration_comes_back_in_a_higher_epoch(cluster: Cluster, w
 def kafka_neighbour(cluster: Cluster) -> Iterator[int]:
     """An Apache Kafka broker's registration, as kafka.zk writes it, held by a client of its own."""
     client = KazooClient(cluster.zookeeper_connect, timeout=10)
-    client.start(timeout=20)
+    client.start(timeout=60)
     body = {
         "version": 5,
         "host": "127.0.0.1",
@@ -401,10 +400,8 @@ def kafka_neighbour(cluster: Cluster) -> Iterator[int]:
 
 
 def test_a_kafka_broker_is_never_used_and_refused_as_a_neighbour(cluster: Cluster, kafka_neighbour: int) -> None:
-    admin = cluster.admin()
-    created = admin.create_topics([NewTopic("too-wide", 1, 4)], operation_timeout=10)
     with pytest.raises(KafkaException) as refused:
-        created["too-wide"].result(20)
+        cluster.create_topic("too-wide", 1, 4)
     assert refused.value.args[0].code() == KafkaError.INVALID_REPLICATION_FACTOR
     cluster.create_topic("among-kafka", partitions=8)
     znode = cluster.read_json("/brokers/topics/among-kafka")
@@ -417,7 +414,7 @@ def test_a_kafka_broker_is_never_used_and_refused_as_a_neighbour(cluster: Cluste
 
     cluster.brokers[3].stop()
     cluster.brokers[3].start()
-    assert cluster.brokers[3].wait(20) == 1
+    assert cluster.brokers[3].wait(90) == 1
     lines = [line for line in cluster.brokers[3].log_text().splitlines() if "Apache Kafka" in line]
     assert len(lines) == 1 and "Traceback" not in cluster.brokers[3].log_text()
 
@@ -428,7 +425,7 @@ def test_a_broker_knows_a_stopped_kafka_from_a_running_one(
     """When the Kafka broker is gone, the one that it kept out starts."""
     cluster.brokers[1].stop()
     cluster.brokers[1].start()
-    assert cluster.brokers[1].wait(20) == 1
+    assert cluster.brokers[1].wait(90) == 1
     cluster.zookeeper.delete(f"/brokers/ids/{kafka_neighbour}")
     cluster.restart(1)
     cluster.wait_for(lambda: cluster.live_ids() == [1, 2, 3], "three brokers")

@@ -14,8 +14,9 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from tests.harness.brokers import Cluster, SteadyWriter
+from tests.harness.fixtures import Machine
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(400)
 
 
 def values(count: int, prefix: str = "v") -> list[bytes]:
@@ -43,7 +44,7 @@ def test_a_killed_leader_is_replaced_and_nothing_is_lost(cluster: Cluster) -> No
     epoch = cluster.state("failover")["leader_epoch"]  # type: ignore[index]
     cluster.brokers[leader].kill()
 
-    successor = cluster.wait_leader("failover", other_than=leader, timeout_s=15)
+    successor = cluster.wait_leader("failover", other_than=leader)
     state = cluster.state("failover")
     assert state is not None and state["leader_epoch"] > epoch and leader not in state["isr"]
     second = cluster.produce("failover", values(300, "after"))
@@ -70,7 +71,7 @@ def test_writes_under_way_survive_the_kill(cluster: Cluster) -> None:
     assert len(writer.acknowledged) == len(writer.sent[0]) > 500
 
 
-def test_a_controlled_shutdown_hands_over_at_once(cluster: Cluster) -> None:
+def test_a_controlled_shutdown_hands_over_at_once(cluster: Cluster, machine: Machine) -> None:
     """SIGTERM of a leader under writes: its successor is there before it has ended, and writes hardly pause."""
     cluster.create_topic("handover", partitions=3)
     cluster.wait_isr("handover", [1, 2, 3])
@@ -100,7 +101,9 @@ def test_a_controlled_shutdown_hands_over_at_once(cluster: Cluster) -> None:
     print(f"no acknowledgement for {writer.longest_gap_s:.3f} s at most")
     if not cluster.is_kafka:
         # 0.2 s on a machine that does nothing else; a session would have taken 3 s
-        assert replaced_s < 1.5 and took_s < 3 and writer.longest_gap_s < 2.5
+        machine.check(replaced_s, 1.5, asked, "a successor")
+        machine.check(took_s, 3, asked, "the end of the process")
+        machine.check(writer.longest_gap_s, 2.5, asked, "no acknowledgement")
 
 
 def test_a_follower_that_was_away_catches_up(cluster: Cluster) -> None:
@@ -146,7 +149,7 @@ def test_the_last_in_sync_replica_dead_means_no_leader(make_cluster: Callable[..
         shutil.rmtree(cluster.brokers[broker].data_dir)
         cluster.brokers[broker].start()
     for broker in others:
-        cluster.brokers[broker].wait_started(60)
+        cluster.brokers[broker].wait_started()
     cluster.wait_for(lambda: cluster.leader("last") == -1, "the partition has no leader")
     time.sleep(2)
     assert (cluster.leader("last"), cluster.isr("last")) == (-1, [last])
@@ -188,7 +191,7 @@ def test_a_diverged_tail_is_truncated(cluster: Cluster) -> None:
     # The first record answers the fetches that were parked when the followers stopped: they find it in their sockets.
     # Nothing asks for those behind it.
     for tail in ([b"sent"], values(50, "lost")):
-        cluster.produce("diverged", tail, acks=1, enable_idempotence=False, timeout_s=10)
+        cluster.produce("diverged", tail, acks=1, enable_idempotence=False)
     cluster.brokers[old].kill()
     for broker in followers:
         cluster.brokers[broker].resume()
@@ -209,14 +212,17 @@ def test_a_diverged_tail_is_truncated(cluster: Cluster) -> None:
     assert read_values(cluster, "diverged") == found
 
 
-def test_three_brokers_stopped_together_are_gone_quickly(make_cluster: Callable[..., Cluster]) -> None:
+def test_three_brokers_stopped_together_are_gone_quickly(
+    make_cluster: Callable[..., Cluster], machine: Machine
+) -> None:
     cluster = make_cluster()
     cluster.create_topic("stopping", partitions=6)
     cluster.wait_isr("stopping", [1, 2, 3])
     cluster.produce("stopping", values(100))
+    asked = time.monotonic()
     took_s = cluster.stop()
     if not cluster.is_kafka:
-        assert took_s < 5  # 3 s on a machine that does nothing else
+        machine.check(took_s, 3, asked, "the end of all")
         assert [broker.exit_status for broker in cluster.brokers.values()] == [0, 0, 0]
     assert cluster.live_ids() == []
     cluster.start()
@@ -237,7 +243,10 @@ def test_garbage_on_the_client_port_harms_nobody(cluster: Cluster) -> None:
     assert all(broker.is_running for broker in cluster.brokers.values())
 
 
-def test_a_broker_at_rest_takes_little_and_starts_quickly(make_cluster: Callable[..., Cluster]) -> None:
+def test_a_broker_at_rest_takes_little_and_starts_quickly(
+    make_cluster: Callable[..., Cluster], machine: Machine
+) -> None:
+    asked = time.monotonic()
     cluster = make_cluster()
     if cluster.is_kafka:
         pytest.skip("a JVM")
@@ -257,7 +266,7 @@ def test_a_broker_at_rest_takes_little_and_starts_quickly(make_cluster: Callable
     resident = {broker_id: broker.rss_bytes() / 2**20 for broker_id, broker in cluster.brokers.items()}
     print(f"started in {took_s} s; resident {resident} MiB; share of a core {share}")
     # What is asked for is 1.5 s, 70 MiB and 1 %; other tests may be running, and a tick of the clock is 0.2 % here.
-    assert max(took_s) < 4
+    machine.check(max(took_s), 4, asked, "the start")
     assert max(resident.values()) < 90
     assert max(share.values()) < 0.05
 

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tests.harness.brokers import Cluster, LocalBroker, wait_until
+from tests.harness.fixtures import Machine
 from tests.harness.zookeeper import ZooKeeperEnsemble
 from zkbroker.cli._local_cluster import broker_environment
 
@@ -41,7 +42,7 @@ def write_config(broker: LocalBroker) -> Path:
     return broker.config_path
 
 
-def run(*arguments: object, timeout_s: float = 30) -> subprocess.CompletedProcess[str]:
+def run(*arguments: object, timeout_s: float = 90) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "zkbroker.cli.server_start", *(str(argument) for argument in arguments)]
     return subprocess.run(
         argv, capture_output=True, text=True, timeout=timeout_s, check=False, env=broker_environment()
@@ -114,28 +115,31 @@ def test_a_folder_of_somebody_else(one: Cluster, properties: str, reason: str) -
     assert one.live_ids() == []
 
 
-def test_zookeeper_that_cannot_be_reached(one: Cluster) -> None:
+def test_zookeeper_that_cannot_be_reached(one: Cluster, machine: Machine) -> None:
     broker = one.brokers[1]
     broker.settings["zookeeper.connect"] = "127.0.0.1:1/x"
     broker.settings["zookeeper.connection.timeout.ms"] = 700
     started = time.monotonic()
     reason = ending(run(write_config(broker)))
     assert reason == "ZooKeeper at 127.0.0.1:1 cannot be reached: no session within 700 ms"
-    assert time.monotonic() - started < 4
+    machine.check(time.monotonic() - started, 4, started, "the refusal")
 
 
-def test_sigterm_while_it_waits_for_zookeeper_is_a_clean_end(one: Cluster) -> None:
+def test_sigterm_while_it_waits_for_zookeeper_is_a_clean_end(one: Cluster, machine: Machine) -> None:
     broker = one.brokers[1]
     broker.settings["zookeeper.connect"] = "127.0.0.1:1/x"
     broker.settings["zookeeper.connection.timeout.ms"] = 60_000
     broker.start()
-    wait_until(lambda: "broker starts" in broker.log_text(), "it starts", 10, broker.log_tail)
-    assert broker.stop() < 3
+    wait_until(lambda: "broker starts" in broker.log_text(), "it starts", 90, broker.log_tail)
+    asked = time.monotonic()
+    machine.check(broker.stop(), 3, asked, "the end")
     assert broker.exit_status == 0, broker.log_tail()
     assert "Traceback" not in broker.log_text()
 
 
-def test_a_locked_folder_and_a_taken_id_and_a_kill_with_an_immediate_restart(one: Cluster, tmp_path: Path) -> None:
+def test_a_locked_folder_and_a_taken_id_and_a_kill_with_an_immediate_restart(
+    one: Cluster, tmp_path: Path, machine: Machine
+) -> None:
     broker = one.brokers[1]
     one.start()
     owner = one.zookeeper.exists("/brokers/ids/1").ephemeralOwner
@@ -155,21 +159,21 @@ def test_a_locked_folder_and_a_taken_id_and_a_kill_with_an_immediate_restart(one
     one.wait_for(
         lambda: (stat := one.zookeeper.exists("/brokers/ids/1")) is not None and stat.ephemeralOwner != owner,
         "it is registered by its new session",
-        10,
     )
     took_s = time.monotonic() - started
     broker.wait_started()
     # One second for registering, and what it takes to start Python on a busy machine.
-    assert took_s < 2.5, broker.log_tail()
+    machine.check(took_s, 2.5, started, "registered again")
 
 
-def test_a_generated_id_stays_with_its_folder(one: Cluster) -> None:
+def test_a_generated_id_stays_with_its_folder(one: Cluster, machine: Machine) -> None:
     broker = one.brokers[1]
     del broker.settings["broker.id"]
     broker.start()
     broker.wait_started()
     assert one.live_ids() == [1001]
-    assert broker.stop() < 3
+    asked = time.monotonic()
+    machine.check(broker.stop(), 3, asked, "the end")
     assert broker.exit_status == 0, broker.log_tail()
     broker.start()
     broker.wait_started()
@@ -177,13 +181,16 @@ def test_a_generated_id_stays_with_its_folder(one: Cluster) -> None:
     assert "broker.id=1001" in (broker.data_dir / "meta.properties").read_text()
 
 
-def test_sigterm_while_zookeeper_is_away_ends_in_time(server: ZooKeeperEnsemble, one: Cluster) -> None:
+def test_sigterm_while_zookeeper_is_away_ends_in_time(
+    server: ZooKeeperEnsemble, one: Cluster, machine: Machine
+) -> None:
     broker = one.brokers[1]
     one.start()
     server.servers[0].stop()
     try:
-        wait_until(lambda: "connection lost" in broker.log_text(), "it notices", 10, broker.log_tail)
-        assert broker.stop() < 3
+        wait_until(lambda: "connection lost" in broker.log_text(), "it notices", 90, broker.log_tail)
+        asked = time.monotonic()
+        machine.check(broker.stop(), 3, asked, "the end")
     finally:
         server.servers[0].start()
         server.servers[0].wait_until_serving()
@@ -192,13 +199,14 @@ def test_sigterm_while_zookeeper_is_away_ends_in_time(server: ZooKeeperEnsemble,
     assert (broker.data_dir / ".kafka_cleanshutdown").exists()
 
 
-def test_sigterm_at_any_moment_of_a_start_leaves_nothing(one: Cluster) -> None:
+def test_sigterm_at_any_moment_of_a_start_leaves_nothing(one: Cluster, machine: Machine) -> None:
     broker = one.brokers[1]
     for pause_s in (0.0, 0.05, 0.15):
         broker.start()
-        wait_until(lambda: "broker starts" in broker.log_text(), "it starts", 10, broker.log_tail)
+        wait_until(lambda: "broker starts" in broker.log_text(), "it starts", 90, broker.log_tail)
         time.sleep(pause_s)
-        assert broker.stop() < 3
+        asked = time.monotonic()
+        machine.check(broker.stop(), 3, asked, "the end")
         assert broker.exit_status == 0, broker.log_tail()
         assert "Traceback" not in broker.log_text(), broker.log_text()
         assert one.live_ids() == []

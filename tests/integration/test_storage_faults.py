@@ -18,7 +18,7 @@ from kazoo.exceptions import NoNodeError
 from tests.harness.brokers import Cluster, LocalBroker, SteadyWriter
 from tests.harness.zookeeper import ZooKeeperEnsemble
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(400)
 
 SETTINGS = {
     "replica.high.watermark.checkpoint.interval.ms": 500,
@@ -82,17 +82,6 @@ def prefer(cluster: Cluster, topic: str, partitions: Sequence[int], leader: int)
     cluster.wait_for(
         lambda: all(cluster.leader(topic, number) == leader for number in partitions), f"{leader} leads {topic}"
     )
-
-
-def delete_topic(cluster: Cluster, topic: str) -> None:
-    admin = cluster.admin()
-    # librdkafka waits long for a controller that it believes in and that is dead.
-    cluster.wait_for(
-        lambda: admin.list_topics(timeout=5).controller_id == cluster.controller_id() in cluster.live_ids(),
-        "brokers tell of a controller that lives",
-    )
-    for future in admin.delete_topics([topic], operation_timeout=5).values():
-        future.result(20)
 
 
 def produce_each(cluster: Cluster, topic: str, partitions: Sequence[int], prefix: str, count: int) -> None:
@@ -225,7 +214,7 @@ def test_the_last_folder_ends_the_process_with_one_line(cluster: Cluster) -> Non
     for folder in log_dirs(broker):
         folder.rename(folder.with_name(f"{folder.name}-away"))
         folder.write_bytes(b"")
-    broker.wait(30)
+    broker.wait(90)
     assert broker.exit_status == 1
     lines = [line for line in broker.log_text().splitlines() if "all log folders failed" in line]
     assert len(lines) == 1
@@ -234,7 +223,7 @@ def test_the_last_folder_ends_the_process_with_one_line(cluster: Cluster) -> Non
     more = cluster.produce("last-folder", values(100, "more"))
     # A folder that is a file is no reason to make another: one line, and nothing is touched.
     broker.start()
-    assert broker.wait(20) == 1
+    assert broker.wait(90) == 1
     assert "Traceback" not in broker.log_text() and "log.dirs: " in broker.log_text().splitlines()[-1]
     for folder in log_dirs(broker):
         folder.unlink()
@@ -365,13 +354,13 @@ def test_a_deletion_is_finished_when_the_last_replica_is_back(cluster: Cluster) 
     cluster.produce("doomed", values(50))
     cluster.brokers[3].kill()
     cluster.wait_for(lambda: 3 not in cluster.live_ids(), "broker 3 is gone")
-    delete_topic(cluster, "doomed")
+    cluster.delete_topic("doomed")
     for alive in (1, 2):
         broker = cluster.brokers[alive]
         cluster.wait_for(lambda broker=broker: not folders(broker, "doomed-*"), f"{broker.name} has deleted it")  # type: ignore[misc]
     assert "doomed" in cluster.topics()
     assert len(folders(cluster.brokers[3], "doomed-*")) == 2
-    assert "doomed" not in cluster.admin().list_topics(timeout=10).topics
+    assert "doomed" not in cluster.admin().list_topics(timeout=60).topics
     cluster.zookeeper.delete("/controller")  # the next controller goes on with it
     cluster.restart(3)
     cluster.wait_for(lambda: "doomed" not in cluster.topics(), "its znodes are gone")
@@ -390,7 +379,7 @@ def test_a_topic_made_again_keeps_nothing(cluster: Cluster) -> None:
         assert cluster.produce("again", values(20, f"r{round_}"), 1)[0].offset == 0
         assert read_values(cluster, "again", 1) == values(20, f"r{round_}")
         wait_equal(cluster, "again", [1])
-        delete_topic(cluster, "again")
+        cluster.delete_topic("again")
         cluster.wait_for(lambda: "again" not in cluster.topics(), "the topic is gone")
     assert len(first_ids) == 3
     assert cluster.zookeeper.exists("/config/topics/again") is None
@@ -408,7 +397,7 @@ def test_a_topic_replaced_behind_a_brokers_back_is_not_mixed_with_the_old_one(cl
     except NoNodeError:
         pass
     cluster.wait_for(
-        lambda: "replaced-topic" not in cluster.admin().list_topics(timeout=10).topics, "nobody knows it any more"
+        lambda: "replaced-topic" not in cluster.admin().list_topics(timeout=60).topics, "nobody knows it any more"
     )
     znode = {"version": 1, "partitions": {"0": [2, 3, 1]}}
     cluster.zookeeper.create("/brokers/topics/replaced-topic", json.dumps(znode).encode())

@@ -23,10 +23,11 @@ from kio.static.primitive import i8, i16, i32, i64
 
 from tests.fakes.kafka_client import milliseconds, request_bytes, response_of
 from tests.harness.brokers import Cluster, LocalBroker, SteadyWriter, wait_until
+from tests.harness.fixtures import Machine
 from tests.harness.zookeeper import ZooKeeperEnsemble, ZooKeeperServer
 from zkbroker.records.record import Record, build_batch
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(400)
 
 SESSION_TIMEOUT_S = 6.0
 """The default: an ensemble that elects a new leader on a busy machine is away for seconds."""
@@ -97,7 +98,7 @@ def server_of(ensemble: ZooKeeperEnsemble, broker: LocalBroker) -> ZooKeeperServ
     return None
 
 
-def wait_connected(ensemble: ZooKeeperEnsemble, cluster: Cluster, timeout_s: float = 30) -> None:
+def wait_connected(ensemble: ZooKeeperEnsemble, cluster: Cluster, timeout_s: float = 90) -> None:
     for broker in cluster.brokers.values():
         cluster.wait_for(lambda broker=broker: server_of(ensemble, broker), f"{broker.name} is connected", timeout_s)  # type: ignore[misc]
 
@@ -116,7 +117,7 @@ def progress(cluster: Cluster, writer: SteadyWriter, records: int, what: str) ->
     wait_until(
         lambda: len(writer.acknowledged) >= wanted,
         f"{records} more records acknowledged {what}",
-        timeout_s=30,
+        timeout_s=90,
         explain=lambda: "\n".join(tail() for tail in tails),
     )
 
@@ -125,8 +126,8 @@ class RawClient:
     """One connection whose requests can be sent while the broker cannot read them."""
 
     def __init__(self, broker: LocalBroker) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", broker.port), 10)
-        self._socket.settimeout(20)
+        self._socket = socket.create_connection(("127.0.0.1", broker.port), 90)
+        self._socket.settimeout(90)
 
     def send_record(self, topic: str, value: bytes, acks: int, number: int) -> Any:
         batch = build_batch([Record(0, int(time.time() * 1000), None, value, ())])
@@ -193,7 +194,8 @@ class RawClient:
 # The ensemble
 
 
-def test_a_rolling_restart_moves_nothing(own_ensemble: ZooKeeperEnsemble, cluster: Cluster) -> None:
+def test_a_rolling_restart_moves_nothing(own_ensemble: ZooKeeperEnsemble, cluster: Cluster, machine: Machine) -> None:
+    began = time.monotonic()
     make_topic(cluster, "rolled")
     before = states(cluster, "rolled"), registrations(cluster), office(cluster)
     writer = SteadyWriter(cluster, "rolled", "rolled", [0, 1, 2], per_second=200)
@@ -205,7 +207,7 @@ def test_a_rolling_restart_moves_nothing(own_ensemble: ZooKeeperEnsemble, cluste
     writer.stop()
     check_all_there(cluster, "rolled", writer)
     assert (states(cluster, "rolled"), registrations(cluster), office(cluster)) == before
-    assert writer.longest_gap_s < 3
+    machine.check(writer.longest_gap_s, 3, began, "no acknowledgement")
 
 
 def server_to_lose(ensemble: ZooKeeperEnsemble, cluster: Cluster, *, spare_leader: bool) -> ZooKeeperServer:
@@ -259,7 +261,7 @@ def error_of(broker: LocalBroker, topic: str) -> int:
 
 
 def test_the_whole_ensemble_away_for_longer_than_the_session_timeout(
-    own_ensemble: ZooKeeperEnsemble, cluster: Cluster
+    own_ensemble: ZooKeeperEnsemble, cluster: Cluster, machine: Machine
 ) -> None:
     """Where followers fetch, writing and reading go on; a leader without them falls silent; all comes back alone."""
     make_topic(cluster, "steady")
@@ -280,20 +282,20 @@ def test_the_whole_ensemble_away_for_longer_than_the_session_timeout(
     assert error_of(cluster.brokers[1], "lone") == 0  # nobody else can be elected
     for partition in range(3):
         assert cluster.consume("steady", partition)
-    assert writer.longest_gap_s < 2
+    machine.check(writer.longest_gap_s, 2, gone_at, "no acknowledgement")
 
     cluster.brokers[3].kill()
     # Not cluster.wait_for, which would ask ZooKeeper what there is to explain.
     wait_until(
         lambda: error_of(cluster.brokers[1], "pair") == KafkaError.NOT_LEADER_FOR_PARTITION,
         "a leader that hears from nobody refuses",
-        timeout_s=20,
+        timeout_s=90,
         explain=cluster.brokers[1].log_tail,
     )
     assert error_of(cluster.brokers[1], "lone") == 0
     own_ensemble.start()
     cluster.wait_for(lambda: {1, 2} <= set(cluster.live_ids()), "registrations")
-    cluster.restart(3, timeout_s=60)
+    cluster.restart(3)
     for topic, members in (("steady", [1, 2, 3]), ("pair", [1, 3]), ("lone", [1])):
         cluster.wait_isr(topic, members)
     writer.stop()

@@ -24,7 +24,7 @@ from tests.harness.zookeeper import ZooKeeperEnsemble
 from zkbroker.kafka import versions as v
 
 pytestmark = [
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(400),
     pytest.mark.skipif("ZKBROKER_KAFKA_LIBS" not in os.environ, reason="ZKBROKER_KAFKA_LIBS is not set"),
 ]
 EPOCHS = ("current_leader_epoch", "last_fetched_epoch")
@@ -47,7 +47,7 @@ def peers(ensemble: ZooKeeperEnsemble, tmp_path_factory: pytest.TempPathFactory)
             cluster.start()
         kafka, ours = (Peer(name, cluster.brokers[1].port) for name, cluster in zip(NAMES, clusters, strict=True))
         for peer in (kafka, ours):
-            wait_until(lambda peer=peer: can_create(peer), f"{peer} has a controller", 20)  # type: ignore[misc]
+            wait_until(lambda peer=peer: can_create(peer), f"{peer} has a controller", 90)  # type: ignore[misc]
         yield kafka, ours
         kafka.close()
         ours.close()
@@ -102,13 +102,14 @@ def test_produce(run: Comparison, version: int) -> None:
 
 def test_produce_null_records(run: Comparison) -> None:
     topic = create(run)
-    for peer in run.peers:
-        peer.close()
-        peer.timeout_s = 1.0
-    produce(run, "null records", topic, None)
-    for peer in run.peers:
-        peer.close()
-        peer.timeout_s = 15.0
+    kafka, _ = run.peers
+    usual_s, kafka.timeout_s = kafka.timeout_s, 1.0
+    kafka.close()
+    try:
+        produce(run, "null records", topic, None)
+    finally:
+        kafka.close()
+        kafka.timeout_s = usual_s
     run.check()
 
 

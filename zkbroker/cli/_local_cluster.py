@@ -24,6 +24,9 @@ from zkbroker.cli._processes import ChildProcess, LocalFailure, free_ports, wait
 _T = TypeVar("_T")
 _StartCommand = Callable[["LocalBroker"], list[str]]
 
+PATIENCE_S = 90.0
+"""How long what must come about is waited for by default: long enough for a machine that does much else."""
+
 
 def start_command(broker: LocalBroker) -> list[str]:
     return [sys.executable, "-m", "zkbroker.cli.server_start", str(broker.config_path)]
@@ -65,7 +68,7 @@ class LocalBroker(ChildProcess):
         self.argv = self._command(self)
         super().start()
 
-    def wait_started(self, timeout_s: float = 30, explain: Callable[[], str] | None = None) -> None:
+    def wait_started(self, timeout_s: float = PATIENCE_S, explain: Callable[[], str] | None = None) -> None:
         """Until it says that it serves. Raises LocalFailure with its last lines, at once if the process has ended."""
 
         def says_started() -> bool:
@@ -129,7 +132,7 @@ class LocalCluster:
 
     # -- the processes
 
-    def start(self, timeout_s: float = 60) -> None:
+    def start(self, timeout_s: float = PATIENCE_S) -> None:
         """Start those that do not run, and wait until all are registered."""
         for broker in self.brokers.values():
             if not broker.is_running:
@@ -142,12 +145,12 @@ class LocalCluster:
             timeout_s,
         )
 
-    def restart(self, broker_id: int, timeout_s: float = 30) -> None:
+    def restart(self, broker_id: int, timeout_s: float = PATIENCE_S) -> None:
         """Start a broker that ended, and wait until it serves."""
         self.brokers[broker_id].start()
         self.brokers[broker_id].wait_started(timeout_s, self.explain)
 
-    def stop(self, timeout_s: float = 30) -> float:
+    def stop(self, timeout_s: float = 60) -> float:
         """SIGTERM to all at once, then wait; the seconds until the last was gone."""
         started = time.monotonic()
         for broker in self.brokers.values():
@@ -165,7 +168,7 @@ class LocalCluster:
             self._zookeeper.close()
             self._zookeeper = None
 
-    def wait_for(self, condition: Callable[[], _T], what: str, timeout_s: float = 30) -> _T:
+    def wait_for(self, condition: Callable[[], _T], what: str, timeout_s: float = PATIENCE_S) -> _T:
         """Until ``condition`` is true. On failure the text holds the cluster's znodes and each broker's last lines."""
         return wait_until(condition, what, timeout_s, self.explain)
 
@@ -245,7 +248,7 @@ class LocalCluster:
         state = self.state(topic, partition)
         return [] if state is None else [int(member) for member in state["isr"]]
 
-    def wait_isr(self, topic: str, members: Sequence[int], timeout_s: float = 60) -> None:
+    def wait_isr(self, topic: str, members: Sequence[int], timeout_s: float = PATIENCE_S) -> None:
         """Until every partition of the topic has exactly these in-sync replicas, and a leader among them."""
 
         def holds() -> bool:
@@ -258,7 +261,7 @@ class LocalCluster:
         self.wait_for(holds, f"ISR of {topic} is {sorted(members)}", timeout_s)
 
     def wait_leader(
-        self, topic: str, partition: int = 0, *, other_than: int | None = None, timeout_s: float = 30
+        self, topic: str, partition: int = 0, *, other_than: int | None = None, timeout_s: float = PATIENCE_S
     ) -> int:
         """Until the partition has a leader (another than that one); its id."""
 
