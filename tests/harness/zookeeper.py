@@ -14,7 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -72,10 +72,21 @@ def die_with_parent(command: list[str]) -> list[str]:
 
 
 class ZooKeeperServer:
-    """One server of an ensemble; ``number`` counts from 1."""
+    """One server of an ensemble; ``number`` counts from 1. ``prefix`` is put before the command that starts it."""
 
-    def __init__(self, number: int, client_port: int, folder: Path, config: str, classpath: str) -> None:
+    def __init__(
+        self,
+        number: int,
+        client_port: int,
+        folder: Path,
+        config: str,
+        classpath: str,
+        host: str = "127.0.0.1",
+        prefix: Sequence[str] = (),
+    ) -> None:
         self.number = number
+        self.host = host
+        self._prefix = list(prefix)
         self.client_port = client_port
         self.folder = folder
         self.log_path = folder / "server.log"
@@ -87,11 +98,11 @@ class ZooKeeperServer:
         self._config_path.write_text(config)
 
     def __repr__(self) -> str:
-        return f"ZooKeeperServer({self.number}, 127.0.0.1:{self.client_port}, running={self.is_running})"
+        return f"ZooKeeperServer({self.number}, {self.address}, running={self.is_running})"
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.client_port}"
+        return f"{self.host}:{self.client_port}"
 
     @property
     def is_running(self) -> bool:
@@ -102,6 +113,7 @@ class ZooKeeperServer:
         if self.is_running:
             return
         command = [
+            *self._prefix,
             *("java", "-Xmx128m", "-Xss512k", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"),
             "-Dzookeeper.admin.enableServer=false",
             "-Dzookeeper.4lw.commands.whitelist=*",
@@ -120,7 +132,7 @@ class ZooKeeperServer:
     def four_letter_word(self, word: str, timeout_s: float = 2.0) -> str:
         """The answer to ``ruok``, ``srvr``, ``mntr`` …; empty when the server does not answer."""
         try:
-            with socket.create_connection(("127.0.0.1", self.client_port), timeout_s) as connection:
+            with socket.create_connection((self.host, self.client_port), timeout_s) as connection:
                 connection.sendall(word.encode("ascii"))
                 answer = b""
                 while chunk := connection.recv(8192):
@@ -178,27 +190,41 @@ class ZooKeeperServer:
 
 
 class ZooKeeperEnsemble:
-    """Servers that know each other. ``tick_ms`` sets the shortest session timeout (2 ticks) and longest (20)."""
+    """Servers that know each other. ``tick_ms`` sets the shortest session timeout (2 ticks) and longest (20).
 
-    def __init__(self, servers: int = 1, *, tick_ms: int = 500, folder: str | Path | None = None) -> None:
+    ``hosts`` and ``prefixes`` have one entry a server: where it listens, and what its command begins with.
+    """
+
+    def __init__(
+        self,
+        servers: int = 1,
+        *,
+        tick_ms: int = 500,
+        folder: str | Path | None = None,
+        hosts: Sequence[str] = (),
+        prefixes: Sequence[Sequence[str]] = (),
+    ) -> None:
         classpath = zookeeper_classpath()
         self._owns_folder = folder is None
         self.folder = Path(folder) if folder is not None else Path(tempfile.mkdtemp(prefix="zookeeper-"))
         ports = free_ports(3 * servers)
+        hosts = hosts or ["127.0.0.1"] * servers
         peers = ""
         if servers > 1:
             for index in range(servers):
                 peer, election = ports[servers + index], ports[2 * servers + index]
-                peers += f"server.{index + 1}=127.0.0.1:{peer}:{election}\n"
+                peers += f"server.{index + 1}={hosts[index]}:{peer}:{election}\n"
         self.servers: list[ZooKeeperServer] = []
         for index in range(servers):
             place = self.folder / f"server-{index + 1}"
             config = (
                 f"tickTime={tick_ms}\ninitLimit=20\nsyncLimit=10\ndataDir={place / 'data'}\n"
-                f"clientPort={ports[index]}\nclientPortAddress=127.0.0.1\nmaxClientCnxns=0\n"
+                f"clientPort={ports[index]}\nclientPortAddress={hosts[index]}\nmaxClientCnxns=0\n"
                 f"autopurge.purgeInterval=0\n{peers}"
             )
-            self.servers.append(ZooKeeperServer(index + 1, ports[index], place, config, classpath))
+            prefix = prefixes[index] if prefixes else ()
+            server = ZooKeeperServer(index + 1, ports[index], place, config, classpath, hosts[index], prefix)
+            self.servers.append(server)
 
     def __enter__(self) -> ZooKeeperEnsemble:
         try:
