@@ -85,6 +85,10 @@ class CrashDisk(Disk):
         self.root.entries = self.root.durable = {}
         self.before_change: Callable[[str], None] = lambda operation: None
         self.fail: Callable[[str, str], None] = lambda operation, path: None
+        self.is_full = False
+        """Writes and new names meet ENOSPC."""
+        self.is_failing = False
+        """Everything that touches the disk meets EIO."""
         self.open_handles = 0
         self._locked: set[str] = set()
         self._temporary_number = 0
@@ -97,6 +101,13 @@ class CrashDisk(Disk):
     def killed(self) -> CrashDisk:
         """What the next process finds after a kill: everything, still not on the platters."""
         return self._image(lambda file: file, lambda folder: folder.entries, is_durable=False)
+
+    def handed_over(self) -> CrashDisk:
+        """The same files, for the next process when this one is gone: no copy, so nothing may use this one any more."""
+        image = CrashDisk()
+        image.root = self.root
+        image.is_full, image.is_failing = self.is_full, self.is_failing
+        return image
 
     def power_lost(self, random: Random) -> CrashDisk:
         """What the next start finds after a loss of power: one of the many possibilities."""
@@ -135,12 +146,50 @@ class CrashDisk(Disk):
             return folder
 
         image = CrashDisk()
+        image.is_full, image.is_failing = self.is_full, self.is_failing
         root = take(self.root)
         if isinstance(root, Folder):
             # The mount point itself is always there.
             root.durable = root.entries
             image.root = root
         return image
+
+    def flip_bit(self, random: Random, suffix: str) -> str | None:
+        """One bit of a file whose path ends so, on the platters and in memory; says which, None if there is none."""
+        files = [(path, file) for path, file in self._files("", self.root) if path.endswith(suffix) and file.content]
+        if not files:
+            return None
+        path, file = random.choice(files)
+        position, bit = random.randrange(len(file.content)), 1 << random.randrange(8)
+        file.content[position] ^= bit
+        if position < len(file.durable):
+            durable = bytearray(file.durable)
+            durable[position] ^= bit
+            file.durable = bytes(durable)
+        return f"{path} byte {position} ^ {bit:#04x}"
+
+    def tear(self, random: Random, suffix: str) -> str | None:
+        """The newest unsynced write of a file whose path ends so is only partly there; says which, None if there is
+        none."""
+        torn: list[tuple[str, File, Write]] = []
+        for path, file in self._files("", self.root):
+            last = file.unsynced[-1] if file.unsynced else None
+            if path.endswith(suffix) and isinstance(last, Write) and len(last.data) > 1:
+                torn.append((path, file, last))
+        if not torn:
+            return None
+        path, file, write = random.choice(torn)
+        kept = random.randrange(len(write.data))
+        del file.content[write.position + kept :]
+        file.unsynced[-1] = Write(write.position, write.data[:kept])
+        return f"{path}: {kept} of the last {len(write.data)} bytes at {write.position}"
+
+    def _files(self, path: str, folder: Folder) -> list[tuple[str, File]]:
+        found: list[tuple[str, File]] = []
+        for name, node in sorted(folder.entries.items()):
+            below = f"{path}/{name}"
+            found += [(below, node)] if isinstance(node, File) else self._files(below, node)
+        return found
 
     # -- paths
 
@@ -170,6 +219,13 @@ class CrashDisk(Disk):
 
     def _begin(self, operation: str, path: str) -> None:
         self.before_change(f"{operation} {path}")
+        self._fail(operation, path)
+
+    def _fail(self, operation: str, path: str) -> None:
+        if self.is_failing:
+            raise OSError(errno.EIO, "Input/output error", path)
+        if self.is_full and operation in ("create", "write", "mkdir"):
+            raise OSError(errno.ENOSPC, "No space left on device", path)
         self.fail(operation, path)
 
     def _created(self, path: str) -> File:
@@ -198,7 +254,7 @@ class CrashDisk(Disk):
     # -- what the log calls; a handle is an object here
 
     def open_data(self, path: str, *, create: bool = False) -> OpenedFile:  # type: ignore[override]
-        self.fail("open", path)
+        self._fail("open", path)
         try:
             file = self._file(path)
         except FileNotFoundError:
@@ -226,7 +282,7 @@ class CrashDisk(Disk):
         self._write(self._of(handle), position, bytes(data), "")
 
     def read(self, handle: OpenedFile, position: int, size: int) -> bytes:  # type: ignore[override]
-        self.fail("read", "")
+        self._fail("read", "")
         return bytes(self._of(handle).content[position : position + size])
 
     def read_cached(self, handle: OpenedFile, position: int, size: int) -> bytes:  # type: ignore[override]
@@ -262,7 +318,7 @@ class CrashDisk(Disk):
             job()
 
     def read_file(self, path: str) -> bytes:
-        self.fail("open", path)
+        self._fail("open", path)
         return bytes(self._file(path).content)
 
     def read_file_end(self, path: str, size: int) -> bytes:

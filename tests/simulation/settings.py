@@ -1,0 +1,57 @@
+"""What a simulated world is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class WorldSettings:
+    """Numbers of a world. Times are true seconds."""
+
+    brokers: int = 3
+    session_timeout_s: float = 1.5
+    config: dict[str, str] = field(default_factory=dict)
+    """Broker keys on top of the short times that a world has anyway."""
+    latency_s_min: float = 0.0001
+    latency_s_max: float = 0.002
+    late_share: float = 0.02
+    """Of packets: as late as ``late_s_max``."""
+    late_s_max: float = 0.03
+    split_share: float = 0.1
+    """Of deliveries: cut at a random byte, the rest comes later."""
+    send_buffer_bytes_min: int = 2_000
+    send_buffer_bytes_max: int = 200_000
+    thread_s_mean: float = 0.001
+    """How long a job in a thread takes, exponentially distributed."""
+    zookeeper_s_min: float = 0.0003
+    zookeeper_s_max: float = 0.004
+    """One way between a broker and the ensemble."""
+    kafka_port: int = 9092
+    replication_port: int = 19092
+    trace_lines_max: int | None = None
+    collect_every_steps: int = 2_000
+    """How often garbage is collected, which shows failures that nobody handled; 0 is never."""
+
+    def broker_config(self, broker_id: int) -> dict[str, str]:
+        """The keys of one broker's configuration."""
+        host = f"broker-{broker_id}"
+        values = {
+            "broker.id": str(broker_id),
+            "zookeeper.connect": "zookeeper:2181",
+            "zookeeper.session.timeout.ms": str(int(self.session_timeout_s * 1000)),
+            "zookeeper.connection.timeout.ms": "60000",
+            "log.dirs": "/data",
+            "listeners": f"PLAINTEXT://{host}:{self.kafka_port},REPLICATION://{host}:{self.replication_port}",
+            "min.insync.replicas": "2",
+            "default.replication.factor": str(min(3, self.brokers)),
+            "num.partitions": "2",
+            "log.segment.bytes": "4000",
+            "log.index.interval.bytes": "256",
+            "replica.lag.time.max.ms": "500",
+            "replica.fetch.wait.max.ms": "250",
+            "replica.high.watermark.checkpoint.interval.ms": "1000",
+            "request.timeout.ms": "3000",
+            "controlled.shutdown.enable": "true",
+        }
+        return values | self.config

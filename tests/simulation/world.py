@@ -1,0 +1,289 @@
+"""A whole cluster in one process and one thread: every broker, the ensemble, the network, from one seed."""
+
+from __future__ import annotations
+
+import gc
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
+
+from tests.fakes.crash_disk import CrashDisk
+from tests.fakes.zookeeper import FakeZooKeeper
+from tests.simulation.events import Event, EventQueue
+from tests.simulation.network import Network
+from tests.simulation.process import WALL_BASE_S, Node, Process, ProcessGoneError
+from tests.simulation.settings import WorldSettings
+from tests.simulation.strikes import Strikes
+from tests.simulation.trace import Trace
+from tests.simulation.violation import Violation
+from zkbroker.model.config import BrokerConfig
+from zkbroker.model.config.broker import Setting
+from zkbroker.model.config.build import build_broker_config
+from zkbroker.zookeeper.client import Create, Delete, MultiResult, Op, SetData, Stat
+
+__all__ = ["Checker", "Node", "Violation", "World", "WorldSettings"]
+
+CommitListener = Callable[[str, bytes | None, int, int, int], None]
+"""Path, data (None: deleted), version (-1: deleted), session id (0: none), zxid of the transaction."""
+
+
+class Checker(Protocol):
+    """Looks at the world after each step. Raises Violation."""
+
+    def after_step(self, world: World) -> None: ...
+
+
+class World(Strikes):
+    """The cluster of one seed. ``step`` delivers one event."""
+
+    def __init__(self, seed: int, settings: WorldSettings | None = None) -> None:
+        self.seed = seed
+        self.settings = settings if settings is not None else WorldSettings()
+        self.random = random.Random(seed)
+        self.queue = EventQueue()
+        self.trace = Trace(self.queue, self.settings.trace_lines_max)
+        self.steps = 0
+        self.counts: Counter[str] = Counter()
+        self.checkers: list[Checker] = []
+        self.on_commit: list[CommitListener] = []
+        self.current: Process | None = None
+        """Whose code runs just now."""
+        self._failure: Violation | None = None
+        self._configs: dict[int, BrokerConfig] = {}
+        self.zookeeper = FakeZooKeeper(_ServerTimers(self), _TrueClock(self), latency=self._zookeeper_latency)
+        self.zookeeper.committed = self._committed
+        self.network = Network(self)
+        self.nodes: dict[int, Node] = {}
+        for broker_id in range(1, self.settings.brokers + 1):
+            node = self.nodes[broker_id] = Node(self, broker_id)
+            self.network.add_host(broker_id, node.host)
+        globalLogPublisher.addObserver(self._logged)
+        self._collects = gc.isenabled()
+        gc.disable()
+
+    def __repr__(self) -> str:
+        return f"World(seed={self.seed} steps={self.steps} now={self.now:.3f} {list(self.nodes.values())})"
+
+    def close(self) -> None:
+        """Take the log's observer away again. The world is of no use afterwards."""
+        globalLogPublisher.removeObserver(self._logged)
+        if self._collects:
+            gc.enable()
+
+    def __enter__(self) -> World:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    @property
+    def now(self) -> float:
+        """True seconds since the world began."""
+        return self.queue.now
+
+    def config(self, broker_id: int) -> BrokerConfig:
+        config = self._configs.get(broker_id)
+        if config is None:
+            values = self.settings.broker_config(broker_id)
+            settings = [Setting(key, text, "simulation") for key, text in values.items()]
+            config = self._configs[broker_id] = build_broker_config(settings)
+        return config
+
+    # Running
+
+    def step(self) -> bool:
+        """Deliver one event. False if nothing is left to happen. Raises Violation."""
+        event = self.queue.pop()
+        if event is None:
+            return False
+        self.steps += 1
+        call, args = event.call, event.args
+        event.call, event.is_done, event.args = None, True, ()
+        owner: Any = event.owner
+        if event.text:
+            self.trace.entry(owner.node.broker_id if owner is not None else 0, event.kind, event.text)
+        self.current = owner
+        try:
+            call(*args)  # type: ignore[misc]
+        except ProcessGoneError:
+            pass
+        except Violation:
+            raise
+        except Exception as error:
+            if owner is None:
+                raise
+            self.broker_failed(owner, f"in {event.kind} {event.text}", Failure(error))
+        finally:
+            self.current = None
+        if owner is not None and owner.node.clock.ahead_s:
+            owner.busy_until = self.queue.now + owner.node.clock.ahead_s
+            owner.node.clock.ahead_s = 0.0
+        every = self.settings.collect_every_steps
+        if every and self.steps % every == 0:
+            gc.collect()
+        for checker in self.checkers:
+            checker.after_step(self)
+        if self._failure is not None:
+            raise self._failure
+        return True
+
+    def run_steps(self, count: int) -> None:
+        for _ in range(count):
+            if not self.step():
+                return
+
+    def run_until(self, condition: Callable[[], object], seconds_max: float) -> bool:
+        """Step until ``condition`` holds, True, or until ``seconds_max`` have passed, False."""
+        until = self.now + seconds_max
+        while not condition():
+            if self.queue.next_time() > until:
+                self.queue.now = max(self.now, until)
+                return False
+            self.step()
+        return True
+
+    def run_for(self, seconds: float) -> None:
+        self.run_until(lambda: False, seconds)
+
+    def call_later(self, delay: float, kind: str, function: Callable[[], object], text: str = "") -> Event:
+        """Something outside of the brokers: a client acts, a fault strikes."""
+        return self.queue.add(self.now + delay, None, kind, text, function)
+
+    # What processes tell
+
+    def broker_failed(self, process: Process, where: str, failure: Failure) -> None:
+        """An exception that a broker's code did not handle."""
+        if not process.is_alive or failure.check(ProcessGoneError) is not None:
+            return
+        text = f"{process!r} {where}: {failure.getErrorMessage()}\n{failure.getTraceback()}"
+        self.trace.entry(process.node.broker_id, "FAILURE", text)
+        if self._failure is None:
+            self._failure = Violation(0, text)
+
+    def process_exited(self, process: Process, reason: str | None) -> None:
+        """A process ended by itself."""
+        self.trace.entry(process.node.broker_id, "exit", reason or "stopped")
+        self.counts["exits"] += 1
+        self.process_gone(process)
+
+    def process_gone(
+        self, process: Process, why: str, *, disk: CrashDisk | None = None, silently: bool = False
+    ) -> None:
+        """Nothing of this process is left but its disk, and what its kernel still says."""
+        if not process.is_alive:
+            return
+        self.network.process_ended(process, silently=silently)
+        process.is_alive = False
+        process.zk.kill()
+        node = process.node
+        node.process = None
+        node.clock.ahead_s = 0.0
+        node.disk = disk if disk is not None else process.disk.handed_over()
+
+    def dies_at_change(self, node: Node, process: Process, operation: str) -> None:
+        self.trace.entry(node.broker_id, "dies", f"ahead of: {operation}")
+        self.counts["deaths_at_a_change"] += 1
+        # The code that is left by the exception may still clean up: that is done to another image.
+        disk = process.disk
+        image = disk.power_lost(self.random) if node.loses_unflushed else disk.killed()
+        self.count_death(node, node.loses_unflushed)
+        self.process_gone(process, disk=image)
+
+    def count_death(self, node: Node, lose_unflushed: bool) -> None:
+        self.counts["kills"] += 1
+        if lose_unflushed:
+            self.counts["power_losses"] += 1
+            node.losses += 1
+            node.is_lossy = True
+
+    def _logged(self, event: dict[str, Any]) -> None:
+        process = self.current
+        failure = event.get("log_failure")
+        if failure is not None:
+            where = f"logs {formatEvent(event)}"
+            if process is not None:
+                self.broker_failed(process, where, failure)
+            elif failure.check(ProcessGoneError) is None and self._failure is None:
+                self._failure = Violation(0, f"{where}: {failure.getErrorMessage()}\n{failure.getTraceback()}")
+            return
+        if process is not None and process.is_alive and event.get("log_level", LogLevel.info) >= LogLevel.info:
+            self.trace.entry(process.node.broker_id, "log", formatEvent(event))
+
+    # ZooKeeper
+
+    def _zookeeper_latency(self) -> float:
+        settings = self.settings
+        return settings.zookeeper_s_min + self.random.random() * (settings.zookeeper_s_max - settings.zookeeper_s_min)
+
+    def _committed(self, ops: Sequence[Op], results: Sequence[MultiResult], session_id: int) -> None:
+        zxid = self.zookeeper.tree.zxid
+        for op, result in zip(ops, results, strict=True):
+            data: bytes | None = None
+            path, version = op.path, -1
+            if isinstance(op, Create):
+                path, data, version = str(result), op.data, 0
+            elif isinstance(op, SetData):
+                data, version = op.data, result.version if isinstance(result, Stat) else -1
+            elif not isinstance(op, Delete):
+                continue
+            self._count_commit(path, data, version, session_id)
+            self.trace.entry(0, "zk", f"{'delete' if data is None else 'write'} {path} v{version} {_short(data)}")
+            for listener in self.on_commit:
+                listener(path, data, version, session_id, zxid)
+
+    _states: dict[str, tuple[int, list[int]]]
+
+    def _count_commit(self, path: str, data: bytes | None, version: int, session_id: int) -> None:
+        if path == "/controller" and data is not None:
+            self.counts["controllers"] += 1
+        if not path.endswith("/state") or data is None:
+            return
+        try:
+            state = json.loads(data)
+            leader, isr = int(state["leader"]), list(state["isr"])
+        except (ValueError, KeyError, TypeError):
+            return
+        known = self.__dict__.setdefault("_states", {})
+        if version > 0 and path in known:
+            before_leader, before_isr = known[path]
+            if leader != before_leader:
+                self.counts["elections"] += 1
+            if [one for one in before_isr if one not in isr]:
+                self.counts["isr_shrinks"] += 1
+            if [one for one in isr if one not in before_isr]:
+                self.counts["isr_expansions"] += 1
+        known[path] = (leader, isr)
+
+
+def _short(data: bytes | None) -> str:
+    return "" if data is None else data[:200].decode("utf-8", "backslashreplace")
+
+
+class _ServerTimers:
+    """The ensemble's own events."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def callLater(self, delay: float, callable: Callable[..., object], *args: object) -> Event:  # noqa: A002
+        queue = self._world.queue
+        text = getattr(callable, "__qualname__", None) or type(callable).__name__
+        return queue.add(queue.now + delay, None, "zk", text, callable, *args)
+
+
+class _TrueClock:
+    """The ensemble's clocks."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def monotonic(self) -> float:
+        return self._world.queue.now
+
+    def wall_ms(self) -> int:
+        return int((WALL_BASE_S + self._world.queue.now) * 1000)
