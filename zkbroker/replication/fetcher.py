@@ -10,6 +10,7 @@ import dataclasses
 from typing import Any, NamedTuple
 
 from zkbroker.model.clock import Clock
+from zkbroker.model.complaints import Unreachable
 from zkbroker.model.errors import ErrorCode
 from zkbroker.model.limits import FETCH_PARTITIONS_SENT, FETCHES_IN_FLIGHT_MAX
 from zkbroker.model.topics import TopicPartition
@@ -61,6 +62,8 @@ class FetcherSettings:
     """The same after one of EPOCH_ERRORS."""
     answer_timeout_s: float = 30.0
     """``replica.socket.timeout.ms``: how much later than ``wait_max_ms`` a leader may answer before a new call."""
+    unreachable_s: float = 2.0
+    """A leader that was to answer so long ago, or cannot be connected to for so long, is complained of."""
 
 
 class _Address(NamedTuple):
@@ -139,6 +142,7 @@ class Fetchers:
             fetcher.link.host, fetcher.link.port = host, port
             peer = fetcher.link.peer
             if peer is None or peer.broker_epoch != broker_epoch:
+                fetcher.expect_now()
                 fetcher.link.reconnect("the broker registered anew")
         else:
             self._flush_soon(broker_id)
@@ -162,6 +166,15 @@ class Fetchers:
         self._followed.clear()
         self._counts.clear()
         self.waiting.clear()
+
+    def unreachable(self, now: float) -> tuple[Unreachable, ...]:
+        """The leaders from which this broker wants to fetch and cannot, by id."""
+        found = []
+        for leader in sorted(self._leaders):
+            silent_s = self._leaders[leader].silent_s(now)
+            if silent_s >= self.settings.unreachable_s and leader in self._addresses:
+                found.append(Unreachable(leader, self._addresses[leader].broker_epoch, silent_s))
+        return tuple(found)
 
     def status_lines(self) -> list[str]:
         """One line for each leader, for people."""
@@ -235,7 +248,7 @@ class LeaderFetcher:
         """Partitions whose row is to be looked at, and sent if it must be or if it changed."""
         self.is_receiving = False
         """An answer is being given to the replica: what changes meanwhile is sent at its end."""
-        self._heard_at = 0.0
+        self._heard_at = fetchers.shell.clock.monotonic()
         """When the leader last said anything, or was first asked."""
 
     def __repr__(self) -> str:
@@ -258,6 +271,18 @@ class LeaderFetcher:
         for followed in session.restart():
             self._fetchers.waiting.pop(followed, None)
             self.dirty[followed] = None
+
+    def expect_now(self) -> None:
+        """Its silence until now means nothing: that was another incarnation's."""
+        self._heard_at = self._fetchers.shell.clock.monotonic()
+
+    def silent_s(self, now: float) -> float:
+        """For how long the leader has owed an answer, beyond the time that it may hold a FETCH; or was not there."""
+        if not self.link.is_up:
+            return now - self._heard_at
+        if not any(session.unanswered for session in self.sessions):
+            return 0.0
+        return now - self._heard_at - self._settings.wait_max_ms / 1000
 
     def check_silence(self, now: float) -> None:
         """Call the leader anew when it has not answered for long; else have the alarm ring when it may be so."""
@@ -400,6 +425,9 @@ class LeaderFetcher:
             session.max_bytes,
             settings.fetch_max_bytes,
         )
+        if not any(other.unanswered for other in self.sessions):
+            # It owes an answer only from now on.
+            self._heard_at = self._fetchers.shell.clock.monotonic()
         session.unanswered[correlation] = session.next_seq
         session.next_seq += 1
         forgotten, session.to_forget = session.to_forget, {}

@@ -1,0 +1,95 @@
+"""Whether the controller still hears the brokers it decides for, and what it does when not.
+
+A controller that the others cannot reach keeps its office for as long as its ZooKeeper session lives, and nobody's
+complaints, ISR changes or shutdowns are heard. So it gives the office up when those whom it has not heard of for
+SILENT_SHARE of the session timeout are more than those it hears, itself among them: the smaller side steps down.
+
+1. Halves stay: of two brokers neither can know which of them is cut off, and the office would only go to and fro.
+2. Whoever stepped down lets others go first at each vacancy, for ASIDE_SHARE of the session timeout, twice as long
+   each time up to the timeout itself. A broker that is cut off does not win the office again and again: it gets it only
+   where nobody else wants it.
+3. If nobody took the office meanwhile, all others are away, and stepping down again would help nobody: it stays until
+   one of them is heard.
+4. A process that was stopped finds old moments and full sockets: it listens for a while before it judges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+SILENT_SHARE = 1 / 2
+"""Of the session timeout. Heartbeats come about each quarter of it."""
+
+ASIDE_SHARE = 1 / 6
+
+FORGOTTEN_AFTER_S = 600.0
+"""A broker that has not stepped down for so long is like any other."""
+
+LOOKS_PER_SESSION = 20
+"""``look`` is to be called so often in one session timeout."""
+
+LATE_LOOK_FACTOR = 3.0
+"""A look that comes later than so many periods was itself stopped."""
+
+
+class OfficeReach:
+    """Of one broker, over all its terms of office."""
+
+    def __init__(self, session_timeout_s: float) -> None:
+        self._timeout_s = session_timeout_s
+        self._heard_at: dict[int, float] = {}
+        self._looked_at = float("-inf")
+        self._stepped_down_at = float("-inf")
+        self._times = 0
+        """How often it stepped down in a row."""
+        self._is_alone = False
+        """Nobody took the office when it stepped down, and nobody was heard since."""
+        self._was_followed = True
+        """Since it stepped down last, another broker was seen in office."""
+
+    def __repr__(self) -> str:
+        return f"OfficeReach(heard={sorted(self._heard_at)}, stepped_down={self._times})"
+
+    @property
+    def period_s(self) -> float:
+        """Between two looks."""
+        return self._timeout_s / LOOKS_PER_SESSION
+
+    def term_began(self, now: float) -> None:
+        self._heard_at.clear()
+        self._looked_at = now
+        self._is_alone = not self._was_followed
+
+    def another_holds(self) -> None:
+        """Another broker is in office."""
+        self._was_followed = True
+
+    def heard(self, broker_id: int, now: float) -> None:
+        """That broker's words have arrived here."""
+        self._heard_at[broker_id] = now
+        self._is_alone = False
+
+    def look(self, others: Iterable[int], now: float) -> str | None:
+        """Why to step down, or None to stay. ``others``: those that are registered, without this broker."""
+        is_late = now - self._looked_at > self.period_s * LATE_LOOK_FACTOR
+        self._looked_at = now
+        heard_at = self._heard_at
+        self._heard_at = {other: now if is_late else heard_at.get(other, now) for other in sorted(others)}
+        silent_s = self._timeout_s * SILENT_SHARE
+        silent = [other for other, at in self._heard_at.items() if now - at >= silent_s]
+        if self._is_alone or len(silent) <= len(self._heard_at) - len(silent) + 1:
+            return None
+        names = ",".join(map(str, silent))
+        return f"{len(silent)} of {len(self._heard_at)} other brokers ({names}) were not heard for {silent_s:g} s"
+
+    def stepped_down(self, now: float) -> None:
+        """It did what ``look`` said."""
+        self._times = 1 if now - self._stepped_down_at > FORGOTTEN_AFTER_S else self._times + 1
+        self._stepped_down_at = now
+        self._was_followed = False
+
+    def aside_s(self, now: float) -> float:
+        """How long this broker waits at a vacancy before it stands."""
+        if now - self._stepped_down_at > FORGOTTEN_AFTER_S:
+            return 0.0
+        return min(self._timeout_s, self._timeout_s * ASIDE_SHARE * 2.0 ** min(self._times - 1, 10))
