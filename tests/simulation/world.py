@@ -53,6 +53,8 @@ class World(Strikes):
         self.on_commit: list[CommitListener] = []
         self.current: Process | None = None
         """Whose code runs just now."""
+        self.ran: Process | None = None
+        """Whose code ran in the last step; None where it was nobody's, or where a fault struck."""
         self._failure: Violation | None = None
         self._configs: dict[int, BrokerConfig] = {}
         self.zookeeper = FakeZooKeeper(_ServerTimers(self), _TrueClock(self), latency=self._zookeeper_latency)
@@ -107,7 +109,7 @@ class World(Strikes):
         owner: Any = event.owner
         if event.text:
             self.trace.entry(owner.node.broker_id if owner is not None else 0, event.kind, event.text)
-        self.current = owner
+        self.current = self.ran = owner
         try:
             call(*args)  # type: ignore[misc]
         except ProcessGoneError:
