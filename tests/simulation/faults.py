@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
+from tests.simulation.network import HostState
 from tests.simulation.profiles import Profile
 
 STEPS_BETWEEN_MIN = 1
@@ -19,6 +20,10 @@ STEPS_BETWEEN_MIN = 1
 START_STEPS_MAX = 600
 """Faults wait up to so many steps at the beginning: some runs are disturbed from their first step on, others only once
 their cluster stands."""
+
+REBUILT_SUFFIXES = (".index", ".timeindex", ".snapshot")
+"""Files that a start can do without. A flipped bit in records below the recovery point, or in a checkpoint (plain text
+without a checksum), nobody notices at a start, in Kafka neither."""
 
 
 class Struck(NamedTuple):
@@ -198,6 +203,28 @@ class FaultDriver:
     def _power_all(self, own: random.Random) -> str | None:
         return _joined([self._kill_one(broker_id, own, lossy=True) for broker_id in self._running()])
 
+    def _dies_writing(self, own: random.Random) -> str | None:
+        """Killed in the middle of a callback, ahead of one of its next changes of the disk."""
+        broker_id = self._any(own)
+        if broker_id is None:
+            return None
+        count, lossy, seconds = own.choice((0, 1, 2, 5, own.randrange(40))), own.random() < 0.4, self._down_s(own)
+        self._world.kill_at_change(broker_id, count, lose_unflushed=lossy)
+        self._later(seconds, f"broker {broker_id} starts", lambda: self._start(broker_id))
+        kept = "without its unflushed data" if lossy else "with all that it wrote"
+        return f"broker {broker_id} ahead of disk change {count}, {kept}, back after {seconds:.2f} s"
+
+    def _machine_gone(self, own: random.Random) -> str | None:
+        """The power of a whole machine, or its container: connects are answered by nobody, or by a router."""
+        broker_id = self._any(own)
+        if broker_id is None:
+            return None
+        state, silently = own.choice((HostState.SILENT, HostState.UNREACHABLE, HostState.NAME_GONE)), own.random() < 0.5
+        lossy, seconds = own.random() < 0.5, self._while_s(own)
+        self._world.kill(broker_id, lose_unflushed=lossy, host=state, silently=silently)
+        self._later(seconds, f"broker {broker_id} starts", lambda: self._start(broker_id))
+        return f"broker {broker_id}, {state.value}, {'silently, ' if silently else ''}back after {seconds:.2f} s"
+
     def _pause_one(self, broker_id: int | None, seconds: float) -> str | None:
         if broker_id is None or self._world.nodes[broker_id].is_paused:
             return None
@@ -269,7 +296,7 @@ class FaultDriver:
         delay_s, seconds = self._session_s * own.uniform(0.02, 0.6), self._while_s(own)
         self._world.slow_link(*pair, delay_s)
         self._later(seconds, f"link {pair[0]}–{pair[1]} is fast", lambda: self._world.slow_link(*pair, 0.0))
-        return f"{pair[0]}–{pair[1]} takes {delay_s:.2f} s more for {seconds:.2f} s"
+        return f"{pair[0]}–{pair[1]} takes up to {delay_s:.2f} s more for {seconds:.2f} s"
 
     # ZooKeeper
 
@@ -356,22 +383,32 @@ class FaultDriver:
             self._world.kill(broker_id)
         self._start(broker_id)
 
+    def _disk_fails(self, own: random.Random) -> str | None:
+        """Every operation fails until the broker is started again, on a disk that works."""
+        broker_id = self._any(own)
+        if broker_id is None:
+            return None
+        seconds = self._while_s(own)
+        self._world.disk_fails(broker_id)
+        self._later(seconds, f"disk of broker {broker_id} works", lambda: self._works(broker_id))
+        return f"broker {broker_id} for {seconds:.2f} s"
+
+    def _works(self, broker_id: int) -> None:
+        self._world.disk_fails(broker_id, False)
+        if self._world.nodes[broker_id].is_running:
+            self._world.kill(broker_id)
+        self._start(broker_id)
+
     def _flip_bit(self, own: random.Random) -> str | None:
-        """On the disk of a broker that is down, where a recovery must find it."""
-        return self._damage(own, self._world.flip_bit)
-
-    def _tear(self, own: random.Random) -> str | None:
-        return self._damage(own, self._world.tear)
-
-    def _damage(self, own: random.Random, act: Callable[[int], object]) -> str | None:
+        """In a file that a start can do without, on the disk of a broker that is down."""
         broker_id = self._any(own)
         if broker_id is None:
             return None
         seconds = self._down_s(own)
         self._world.kill(broker_id)
-        act(broker_id)
+        found = self._world.flip_bit(broker_id, own.choice(REBUILT_SUFFIXES))
         self._later(seconds, f"broker {broker_id} starts", lambda: self._start(broker_id))
-        return f"broker {broker_id}, killed, back after {seconds:.2f} s"
+        return f"broker {broker_id}, killed, {found or 'no such file'}, back after {seconds:.2f} s"
 
     def _drift(self, own: random.Random) -> str | None:
         broker_id = self._any(own)
@@ -383,20 +420,22 @@ class FaultDriver:
 
     # Suspicion
 
-    def _suspect_one(self, broker_id: int | None) -> str | None:
+    def _suspect_one(self, broker_id: int | None, own: random.Random) -> str | None:
         if broker_id is None:
             return None
-        self._world.suspect_falsely(broker_id)
-        return f"broker {broker_id}: connections reset, new ones refused, the process lives"
+        seconds, is_deaf = self._while_s(own), own.random() < 0.4
+        self._world.suspect_falsely(broker_id, seconds, is_deaf=is_deaf)
+        deaf = ", its own connects are not answered either" if is_deaf else ""
+        return f"broker {broker_id} for {seconds:.2f} s: connections reset, new ones refused, the process lives{deaf}"
 
     def _suspect(self, own: random.Random) -> str | None:
-        return self._suspect_one(self._any(own))
+        return self._suspect_one(self._any(own), own)
 
     def _suspect_leader(self, own: random.Random) -> str | None:
-        return self._suspect_one(self._leader(own))
+        return self._suspect_one(self._leader(own), own)
 
     def _suspect_controller(self, own: random.Random) -> str | None:
-        return self._suspect_one(self._controller(own))
+        return self._suspect_one(self._controller(own), own)
 
 
 def replicas_of(parts: Any) -> list[Any]:

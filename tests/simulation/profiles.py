@@ -29,6 +29,8 @@ _CRASHES = {
     "kill_two": 0.7,
     "kill_all": 0.15,
     "stop": 0.7,
+    "dies_writing": 1.0,
+    "machine_gone": 0.5,
 }
 _POWER = {"power": 2.0, "power_leader": 1.5, "power_two": 0.5, "power_all": 0.2}
 _PAUSES = {"pause": 1.0, "pause_long": 0.7, "pause_leader_long": 0.5}
@@ -51,7 +53,7 @@ _ZOOKEEPER = {
     "delete_controller": 0.2,
     "delete_registration": 0.3,
 }
-_DISKS = {"disk_slow": 1.0, "disk_full": 0.2, "flip_bit": 0.3, "tear": 0.7}
+_DISKS = {"disk_slow": 1.0, "disk_full": 0.2, "disk_fails": 0.2, "flip_bit": 0.5}
 _SUSPICION = {"suspect": 1.5, "suspect_leader": 1.5, "suspect_controller": 0.5}
 _CLOCKS = {"drift": 0.5}
 
@@ -82,7 +84,6 @@ PROFILES: dict[str, Profile] = {
             "brokers restart without their unflushed data, one, several, all",
             **_POWER,
             **_scaled(_CRASHES, 0.4),
-            tear=0.5,
         ),
         _profile(
             "network",

@@ -1,0 +1,85 @@
+"""Which seed notices that a rule is missing: the hunt for it, and the table of what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from tests.simulation.campaign import run_campaign
+from tests.simulation.mutant_results import RESULTS, Caught
+from tests.simulation.mutants import MUTANTS
+from tests.simulation.mutation import Mutant
+from tests.simulation.profiles import PROFILES
+from tests.simulation.run import RunResult, RunSpec, run
+
+
+class Hunted(NamedTuple):
+    """A run that noticed, and how many seeds it took to find it."""
+
+    caught: Caught
+    runs_count: int
+    result: RunResult
+
+
+def hunt(
+    mutant: Mutant,
+    seeds: Iterable[int],
+    *,
+    profile: str | None,
+    steps: int,
+    jobs: int,
+    say: Callable[[str], None],
+    seconds_max: float | None = None,
+) -> Hunted | None:
+    """Run ``seeds`` without the mutant's rule until a violation comes; None if none does."""
+    names = list(PROFILES)
+    specs = []
+    for seed in seeds:
+        chosen = names[seed % len(names)] if profile == "all" else profile or mutant.profile
+        specs.append(RunSpec(seed, chosen, steps, mutant.name))
+    campaign = run_campaign(specs, jobs=jobs, say=lambda line: None, seconds_max=seconds_max)
+    say(f"{mutant.name}: {campaign.runs_count} runs, {campaign.seconds:.0f} s")
+    if not campaign.failures:
+        return None
+    result = campaign.failures[0]
+    spec = result.spec
+    return Hunted(Caught(spec.seed, spec.profile, spec.steps, result.steps, invariant_of(result)),
+                  campaign.runs_count, result)  # fmt: skip
+
+
+def invariant_of(result: RunResult) -> int:
+    """The number in a violation's text; -1 for a clean run."""
+    words = (result.violation or "").split(":", 1)[0].split()
+    return int(words[1]) if len(words) > 1 and words[1].isdigit() else -1
+
+
+def result_line(name: str, hunted: Hunted | None) -> str:
+    """A line of ``mutant_results.RESULTS``."""
+    if hunted is None:
+        return f'    # "{name}" was not caught'
+    caught = hunted.caught
+    return (
+        f'    "{name}": {caught!r},  # {hunted.runs_count} runs: {hunted.result.headline().rpartition("step ")[2][:90]}'
+    )
+
+
+def recheck(name: str) -> str | None:
+    """Run the mutant's line of the table again; why it does not hold any more, or None."""
+    known = RESULTS[name]
+    result = run(RunSpec(known.seed, known.profile, known.steps, name))
+    if result.violation is None:
+        return f"{name}: seed {known.seed} profile {known.profile} is clean for {known.steps} steps now"
+    return None
+
+
+def table() -> list[str]:
+    """Every mutant, its rule, and where it fell, for people."""
+    lines = []
+    for name, mutant in MUTANTS.items():
+        caught = RESULTS.get(name)
+        if caught is not None:
+            where = f"--seed {caught.seed} --profile {caught.profile}: step {caught.step}, invariant {caught.invariant}"
+        else:
+            where = f"survives: {mutant.survives}" if mutant.survives else "not caught yet"
+        lines += [f"{name}", f"    {mutant.rule}", f"    {where}"]
+    return lines

@@ -1,0 +1,107 @@
+"""One run: a world of one seed under one profile, so many steps, then healed and looked at once more."""
+
+from __future__ import annotations
+
+import random
+import re
+import traceback
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import NamedTuple
+
+from tests.simulation.faults import FaultDriver, Struck
+from tests.simulation.mutants import MUTANTS
+from tests.simulation.mutation import applied
+from tests.simulation.profiles import PROFILES
+from tests.simulation.violation import Violation
+from tests.simulation.world import World, WorldSettings
+
+TRACE_LINES_KEPT = 400
+"""Of a run in a campaign; ``--trace`` keeps all."""
+
+
+class RunSpec(NamedTuple):
+    """Everything that decides a run. ``brokers``, ``partitions`` and ``clients`` are drawn from the seed where None."""
+
+    seed: int
+    profile: str = "default"
+    steps: int = 2000
+    mutant: str = ""
+    without_faults: tuple[int, ...] = ()
+    brokers: int | None = None
+    partitions: int | None = None
+    clients: int | None = None
+    keeps_trace: bool = False
+
+
+class RunResult(NamedTuple):
+    """What came of it; plain data, so that a worker process can hand it over."""
+
+    spec: RunSpec
+    steps: int
+    """Steps done; the step of the violation, if there is one."""
+    violation: str | None
+    counts: Mapping[str, int]
+    faults: tuple[Struck, ...] = ()
+    trace: tuple[str, ...] = ()
+    digest: str = ""
+    traceback: str = ""
+
+    def headline(self) -> str:
+        """Seed, profile, step and the first line of the violation."""
+        spec = self.spec
+        mutant = f" with {spec.mutant}" if spec.mutant else ""
+        first = (self.violation or "clean").splitlines()[0]
+        return f"seed {spec.seed} profile {spec.profile}{mutant} step {self.steps} of {spec.steps}: {first}"
+
+    def signature(self) -> str:
+        """The violation without its numbers: two runs that have the same failed in the same way."""
+        return re.sub(r"[0-9]+", "#", (self.violation or "").split("\n", 1)[0])[:48]
+
+
+def run(spec: RunSpec) -> RunResult:
+    """One run from its seed to the end; never raises for what the product does."""
+    with applied(MUTANTS[spec.mutant]) if spec.mutant else nullcontext():
+        return _run(spec)
+
+
+def _run(spec: RunSpec) -> RunResult:
+    shape = random.Random(f"shape of {spec.seed}")
+    with World(spec.seed, _settings(spec, shape)) as world:
+        driver = FaultDriver(world, PROFILES[spec.profile], disabled=spec.without_faults)
+        violation, trace_back = None, ""
+        try:
+            world.checkers.append(driver)
+            world.start_all()
+            world.run_steps(spec.steps)
+            driver.stop()
+            world.heal_all()
+        except Violation as found:
+            violation = str(found)
+        except Exception as error:
+            # The simulator's own, or a checker's: as bad as a violation, and repeated in the same way.
+            violation = f"invariant -1: {type(error).__name__}: {error}"
+            trace_back = traceback.format_exc()
+        return RunResult(
+            spec,
+            world.steps,
+            violation,
+            dict(world.counts),
+            tuple(driver.struck),
+            tuple(world.trace.lines()) if violation is not None or spec.keeps_trace else (),
+            traceback=trace_back,
+        )
+
+
+def _settings(spec: RunSpec, shape: random.Random) -> WorldSettings:
+    """The shape of the cluster: drawn from the seed, the same for every profile."""
+    profile = PROFILES[spec.profile]
+    brokers = shape.randint(profile.brokers_min, profile.brokers_max)
+    return WorldSettings(
+        brokers=spec.brokers or brokers,
+        session_timeout_s=shape.choice((1.0, 1.5, 2.0)),
+        late_share=shape.choice((0.01, 0.02, 0.1)),
+        late_s_max=shape.choice((0.02, 0.1, 0.4)),
+        split_share=shape.choice((0.0, 0.1, 0.3)),
+        trace_lines_max=None if spec.keeps_trace else TRACE_LINES_KEPT,
+    )
