@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+from tests.simulation.simple import booted, consume, create_topic, isr_of, leader_of, produce
 from tests.simulation.world import World
 
+SCRIPT = """
+from tests.simulation.test_world import eventful
+with eventful({seed}) as world:
+    print(world.trace.digest(), world.steps, world.now)
+"""
 
-def booted(seed: int) -> World:
-    """A world whose brokers are all ready."""
-    world = World(seed)
-    world.start_all()
-    assert world.run_until(lambda: all(node.is_ready for node in world.nodes.values()), 10.0)
+
+def eventful(seed: int) -> World:
+    """A run with elections, truncations, restarts with and without unflushed data."""
+    world = booted(seed)
+    create_topic(world, 2)
+    for number in range(6):
+        produce(world, b"value %d" % number, partition=number % 2)
+        if number == 2:
+            leader = leader_of(world)
+            assert leader is not None
+            world.kill(leader.broker_id, lose_unflushed=True)
+            world.call_later(1.0, "fault", partial(world.start, leader.broker_id))
+        if number == 4:
+            world.expire_session(1)
+            world.cut(2, 3)
+            world.call_later(0.7, "fault", world.heal_all)
+    world.run_for(2.0)
     return world
 
 
@@ -19,10 +43,35 @@ def test_three_brokers_start_and_one_is_controller() -> None:
         assert world.zookeeper.data("/controller") is not None
 
 
+def test_what_was_acknowledged_outlives_its_leader() -> None:
+    with booted(2) as world:
+        create_topic(world)
+        assert produce(world, b"before") == 0
+        first = leader_of(world)
+        assert first is not None
+        world.kill(first.broker_id)
+        assert produce(world, b"after") == 1
+        second = leader_of(world)
+        assert second is not None and second is not first
+        assert consume(world) == [b"before", b"after"]
+        assert world.counts["elections"] == 1
+        world.start(first.broker_id)
+        assert world.run_until(lambda: len(isr_of(world)) == 3, 10.0)
+
+
 def test_the_same_seed_gives_the_same_trace_and_another_another() -> None:
     digests = []
     for seed in (5, 5, 6):
-        with booted(seed) as world:
-            world.run_steps(2_000)
+        with eventful(seed) as world:
             digests.append(world.trace.digest())
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_hash_seeds_make_no_difference() -> None:
+    outputs = []
+    root = Path(__file__).parents[2]
+    for hash_seed in ("0", "4242"):
+        environment = dict(os.environ, PYTHONHASHSEED=hash_seed, PYTHONPATH=str(root))
+        command = [sys.executable, "-c", SCRIPT.format(seed=7)]
+        outputs.append(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+    assert outputs[0] == outputs[1] and len(outputs[0].split()) == 3

@@ -184,7 +184,7 @@ class Parts:
             create_topic=self.channel.create_topic,
             log=log,
         )
-        producer_ids = ProducerIds(broker_id=broker_id, zk=zk)
+        self.producer_ids = ProducerIds(broker_id=broker_id, zk=zk)
         limits = listener_limits(config)
         memory = RequestMemory(limits.queued_max_request_bytes)
         self._factories = [
@@ -193,7 +193,7 @@ class Parts:
                 data=self.replicas,
                 metadata=self.metadata,
                 admin=self.admin,
-                producer_ids=producer_ids,
+                producer_ids=self.producer_ids,
                 limits=limits,
                 clock=clock,
                 reactor=reactor,
