@@ -45,10 +45,10 @@ class RecordingWorld:
 
         return record
 
-    def kill(self, broker_id: int, lose_unflushed: bool = False) -> None:
+    def kill(self, broker_id: int, lose_unflushed: bool = False, **how: Any) -> None:
         assert self.nodes[broker_id].is_running
         self.nodes[broker_id].is_running = False
-        self.calls.append((self.steps, "kill", broker_id, lose_unflushed))
+        self.calls.append((self.steps, "kill", broker_id, lose_unflushed, *sorted(how.items())))
 
     def start(self, broker_id: int) -> None:
         assert not self.nodes[broker_id].is_running
