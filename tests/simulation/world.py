@@ -173,9 +173,7 @@ class World(Strikes):
         self.counts["exits"] += 1
         self.process_gone(process)
 
-    def process_gone(
-        self, process: Process, why: str, *, disk: CrashDisk | None = None, silently: bool = False
-    ) -> None:
+    def process_gone(self, process: Process, *, disk: CrashDisk | None = None, silently: bool = False) -> None:
         """Nothing of this process is left but its disk, and what its kernel still says."""
         if not process.is_alive:
             return
