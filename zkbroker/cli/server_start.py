@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import inspect
 import logging
 import os
 import random
 import signal
 import sys
+import threading
 import time
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -31,6 +33,9 @@ exit status: 0 after a controlled shutdown, 1 when it cannot start or go on, 2 f
 
 SESSION_CLOSE_S_MAX = 2.0
 """How long closing a session left by a crash may take; after it, waiting for its expiry is the other way."""
+
+LAST_WORDS_S_MAX = 1.0
+"""How long the watchdog tries to say why it ends the process."""
 
 
 def log(line: str) -> None:
@@ -128,7 +133,7 @@ def run(config: BrokerConfig) -> int:
 
     from zkbroker.broker.clocks import SystemClock
     from zkbroker.broker.lifecycle import Broker
-    from zkbroker.broker.watchdog import Watchdog
+    from zkbroker.broker.watchdog import Watchdog, is_in_file, shut_sockets
     from zkbroker.log.disk import Disk
     from zkbroker.zookeeper.session import KazooSession, close_session
 
@@ -150,14 +155,25 @@ def run(config: BrokerConfig) -> int:
         os._exit(1)
 
     def gave_up(reason: str) -> None:
-        log(f"FATAL watchdog: {reason}; every thread's stack, the reactor's last:")
-        faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
+        # First of all, for a thread that hangs in the kernel keeps them open even when the process has ended.
+        shut_sockets()
+
+        def tell() -> None:
+            log(f"FATAL watchdog: {reason}; every thread's stack, the reactor's last:")
+            faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
+
+        # Standard error may be a file on the disk that hangs.
+        teller = threading.Thread(target=tell, daemon=True)
+        teller.start()
+        teller.join(LAST_WORDS_S_MAX)
         os._exit(1)
 
     watchdog = Watchdog(
         session_timeout_s=config.get_int("zookeeper.session.timeout.ms") / 1000,
         monotonic=clock.monotonic,
         gave_up=gave_up,
+        stall_s=config.get_int("log.dir.stall.ms") / 1000,
+        in_disk_call=is_in_file(inspect.getfile(Disk)),
     )
     connect = config.get_str("zookeeper.connect")
     broker = Broker(

@@ -37,13 +37,13 @@ _ZKBROKER = (
         note=_LATER_FAILOVER,
         is_own=True,
     ),
-    accepted(
+    supported(
         "log.dir.stall.ms",
         LONG,
         5000,
-        "How long an append may take before the data folder counts as stuck and its leaders move away.",
+        "How long an append may wait for the disk before the leaders of that data folder move to other brokers; a broker "
+        "that does nothing else but wait for the disk for so long ends.",
         at_least(100),
-        note="not yet: only an error takes a data folder offline",
         is_own=True,
     ),
 )
