@@ -41,8 +41,8 @@ _ZKBROKER = (
         "log.dir.stall.ms",
         LONG,
         5000,
-        "How long an append may wait for the disk before the leaders of that data folder move to other brokers; a broker "
-        "that does nothing else but wait for the disk for so long ends.",
+        "How long an append may wait for the disk before the leaders of that data folder move to other brokers; "
+        "a broker that does nothing else but wait for the disk for so long ends.",
         at_least(100),
         is_own=True,
     ),
