@@ -1,0 +1,141 @@
+"""Connections cut between some and not between others, one way, or refused by somebody who lives."""
+
+from __future__ import annotations
+
+from tests.faults.torture import Torture
+
+
+def _cut(torture: Torture, source: str, to: list[str], one_way: bool = False) -> None:
+    if torture.arena.network is not None:
+        for other in to:
+            torture.arena.network.cut(source, other, one_way)
+
+
+def _heal(torture: Torture) -> None:
+    if torture.arena.network is not None:
+        torture.arena.network.heal()
+
+
+def _brokers(numbers: list[int]) -> list[str]:
+    return [f"b{number}" for number in numbers]
+
+
+ZOOKEEPERS = ["zk1", "zk2", "zk3"]
+
+
+def _away_s(torture: Torture) -> float:
+    return min(torture.settings.away_s, torture.arena.session_s * 3)
+
+
+def cut_one_follower(torture: Torture) -> None:
+    victim = torture.leader(torture.some_partition())
+    other = torture.some_broker(but=victim)
+    torture.begin(f"brokers {victim} and {other} do not hear each other")
+    _cut(torture, f"b{victim}", _brokers([other]))
+    torture.wait_progress("with one connection cut")
+    torture.hold(_away_s(torture) / 2)
+    _heal(torture)
+
+
+def cut_from_peers(torture: Torture) -> None:
+    """A gray failure: its session lives and clients reach it, but no follower can fetch from it."""
+    victim = torture.leader(torture.some_partition())
+    torture.begin(f"broker {victim} is cut from the other brokers, not from ZooKeeper")
+    _cut(torture, f"b{victim}", _brokers(torture.others(victim)))
+    torture.hope_progress(_away_s(torture))
+    _heal(torture)
+
+
+def cut_from_zookeeper(torture: Torture) -> None:
+    """Its session expires although it serves clients and fetches."""
+    victim = torture.leader(torture.some_partition())
+    torture.begin(f"broker {victim} is cut from ZooKeeper")
+    _cut(torture, f"b{victim}", ZOOKEEPERS)
+    torture.hold(torture.arena.session_s + 1)
+    torture.wait_progress(f"with broker {victim} cut from ZooKeeper")
+    _heal(torture)
+
+
+def isolate(torture: Torture) -> None:
+    """Clients still reach it, and may believe that it leads."""
+    _isolate(torture, torture.leader(torture.some_partition()))
+
+
+def isolate_controller(torture: Torture) -> None:
+    _isolate(torture, torture.controller())
+
+
+def _isolate(torture: Torture, victim: int) -> None:
+    torture.begin(f"broker {victim} is cut from brokers and ZooKeeper, not from clients")
+    _cut(torture, f"b{victim}", _brokers(torture.others(victim)) + ZOOKEEPERS)
+    torture.hold(torture.arena.session_s + 1)
+    torture.wait_progress(f"with broker {victim} isolated")
+    _heal(torture)
+
+
+def one_way_out(torture: Torture) -> None:
+    victim = torture.leader(torture.some_partition())
+    torture.begin(f"nothing that broker {victim} sends reaches the other brokers")
+    _cut(torture, f"b{victim}", _brokers(torture.others(victim)), one_way=True)
+    torture.hope_progress(_away_s(torture))
+    _heal(torture)
+
+
+def one_way_in(torture: Torture) -> None:
+    victim = torture.leader(torture.some_partition())
+    torture.begin(f"nothing that the other brokers send reaches broker {victim}")
+    for other in _brokers(torture.others(victim)):
+        _cut(torture, other, [f"b{victim}"], one_way=True)
+    torture.hope_progress(_away_s(torture))
+    _heal(torture)
+
+
+def one_way_zookeeper(torture: Torture) -> None:
+    victim = torture.leader(torture.some_partition())
+    torture.begin(f"what ZooKeeper sends does not reach broker {victim}")
+    for server in ZOOKEEPERS:
+        _cut(torture, server, [f"b{victim}"], one_way=True)
+    torture.hold(torture.arena.session_s + 1)
+    torture.wait_progress(f"with broker {victim} deaf to ZooKeeper")
+    _heal(torture)
+
+
+def reject(torture: Torture) -> None:
+    """A false suspicion: to its peers it looks dead, to clients and ZooKeeper it lives."""
+    _reject(torture, torture.leader(torture.some_partition()), and_clients=False)
+
+
+def reject_controller(torture: Torture) -> None:
+    _reject(torture, torture.controller(), and_clients=True)
+
+
+def _reject(torture: Torture, victim: int, and_clients: bool) -> None:
+    network = torture.arena.network
+    assert network is not None
+    torture.begin(f"broker {victim} refuses connections of brokers{' and clients' if and_clients else ''}, and lives")
+    for other in torture.others(victim):
+        network.reject(f"b{other}", f"b{victim}")
+    if and_clients:
+        network.reject_local(f"b{victim}")
+    torture.hope_progress(_away_s(torture))
+    _heal(torture)
+
+
+def destroy(torture: Torture) -> None:
+    """As a container that is removed: its connections end, and its address answers nothing any more."""
+    _destroy(torture, torture.leader(torture.some_partition()))
+
+
+def destroy_controller(torture: Torture) -> None:
+    _destroy(torture, torture.controller())
+
+
+def _destroy(torture: Torture, victim: int) -> None:
+    network = torture.arena.network
+    assert network is not None
+    torture.begin(f"broker {victim} is killed together with its network namespace")
+    network.destroy(f"b{victim}")
+    torture.kill(victim)
+    torture.wait_progress(f"without broker {victim}")
+    network.restore(f"b{victim}")
+    torture.start(victim)
