@@ -13,6 +13,7 @@ from zkbroker.controller.cluster_image import Placement, TopicImage, TopicRules
 from zkbroker.controller.controller import Controller
 from zkbroker.controller.effects import Answer, Effect, PushDelta, StateWrite, WriteStates
 from zkbroker.controller.elections import (
+    Election,
     elect_for_shutdown,
     elect_offline,
     elect_preferred,
@@ -186,16 +187,19 @@ def test_the_four_elections() -> None:
     def online(broker: int) -> bool:
         return broker in (2, 3)
 
-    assert elect_offline((1, 2, 3), (3, 1, 2), online, unclean=False) == (2, (3, 2), False)
+    def short(election: Election | None) -> object:
+        return None if election is None else election[:3]
+
+    assert short(elect_offline((1, 2, 3), (3, 1, 2), online, unclean=False)) == (2, (3, 2), False)
     assert elect_offline((1, 2, 3), (1,), online, unclean=False) is None
-    assert elect_offline((1, 2, 3), (1,), online, unclean=True) == (2, (2,), True)
-    assert elect_offline((1, 2, 3), (3, 1), online, unclean=True) == (3, (3,), False)
+    assert short(elect_offline((1, 2, 3), (1,), online, unclean=True)) == (2, (2,), True)
+    assert short(elect_offline((1, 2, 3), (3, 1), online, unclean=True)) == (3, (3,), False)
     assert elect_preferred((1, 2), (1, 2), online) is None
-    assert elect_preferred((2, 1), (1, 2), online) == (2, (1, 2), False)
+    assert short(elect_preferred((2, 1), (1, 2), online)) == (2, (1, 2), False)
     assert elect_preferred((2, 1), (1,), online) is None
-    assert elect_reassigned((1, 3), (1, 2, 3), online) == (3, (1, 2, 3), False)
+    assert short(elect_reassigned((1, 3), (1, 2, 3), online)) == (3, (1, 2, 3), False)
     assert elect_reassigned((1,), (1, 2, 3), online) is None
-    assert elect_for_shutdown((1, 2, 3), (1, 2, 3), lambda broker: True, lambda broker: broker == 1) == (
+    assert short(elect_for_shutdown((1, 2, 3), (1, 2, 3), lambda broker: True, lambda broker: broker == 1)) == (
         2,
         (2, 3),
         False,

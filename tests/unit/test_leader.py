@@ -13,6 +13,7 @@ from zkbroker.model.channel import FollowerContact, IsrAnswer
 from zkbroker.model.errors import ErrorCode, InvariantViolation
 from zkbroker.model.topics import PartitionState, TopicPartition
 from zkbroker.partition.epoch_cache import EpochCache
+from zkbroker.partition.isr import Outcome
 from zkbroker.partition.leader import NOTHING, FetchRefusal, LeaderState, ProposeIsr, RaiseHighWatermark
 
 LAG = 30.0
@@ -251,9 +252,26 @@ def test_leading_on_in_a_new_epoch_keeps_ends_and_forgets_contacts() -> None:
 def test_a_newer_state_changes_isr_assignment_and_elr() -> None:
     case = Case()
     state = case.state._replace(isr=(1,), replicas=(1, 3, 4), partition_epoch=8, elr=(3,))
-    assert case.leader.state_told(state, case.now) == (RaiseHighWatermark(10),)
+    assert case.leader.state_told(state, case.now) == NOTHING, "the ELR may be elected: it is waited for"
     assert sorted(case.leader.followers) == [3, 4]
     assert case.leader.state_told(case.state, case.now) == NOTHING
+    newer = state._replace(elr=(), partition_epoch=9)
+    assert case.leader.state_told(newer, case.now) == (RaiseHighWatermark(10),)
+
+
+def test_a_shrink_that_made_somebody_eligible_is_known_before_the_high_watermark_moves() -> None:
+    """The controller goes by min.insync.replicas=2, this leader still by 1: it must not go on without broker 2."""
+    case = Case(isr=(1, 2), min_isr=1)
+    case.fetch(2, 8)
+    case.now += 100
+    case.append(12)
+    [proposed] = case.leader.shrink_if_lagging(case.now)
+    assert isinstance(proposed, ProposeIsr)
+    after = case.state._replace(isr=(1,), elr=(2,), partition_epoch=8)
+    answer = IsrAnswer("t", 0, "id", proposed.proposal.proposal_id, ErrorCode.NONE, after)
+    assert case.leader.isr_answered(answer, case.now) == (Outcome.COMMITTED, NOTHING)
+    assert case.fetch(2, 9) == (RaiseHighWatermark(9),)
+    assert case.leader.state_told(after._replace(elr=(), partition_epoch=9), case.now) == (RaiseHighWatermark(12),)
 
 
 def test_broken_invariants_raise() -> None:

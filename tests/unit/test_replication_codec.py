@@ -279,6 +279,7 @@ BROKER = st.builds(
     st.lists(ENDPOINT, max_size=3).map(tuple),
     st.just((("PLAINTEXT", "PLAINTEXT"), ("REPLICATION", "SSL"))) | st.just(()),
     st.none() | TEXT,
+    st.just(()),
 )
 DELTA = st.builds(
     ClusterDelta,

@@ -187,12 +187,23 @@ def test_the_extra_keys_of_a_state_only_where_they_say_something() -> None:
         states.encode(full)
         == (
             '{"controller_epoch":3,"leader":1,"version":1,"leader_epoch":2,"isr":[1],"leader_recovery_state":1,'
-            '"elr":[2],"reason":"unclean: “2” is away"}'
+            '"elr":[2],"elr_version":4,"reason":"unclean: “2” is away"}'
         ).encode()
     )
     path = states.state_path("t", 0)
     assert path == "/brokers/topics/t/partitions/0/state"
     assert states.decode(path, states.encode(full), 4) == full
+
+
+def test_an_elr_counts_only_if_it_was_written_by_somebody_who_knows_its_rules() -> None:
+    state = states.LeaderAndIsr(1, 2, (1,), 3, 4, elr=(2,))
+    path = states.state_path("t", 0)
+    data = states.encode(state)
+    assert states.decode(path, data, 4).elr == (2,)
+    # written again by another hand: an older zkbroker hands "elr" on, Kafka drops both
+    assert states.decode(path, data, 5).elr == ()
+    assert states.decode(path, data.replace(b',"elr_version":4', b""), 4).elr == ()
+    assert states.decode(path, data.replace(b'"isr":[1]', b'"isr":[1,2]'), 4).elr == ()
 
 
 def test_two_znodes_make_one_partition_state() -> None:
@@ -369,6 +380,7 @@ _KEYS = [
         "controller_epoch",
         "isr",
         "elr",
+        "elr_version",
         "reason",
         "leader_recovery_state",
         "brokerid",

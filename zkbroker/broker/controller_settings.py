@@ -14,6 +14,7 @@ class ControllerSettings(NamedTuple):
     num_partitions: int = 1
     default_replication_factor: int = 1
     unclean_leader_election_enable: bool = False
+    min_insync_replicas: int = 1
     auto_leader_rebalance_enable: bool = True
     leader_imbalance_per_broker_percentage: int = 10
     leader_imbalance_check_interval_seconds: int = 300
@@ -26,6 +27,7 @@ class ControllerSettings(NamedTuple):
     def rules(self) -> ControllerRules:
         return ControllerRules(
             unclean=self.unclean_leader_election_enable,
+            min_insync_replicas=self.min_insync_replicas,
             auto_rebalance=self.auto_leader_rebalance_enable,
             imbalance_percentage=self.leader_imbalance_per_broker_percentage,
             imbalance_interval_s=float(self.leader_imbalance_check_interval_seconds),

@@ -374,7 +374,6 @@ class Replica:
                 recovering=answer.state.recovering,
                 elr=answer.state.elr,
             )
-            self.leader.elr = answer.state.elr
         self.run(effects)
         return outcome is Outcome.RETRY
 

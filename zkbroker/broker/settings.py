@@ -25,6 +25,7 @@ def controller_settings(config: BrokerConfig, timeout_s: float) -> ControllerSet
         num_partitions=config.get_int("num.partitions"),
         default_replication_factor=config.get_int("default.replication.factor"),
         unclean_leader_election_enable=config.get_bool("unclean.leader.election.enable"),
+        min_insync_replicas=config.get_int("min.insync.replicas"),
         auto_leader_rebalance_enable=config.get_bool("auto.leader.rebalance.enable"),
         leader_imbalance_per_broker_percentage=config.get_int("leader.imbalance.per.broker.percentage"),
         leader_imbalance_check_interval_seconds=config.get_int("leader.imbalance.check.interval.seconds"),

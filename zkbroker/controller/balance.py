@@ -30,5 +30,5 @@ def can_move(image: ClusterImage, partition: TopicPartition) -> bool:
     state = image.states.get(partition)
     if state is None or not state.replicas or state.leader == state.replicas[0] or state.adding or state.removing:
         return False
-    election = elect_preferred(state.replicas, state.isr, lambda broker: image.is_online(broker, partition))
+    election = elect_preferred(state.replicas, state.isr, lambda broker: image.is_electable(broker, partition))
     return election is not None

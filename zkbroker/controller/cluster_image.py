@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from zkbroker.model.cluster import BrokerRegistration
+from zkbroker.model.cluster import ALL_LOSSY, BrokerRegistration, LossyReplica
 from zkbroker.model.topics import PartitionState, TopicPartition
 
 
@@ -44,7 +44,17 @@ class TopicRules(NamedTuple):
 class ClusterImage:
     """Brokers, topics and partition states. Events change it; nothing in it is ahead of ZooKeeper."""
 
-    __slots__ = ("brokers", "offline_replicas", "rules", "shutting_down", "states", "suspects", "topics")
+    __slots__ = (
+        "_losses",
+        "brokers",
+        "min_insync_replicas_default",
+        "offline_replicas",
+        "rules",
+        "shutting_down",
+        "states",
+        "suspects",
+        "topics",
+    )
 
     def __init__(self) -> None:
         self.brokers: dict[int, BrokerRegistration] = {}
@@ -59,6 +69,10 @@ class ClusterImage:
         self.suspects: dict[TopicPartition, tuple[int, ...]] = {}
         """ISR members that registered after the state was written: they restarted while nobody looked."""
         self.rules: dict[str, TopicRules] = {}
+        self.min_insync_replicas_default = 1
+        """``min.insync.replicas`` of topics that do not override it."""
+        self._losses: dict[int, tuple[BrokerRegistration, dict[TopicPartition, LossyReplica]]] = {}
+        """Broker id → the registration that was indexed, and its lossy replicas; see ``loss``."""
 
     def __repr__(self) -> str:
         brokers = ",".join(str(broker) for broker in sorted(self.brokers))
@@ -94,6 +108,39 @@ class ClusterImage:
     def is_online(self, broker_id: int, partition: TopicPartition) -> bool:
         """Alive and not about to shut down: may be elected and may join an ISR."""
         return broker_id not in self.shutting_down and self.is_alive(broker_id, partition)
+
+    def loss(self, broker_id: int, partition: TopicPartition) -> LossyReplica | None:
+        """What the live broker says of a replica that came back without records it was counted for; None while the
+        replica is as good as its word. As long as its registration says so it is neither elected nor let into an ISR:
+        the broker takes the mark away only when it is known to be out of the ISR and the ELR."""
+        broker = self.brokers.get(broker_id)
+        if broker is None or not broker.lossy:
+            return None
+        indexed = self._losses.get(broker_id)
+        if indexed is None or indexed[0] is not broker:
+            losses = {TopicPartition(lossy.topic, lossy.partition): lossy for lossy in broker.lossy}
+            indexed = self._losses[broker_id] = broker, losses
+        if ALL_LOSSY in broker.lossy:
+            return ALL_LOSSY
+        lossy = indexed[1].get(partition)
+        if lossy is None:
+            return None
+        topic = self.topics.get(partition.topic)
+        # of a topic that was deleted and created again the replica never held anything
+        return lossy if topic is None or lossy.topic_id in ("", topic.topic_id) else None
+
+    def is_electable(self, broker_id: int, partition: TopicPartition) -> bool:
+        """Online, and its replica lost nothing that it is counted for."""
+        return self.is_online(broker_id, partition) and self.loss(broker_id, partition) is None
+
+    def min_insync_replicas(self, topic: str) -> int:
+        """The topic's ``min.insync.replicas``; a partition with fewer replicas needs only those."""
+        rules = self.rules.get(topic)
+        return (
+            self.min_insync_replicas_default
+            if rules is None or rules.min_insync_replicas is None
+            else (rules.min_insync_replicas)
+        )
 
     def usable_brokers(self) -> dict[int, str | None]:
         """Id → rack of those that new replicas may be placed on, by id."""

@@ -41,6 +41,7 @@ class Controller:
         self.controller_epoch = controller_epoch
         self.rules = rules
         self.image = ClusterImage()
+        self.image.min_insync_replicas_default = rules.min_insync_replicas
         self._changes = Changes()
         self.deletions = Deletions(self.image, self._changes, is_allowed=rules.delete_topics)
         self.settling = Settling(self.image, self._changes, self.deletions, controller_epoch, rules)
@@ -104,6 +105,8 @@ class Controller:
             elif broker != known and broker.epoch == known.epoch:
                 self.image.brokers[broker_id] = broker
                 self._changes.broker(broker_id)
+                if broker.lossy != known.lossy:
+                    self.settling.unsettle(self.image.partitions_of(broker_id))
         return self.settling.settle()
 
     def _broker_gone(self, broker_id: int) -> None:

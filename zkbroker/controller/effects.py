@@ -86,6 +86,8 @@ def show_state(state: PartitionState) -> str:
         f"leader={state.leader} leader_epoch={state.leader_epoch} isr={','.join(map(str, state.isr))} "
         f"partition_epoch={state.partition_epoch}"
     )
+    if state.elr:
+        line += f" elr={','.join(map(str, state.elr))}"
     if state.recovering:
         line += " recovering"
     if state.adding or state.removing:

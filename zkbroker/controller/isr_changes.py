@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from zkbroker.controller.cluster_image import ClusterImage
 from zkbroker.controller.elections import check_state
+from zkbroker.controller.eligible import eligible_after
 from zkbroker.model.channel import IsrProposal
 from zkbroker.model.errors import ErrorCode
 from zkbroker.model.topics import PartitionState, TopicPartition
@@ -46,8 +47,17 @@ def judge_proposal(
         return ErrorCode.INVALID_REQUEST
     if any(not _eligible(image, partition, sender, member, epoch) for member, epoch in proposal.isr):
         return ErrorCode.INELIGIBLE_REPLICA
+    elr = eligible_after(
+        state,
+        sender,
+        members,
+        proposal.recovering,
+        image.min_insync_replicas(partition.topic),
+        lambda replica: image.loss(replica, partition) is not None,
+    )
     after = state._replace(
         isr=members,
+        elr=elr,
         partition_epoch=state.partition_epoch + 1,
         controller_epoch=controller_epoch,
         recovering=proposal.recovering,
@@ -57,9 +67,9 @@ def judge_proposal(
 
 
 def _eligible(image: ClusterImage, partition: TopicPartition, leader: int, member: int, epoch: int) -> bool:
-    """Alive in exactly this incarnation. A leader that is shutting down may still name itself: it leads because
-    nobody else can, and must be able to let a successor join."""
-    if image.broker_epoch(member) != epoch:
+    """Alive in exactly this incarnation, without a loss that is still to be confirmed. A leader that is shutting down
+    may still name itself: it leads because nobody else can, and must be able to let a successor join."""
+    if image.broker_epoch(member) != epoch or image.loss(member, partition) is not None:
         return False
     if member == leader:
         return image.is_alive(member, partition)

@@ -10,6 +10,8 @@ class ControllerRules(NamedTuple):
 
     unclean: bool = False
     """``unclean.leader.election.enable``."""
+    min_insync_replicas: int = 1
+    """``min.insync.replicas`` of topics that do not override it."""
     auto_rebalance: bool = True
     imbalance_percentage: int = 10
     imbalance_interval_s: float = 300.0

@@ -212,8 +212,10 @@ class Settling:
             shutting_down=self._image.shutting_down.__contains__,
             # a member that restarted is about to be back: it must not cost its records
             unclean=not suspects
-            and self.returning.keys().isdisjoint(state.isr)
+            and self.returning.keys().isdisjoint((*state.isr, *state.elr))
             and self._image.unclean(partition.topic, self._rules.unclean),
+            loss=lambda broker: self._image.loss(broker, partition),
+            min_insync_replicas=self._image.min_insync_replicas(partition.topic),
         )
         if after is None and suspects:
             del self._image.suspects[partition]

@@ -23,6 +23,28 @@ class Endpoint(NamedTuple):
         return f"{self.listener}://{host}:{self.port}"
 
 
+class LossyReplica(NamedTuple):
+    """A replica that came back without records that it may be counted for: its broker's machine lost power before they
+    were flushed, its folder was emptied, or its log was damaged."""
+
+    topic: str
+    partition: int
+    topic_id: str
+    """Empty where it is not known."""
+    last_epoch: int
+    """Newest leader epoch of what is left, -1 for nothing."""
+    log_end_offset: int
+    """End of what is left; -1: the whole log is gone."""
+
+    @property
+    def is_gone(self) -> bool:
+        return self.log_end_offset < 0
+
+
+ALL_LOSSY = LossyReplica("", -1, "", -1, -1)
+"""Stands for every replica of a broker whose list would be too long for a znode."""
+
+
 class BrokerRegistration(NamedTuple):
     """One live broker, as its ephemeral znode ``/brokers/ids/N`` says."""
 
@@ -34,6 +56,8 @@ class BrokerRegistration(NamedTuple):
     security_protocols: tuple[tuple[str, str], ...] = ()
     """(listener name, PLAINTEXT | SSL | …) pairs: the znode's ``listener_security_protocol_map``."""
     rack: str | None = None
+    lossy: tuple[LossyReplica, ...] = ()
+    """Replicas that must not be elected or counted, until the broker takes them off this list (never on the wire)."""
 
     def endpoint(self, listener: str) -> Endpoint | None:
         """The endpoint of that listener name, or None."""

@@ -52,7 +52,7 @@ class PartitionState(NamedTuple):
     recovering: bool = False
     """``leader_recovery_state`` 1: elected uncleanly and not yet confirmed by the leader."""
     elr: tuple[int, ...] = ()
-    """Eligible leader replicas (KIP-966), an extra key of the znode; empty until the last-replica rule is built."""
+    """Eligible leader replicas (KIP-966), an extra key of the znode: they may lead when nobody of the ISR can."""
     reason: str = ""
     """Why the leader changed last, for people; an extra key of the znode."""
 

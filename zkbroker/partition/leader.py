@@ -4,9 +4,10 @@ Numbers in, effects out. The shell appends, reads and answers; it calls here wit
 are monotonic seconds. "End" of a follower or of the leader means, under a flush policy, the end of what is on disk: the
 shell passes ``counted_end`` for what may be acknowledged, ``log_end_offset`` for what lies in the log.
 
-The high watermark is the smallest end among the leader, the maximal ISR, and those followers that are caught up and
-about to join (else a follower could chase an ever moving high watermark). It never falls during a leader epoch, and is
-frozen while the committed ISR is smaller than the effective min ISR (KIP-966).
+The high watermark is the smallest end among the leader, the maximal ISR, the ELR, and those followers that are caught
+up and about to join (else a follower could chase an ever moving high watermark). It never falls during a leader epoch,
+and is frozen while the committed ISR is smaller than the effective min ISR (KIP-966). That the ELR counts as well makes
+its members safe to elect while the controller goes by another min ISR than this leader: ``controller/elections.py``.
 """
 
 from __future__ import annotations
@@ -122,6 +123,7 @@ class LeaderState:
         "_live_broker_epoch",
         "_members",
         "_own_epoch",
+        "_retained",
         "broker_id",
         "counted_end",
         "elr",
@@ -164,6 +166,7 @@ class LeaderState:
         self.leader_epoch = state.leader_epoch
         self.replicas = state.replicas
         self.elr = state.elr
+        """Who may be elected besides the ISR, by the last state told."""
         self.epochs = epochs
         self.log_end_offset = log_end_offset
         if predecessor is not None:
@@ -338,6 +341,8 @@ class LeaderState:
         outcome = self.isr.answered(answer)
         if outcome not in (Outcome.COMMITTED, Outcome.REVERTED):
             return outcome, NOTHING
+        if outcome is Outcome.COMMITTED and answer.state is not None:
+            self.elr = answer.state.elr
         self._sort_followers()
         self._check()
         # Not after a refusal: it would be repeated at once. News of brokers, or the follower's next row, try again.
@@ -405,6 +410,9 @@ class LeaderState:
         for follower in self._members:
             if follower.log_end_offset < offset:
                 offset = follower.log_end_offset
+        for follower in self._retained:
+            if follower.log_end_offset < offset:
+                offset = follower.log_end_offset
         for follower in self._joining:
             if (
                 follower.log_end_offset < offset
@@ -431,6 +439,8 @@ class LeaderState:
         self._members = [follower for follower in self.followers.values() if follower.broker_id in maximal]
         """Followers in the maximal ISR: the high watermark always waits for them."""
         self._joining = [follower for follower in self.followers.values() if follower.broker_id not in maximal]
+        self._retained = [follower for follower in self._joining if follower.broker_id in self.elr]
+        """Followers in the ELR: it waits for them too, until the controller says that they cannot be elected."""
 
     def _check(self) -> None:
         if self.broker_id not in self.isr.state.isr:

@@ -4,8 +4,12 @@ Example::
 
     {"controller_epoch":1,"leader":2,"version":1,"leader_epoch":1,"isr":[2,3,1]}
 
-and ``"leader_recovery_state":1`` only while recovering from an unclean election. zkbroker adds ``elr`` and ``reason``
-where there is something to say; Kafka's readers ignore them. The znode's version is the partition epoch.
+and ``"leader_recovery_state":1`` only while recovering from an unclean election. zkbroker adds ``elr``, ``elr_version``
+and ``reason`` where there is something to say; Kafka's readers ignore them. The znode's version is the partition epoch.
+
+``elr`` counts only beside an ``elr_version`` that is the znode's own version. Whoever writes a state without knowing
+the rules of the ELR (an older zkbroker hands ``elr`` on as it is) must not make somebody eligible who lacks what was
+acknowledged since.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from zkbroker.model.topics import NO_LEADER, PartitionState
-from zkbroker.zookeeper.znodes.codec import dump, load
+from zkbroker.zookeeper.znodes.codec import Fields, dump, load
 from zkbroker.zookeeper.znodes.topics import TopicAssignment, partition_path
 
 VERSION = 1
@@ -52,6 +56,7 @@ def encode(state: PartitionState | LeaderAndIsr) -> bytes:
         value["leader_recovery_state"] = RECOVERING
     if state.elr:
         value["elr"] = list(state.elr)
+        value["elr_version"] = state.partition_epoch
     if state.reason:
         value["reason"] = state.reason
     return dump(value)
@@ -74,9 +79,18 @@ def decode(path: str, data: bytes, version: int) -> LeaderAndIsr:
         controller_epoch=fields.number("controller_epoch"),
         partition_epoch=version,
         recovering=fields.number("leader_recovery_state", 0, maximum=RECOVERING) == RECOVERING,
-        elr=fields.numbers("elr") if fields.has("elr") else (),
+        elr=_elr(fields, isr, version),
         reason=fields.text("reason", ""),
     )
+
+
+def _elr(fields: Fields, isr: tuple[int, ...], version: int) -> tuple[int, ...]:
+    if not fields.has("elr"):
+        return ()
+    listed = fields.numbers("elr")
+    if fields.number("elr_version", -1, minimum=-1) != version:
+        return ()
+    return tuple(dict.fromkeys(member for member in listed if member not in isr))
 
 
 def partition_state(assignment: TopicAssignment, partition: int, found: LeaderAndIsr) -> PartitionState:
