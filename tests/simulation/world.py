@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from twisted.logger import LogLevel, formatEvent, globalLogPublisher
+from twisted.logger import LogLevel, formatEvent, globalLogBeginner, globalLogPublisher
 from twisted.python.failure import Failure
 
 from tests.fakes.crash_disk import CrashDisk
@@ -64,7 +65,13 @@ class World(Strikes):
         for broker_id in range(1, self.settings.brokers + 1):
             node = self.nodes[broker_id] = Node(self, broker_id)
             self.network.add_host(broker_id, node.host)
+        # Before a program has begun its logging Twisted keeps all of it, and prints failures.
+        self._early_observer: Any = globalLogBeginner._temporaryObserver
+        if self._early_observer is not None:
+            globalLogPublisher.removeObserver(self._early_observer)
         globalLogPublisher.addObserver(self._logged)
+        self._handler = _Lines(self)
+        logging.getLogger("zkbroker").addHandler(self._handler)
         self._collects = gc.isenabled()
         gc.disable()
 
@@ -74,6 +81,9 @@ class World(Strikes):
     def close(self) -> None:
         """Take the log's observer away again. The world is of no use afterwards."""
         globalLogPublisher.removeObserver(self._logged)
+        if self._early_observer is not None:
+            globalLogPublisher.addObserver(self._early_observer)
+        logging.getLogger("zkbroker").removeHandler(self._handler)
         if self._collects:
             gc.enable()
 
@@ -258,6 +268,19 @@ class World(Strikes):
             if [one for one in isr if one not in before_isr]:
                 self.counts["isr_expansions"] += 1
         known[path] = (leader, isr)
+
+
+class _Lines(logging.Handler):
+    """What packages say through ``logging``."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(logging.INFO)
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        process = self._world.current
+        if process is not None:
+            process.log(record.getMessage())
 
 
 def _short(data: bytes | None) -> str:
