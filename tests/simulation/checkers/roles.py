@@ -1,0 +1,118 @@
+"""Invariants 2, 4 and 12 as far as they are about the roles that replicas took; 14: data goes only with its topic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.simulation.checkers.ghost import Ghost, View
+from tests.simulation.checkers.observer import Commit, Fingerprint
+from tests.simulation.violation import Violation
+
+REGISTRATION_GRACE_S = 4.0
+"""A leader may know a registration for so long after it is gone: the session of its controller ends by then."""
+
+
+class RoleChecker:
+    def __init__(self, ghost: Ghost, disk_of: Any) -> None:
+        self._ghost = ghost
+        self._disk_of = disk_of
+        """Broker → the disk of its running process, or None."""
+
+    def committed(self, commit: Commit) -> None:
+        if commit.path.endswith("/state") and commit.op != "delete":
+            _, _, _, topic, _, number, _ = commit.path.split("/")
+            partition = self._ghost.find(topic, int(number))
+            if partition is not None and partition.state is not None:
+                view = partition.views.get(partition.state.leader)
+                if view is not None:
+                    self._check_maximal(view)
+
+    def changed(self, view: View, before: Fingerprint | None, after: Fingerprint) -> None:
+        leader = after.leader
+        if leader is None:
+            return
+        if before is None or before.leader is not leader:
+            self._check_leader(view, leader)
+        if before is None or before.isr != after.isr or before.leader is not leader:
+            self._check_maximal(view)
+            was = () if before is None or before.leader is not leader else before.isr.maximal
+            for joiner in after.isr.maximal:
+                if was and joiner not in was and joiner not in after.isr.isr:
+                    self._check_joiner(view, leader, joiner)
+
+    def vanished(self, view: View) -> None:
+        """14: a running broker has a replica no more; its data must still be there, or be meant to go."""
+        disk = self._disk_of(view.broker_id)
+        partition = view.partition
+        if disk is None or partition.deleting or view.broker_id not in partition.replicas:
+            return
+        if self._ghost.topics.get(partition.topic) == partition.key[0] and not disk.exists(view.folder):
+            raise Violation(14, f"{view!r}: its data is gone, but it is assigned there")
+
+    # 2
+
+    def _check_leader(self, view: View, leader: Any) -> None:
+        partition, epoch = view.partition, leader.leader_epoch
+        named = partition.leaders.get(epoch)
+        if named != view.broker_id:
+            raise Violation(2, f"{view!r} leads in leader epoch {epoch}, whose leader is {named}")
+        led_by = partition.led_by.setdefault(epoch, (view.broker_id, view.incarnation))
+        if led_by != (view.broker_id, view.incarnation):
+            raise Violation(
+                2, f"{view!r}: process {view.incarnation} leads in leader epoch {epoch}, as process {led_by[1]} did"
+            )
+
+    # 4
+
+    def _check_maximal(self, view: View) -> None:
+        partition = view.partition
+        state, leader = partition.state, view.replica.leader
+        if state is None or leader is None or leader.leader_epoch != state.leader_epoch:
+            return
+        if len(state.isr) < partition.effective_min_isr:
+            return
+        maximal = leader.isr.state.maximal
+        for member in state.members:
+            if member not in maximal:
+                raise Violation(
+                    4,
+                    f"{view!r}: the leader counts {list(maximal)}, ZooKeeper has ISR {list(state.isr)} "
+                    f"ELR {list(state.elr)} in leader epoch {state.leader_epoch}",
+                )
+
+    # 12
+
+    def _check_joiner(self, view: View, leader: Any, joiner: int) -> None:
+        """The leader counts a new member from now on: it must have fetched in its registered incarnation, and hold
+        what is committed."""
+        partition, ghost = view.partition, self._ghost
+        epoch = leader.followers[joiner].broker_epoch
+        registered = ghost.registered.get(joiner)
+        if registered is None or registered[0] != epoch:
+            gone = ghost.unregistered.get(joiner)
+            if gone is None or gone[0] != epoch or ghost.now - gone[1] > REGISTRATION_GRACE_S:
+                raise Violation(
+                    12,
+                    f"{view!r}: broker {joiner} joins with broker epoch {epoch}; registered is {registered}, before "
+                    f"that {gone}",
+                )
+        his = partition.views.get(joiner)
+        if his is not None and self._is_incarnation(his, epoch):
+            self._check_position(view, leader, his)
+
+    def _is_incarnation(self, view: View, epoch: int) -> bool:
+        """Whether the process that is seen is the one that registered with ``epoch``."""
+        registered = self._ghost.registered.get(view.broker_id)
+        return registered is not None and registered[0] == epoch
+
+    def _check_position(self, view: View, leader: Any, his: View) -> None:
+        """What the leader believes of a follower's end is not more than it has, unless it truncated for a later
+        leader since."""
+        follower = his.replica.follower
+        if follower is None or follower.leader_epoch != leader.leader_epoch:
+            return
+        believed = leader.followers[his.broker_id].log_end_offset
+        if believed > his.content.end:
+            raise Violation(
+                12, f"{view!r} believes that broker {his.broker_id} ends at {believed}: it ends at {his.content.end}"
+            )

@@ -1,0 +1,239 @@
+"""Invariants 1, 2, 3, 12 and 14 as far as they are about what is written to ZooKeeper."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from tests.simulation.checkers.ghost import Ghost, Partition, State, decode_state
+from tests.simulation.checkers.observer import Commit
+from tests.simulation.violation import Violation
+
+_STATE = re.compile(r"/brokers/topics/([^/]+)/partitions/([0-9]+)/state")
+_TOPIC = re.compile(r"/brokers/topics/([^/]+)")
+_BROKER = re.compile(r"/brokers/ids/([0-9]+)")
+_CONFIG = re.compile(r"/config/topics/([^/]+)")
+_DELETION = re.compile(r"/admin/delete_topics/([^/]+)")
+NO_LEADER = -1
+JOIN_GRACE_S = 4.0
+"""A join that was decided while the joiner was registered may be written so much later than its registration ended: the
+session of the controller that wrote it ends by then."""
+
+
+class ZnodeChecker:
+    """Reads each committed write with decoders of its own and keeps the ghost's picture of ZooKeeper."""
+
+    def __init__(self, ghost: Ghost) -> None:
+        self._ghost = ghost
+        self._min_isr: dict[str, int] = {}
+        """Of the topics whose configuration says."""
+        self._broker_epoch_max: dict[int, int] = {}
+        self.elections_count = 0
+        self.isr_shrinks_count = 0
+        self.isr_expansions_count = 0
+        self.elr_members_count = 0
+
+    def committed(self, commit: Commit) -> None:
+        path = commit.path
+        match = _STATE.fullmatch(path)
+        if match is not None:
+            self._state(match[1], int(match[2]), commit)
+        elif path == "/controller_epoch":
+            self._controller_epoch(commit)
+        elif (match := _BROKER.fullmatch(path)) is not None:
+            self._registration(int(match[1]), commit)
+        elif (match := _TOPIC.fullmatch(path)) is not None:
+            self._topic(match[1], commit)
+        elif (match := _CONFIG.fullmatch(path)) is not None:
+            self._config(match[1], commit)
+        elif (match := _DELETION.fullmatch(path)) is not None and commit.op == "create":
+            self._deletion(match[1])
+
+    # 1: epochs
+
+    def _controller_epoch(self, commit: Commit) -> None:
+        if commit.op == "delete":
+            raise Violation(1, "/controller_epoch was deleted")
+        ghost = self._ghost
+        epoch = int(commit.data or b"0")
+        if commit.op == "set" and epoch <= ghost.controller_epoch:
+            raise Violation(1, f"the controller epoch went from {ghost.controller_epoch} to {epoch}")
+        ghost.controller_epoch = epoch
+        ghost.controller_session = commit.session
+
+    def _registration(self, broker_id: int, commit: Commit) -> None:
+        ghost = self._ghost
+        if commit.op == "delete":
+            known = ghost.registered.pop(broker_id, None)
+            if known is not None:
+                ghost.unregistered[broker_id] = (known[0], ghost.now)
+            return
+        if commit.op == "set":
+            return
+        if commit.zxid <= self._broker_epoch_max.get(broker_id, -1):
+            raise Violation(
+                1, f"broker {broker_id} registered with epoch {commit.zxid}, not above {self._broker_epoch_max}"
+            )
+        self._broker_epoch_max[broker_id] = commit.zxid
+        ghost.registered[broker_id] = (commit.zxid, ghost.now)
+
+    # The states of partitions
+
+    def _state(self, topic: str, number: int, commit: Commit) -> None:
+        ghost = self._ghost
+        topic_id = ghost.topics.get(topic)
+        if topic_id is None:
+            if commit.op != "delete":
+                raise Violation(3, f"a state for {topic}-{number}, a topic that does not exist")
+            return
+        partition = ghost.of(topic, (topic_id, number))
+        partition.min_isr = self._min_isr.get(topic, ghost.min_insync_replicas)
+        if commit.op == "delete":
+            partition.state = None
+            partition.deleting = True
+            return
+        try:
+            new = decode_state(commit.data, commit.version)
+        except (ValueError, KeyError, TypeError) as error:
+            raise Violation(3, f"{partition!r}: its state does not decode: {commit.data!r}: {error}") from None
+        old = partition.state
+        self._check_epochs(partition, old, new, commit)
+        self._check_members(partition, new)
+        partition.state = new
+        partition.state_at = ghost.now
+        if old is None:
+            partition.leaders[new.leader_epoch] = new.leader
+            return
+        if new.leader_epoch != old.leader_epoch:
+            partition.superseded_at[old.leader_epoch] = ghost.now
+            partition.leaders[new.leader_epoch] = new.leader
+            self._check_election(partition, old, new)
+        else:
+            self._check_joiners(partition, old, new)
+
+    def _check_epochs(self, partition: Partition, old: State | None, new: State, commit: Commit) -> None:
+        ghost = self._ghost
+        if new.controller_epoch != ghost.controller_epoch or commit.session != ghost.controller_session:
+            raise Violation(
+                2,
+                f"{partition!r}: state of controller epoch {new.controller_epoch} written by session "
+                f"0x{commit.session:x}; the controller is 0x{ghost.controller_session:x} in epoch "
+                f"{ghost.controller_epoch}",
+            )
+        if old is None:
+            return
+        if new.version <= old.version:
+            raise Violation(1, f"{partition!r}: partition epoch {new.version} after {old.version}")
+        if new.leader_epoch < old.leader_epoch:
+            raise Violation(1, f"{partition!r}: leader epoch {new.leader_epoch} after {old.leader_epoch}")
+        if new.controller_epoch < old.controller_epoch:
+            raise Violation(1, f"{partition!r}: controller epoch {new.controller_epoch} after {old.controller_epoch}")
+        if new.leader != old.leader and new.leader_epoch == old.leader_epoch:
+            raise Violation(
+                2, f"{partition!r}: leaders {old.leader} and {new.leader} in leader epoch {new.leader_epoch}"
+            )
+
+    def _check_members(self, partition: Partition, new: State) -> None:
+        isr, elr = new.isr, new.elr
+        if not isr or len(set(isr)) != len(isr):
+            raise Violation(3, f"{partition!r}: ISR {list(isr)}")
+        if partition.replicas and not set(isr + elr) <= set(partition.replicas):
+            raise Violation(
+                3, f"{partition!r}: ISR {list(isr)} and ELR {list(elr)} of replicas {list(partition.replicas)}"
+            )
+        if len(set(elr)) != len(elr) or set(elr) & set(isr):
+            raise Violation(3, f"{partition!r}: ELR {list(elr)} beside ISR {list(isr)}")
+        if new.leader != NO_LEADER and new.leader not in isr:
+            raise Violation(3, f"{partition!r}: leader {new.leader} is not in ISR {list(isr)}")
+        if new.recovering and len(isr) != 1:
+            raise Violation(3, f"{partition!r}: recovering with ISR {list(isr)}")
+
+    def _check_election(self, partition: Partition, old: State, new: State) -> None:
+        if new.leader != NO_LEADER and new.leader != old.leader:
+            self.elections_count += 1
+            if new.leader not in old.members and not new.recovering:
+                raise Violation(
+                    3,
+                    f"{partition!r}: {new.leader} was elected from outside of ISR {list(old.isr)} and ELR "
+                    f"{list(old.elr)}",
+                )
+        if set(new.isr) - set(old.members) and not new.recovering:
+            raise Violation(
+                12, f"{partition!r}: an election took ISR {list(old.isr)} ELR {list(old.elr)} to ISR {list(new.isr)}"
+            )
+        if set(new.elr) - set(old.members):
+            raise Violation(
+                12, f"{partition!r}: ELR {list(new.elr)} has more than ISR {list(old.isr)} and ELR {list(old.elr)}"
+            )
+        self._count_members(old, new)
+
+    def _count_members(self, old: State, new: State) -> None:
+        self.isr_shrinks_count += bool(set(old.isr) - set(new.isr))
+        self.isr_expansions_count += bool(set(new.isr) - set(old.isr))
+        self.elr_members_count += len(set(new.elr) - set(old.elr))
+
+    # 12: who joins
+
+    def _check_joiners(self, partition: Partition, old: State, new: State) -> None:
+        ghost = self._ghost
+        self._count_members(old, new)
+        if set(new.elr) - set(old.members):
+            raise Violation(
+                12, f"{partition!r}: ELR {list(new.elr)} has more than ISR {list(old.isr)} and ELR {list(old.elr)}"
+            )
+        for joiner in new.isr:
+            if joiner in old.isr or joiner in ghost.registered:
+                continue
+            gone = ghost.unregistered.get(joiner)
+            if gone is None or ghost.now - gone[1] > JOIN_GRACE_S:
+                raise Violation(12, f"{partition!r}: broker {joiner} joined ISR {list(old.isr)} without a registration")
+
+    # Topics
+
+    def _topic(self, topic: str, commit: Commit) -> None:
+        ghost = self._ghost
+        if commit.op == "delete":
+            topic_id = ghost.topics.pop(topic, None)
+            for partition in ghost.partitions.values():
+                if partition.key[0] == topic_id:
+                    partition.deleting = True
+            self._min_isr.pop(topic, None)
+            return
+        found = json.loads(commit.data)
+        topic_id = str(found["topic_id"])
+        known = ghost.topics.get(topic)
+        if known is not None and known != topic_id:
+            raise Violation(14, f"topic {topic} changed its id from {known} to {topic_id}")
+        ghost.topics[topic] = topic_id
+        adding, removing = found.get("adding_replicas", {}), found.get("removing_replicas", {})
+        for name, listed in found["partitions"].items():
+            replicas = tuple(int(replica) for replica in listed)
+            added, removed = set(adding.get(name, ())), set(removing.get(name, ()))
+            partition = ghost.of(topic, (topic_id, int(name)))
+            if len(set(replicas)) != len(replicas) or not replicas:
+                raise Violation(14, f"{partition!r}: replicas {list(replicas)}")
+            if not added | removed <= set(replicas) or added & removed:
+                raise Violation(
+                    14, f"{partition!r}: adding {sorted(added)}, removing {sorted(removed)} of {list(replicas)}"
+                )
+            partition.replicas = replicas
+            partition.min_isr = self._min_isr.get(topic, ghost.min_insync_replicas)
+            state = partition.state
+            if state is not None and not set(state.members) <= set(replicas):
+                raise Violation(14, f"{partition!r}: replicas {list(replicas)} without members {list(state.members)}")
+
+    def _config(self, topic: str, commit: Commit) -> None:
+        if commit.op == "delete":
+            self._min_isr.pop(topic, None)
+            return
+        config = json.loads(commit.data).get("config", {}) if commit.data else {}
+        if "min.insync.replicas" in config:
+            self._min_isr[topic] = int(config["min.insync.replicas"])
+        else:
+            self._min_isr.pop(topic, None)
+
+    def _deletion(self, topic: str) -> None:
+        topic_id = self._ghost.topics.get(topic)
+        for partition in self._ghost.partitions.values():
+            if partition.key[0] == topic_id:
+                partition.deleting = True
