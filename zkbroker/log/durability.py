@@ -76,6 +76,11 @@ class Durability:
         """A thread met an OSError that the reactor may not have heard of yet."""
         return self._gate.has_failed
 
+    @property
+    def running_job(self) -> FlushJob | None:
+        """What a thread does for this log at this moment, or will do when there is one."""
+        return self._flusher.running_job
+
     def must_sync(self, paths: Sequence[str]) -> None:
         """Files that have their final content: the next flush brings them to the disk before the flushed end passes."""
         self._unsynced.update(dict.fromkeys(paths))
@@ -93,7 +98,7 @@ class Durability:
 
     def overtake(self) -> None:
         """What a thread is about to write counts for nothing: all of it waits to be written again."""
-        job = self._flusher.running_job
+        job = self.running_job
         if job is None:
             return
         has_failed = self._gate.has_failed
