@@ -103,11 +103,10 @@ def test_never_below_min_isr() -> None:
 def test_the_brokers_default_counts_where_the_topic_says_nothing() -> None:
     room = Room(2)
     room.image.rules.clear()
-    room.complaints = Complaints(room.image, session_timeout_s=TIMEOUT_S, min_insync_replicas=2)
+    room.image.min_insync_replicas_default = 2
     room.unreachable(2, 1)
     assert room.verdict() is None
-    room.complaints = Complaints(room.image, session_timeout_s=TIMEOUT_S, min_insync_replicas=1)
-    room.unreachable(2, 1)
+    room.image.min_insync_replicas_default = 1
     after = room.verdict()
     assert after is not None and (after.leader, after.isr) == (2, (2,))
 

@@ -34,6 +34,7 @@ from typing import NamedTuple
 
 from zkbroker.controller.cluster_image import ClusterImage
 from zkbroker.controller.elections import Election, elected
+from zkbroker.controller.eligible import effective_min_isr
 from zkbroker.model.complaints import StalledDir, Unreachable, Word
 from zkbroker.model.topics import PartitionState, TopicPartition
 
@@ -69,11 +70,9 @@ class Complaints:
     """Who complains of whom, over one term of office. Asked for a verdict by whoever settles partitions; what changes
     by time alone comes out of ``time_passed``."""
 
-    def __init__(self, image: ClusterImage, *, session_timeout_s: float, min_insync_replicas: int = 1) -> None:
+    def __init__(self, image: ClusterImage, *, session_timeout_s: float) -> None:
         self._image = image
         self._session_timeout_s = session_timeout_s
-        self._min_insync_replicas = min_insync_replicas
-        """The brokers' default; topics may have their own."""
         self._spoken: dict[int, _Spoken] = {}
         """By speaker. Those of incarnations that are gone count for nothing and are dropped in time."""
         self._holds: dict[int, _Hold] = {}
@@ -149,7 +148,7 @@ class Complaints:
         if state.leader < 0 or self.is_trusted(state.leader, partition):
             return state
         others = [
-            member for member in state.replicas if member in state.isr and self._image.is_online(member, partition)
+            member for member in state.replicas if member in state.isr and self._image.is_electable(member, partition)
         ]
         for member in others:
             if self.is_trusted(member, partition):
@@ -180,7 +179,7 @@ class Complaints:
     def _moved(self, partition: TopicPartition, state: PartitionState, complaining: Sequence[int]) -> Election | None:
         """The leadership goes to another member, the leader leaves the ISR, as do members whose appends wait unless
         they are needed."""
-        left = tuple(m for m in state.isr if m != state.leader and self._image.is_online(m, partition))
+        left = tuple(m for m in state.isr if m != state.leader and self._image.is_electable(m, partition))
         sound = tuple(member for member in left if not self._waits(member, partition))
         isr = sound if self._is_enough(partition, state, sound) else left
         if not self._is_enough(partition, state, isr):
@@ -190,7 +189,7 @@ class Complaints:
             return None
         # Who shares the majority's complaint is on the same side of the network as they are.
         candidates.sort(key=lambda member: (not self.is_trusted(member, partition), member not in complaining))
-        return Election(candidates[0], isr)
+        return Election(candidates[0], isr, elr=())
 
     def _without_followers(
         self, partition: TopicPartition, state: PartitionState, controller_epoch: int
@@ -213,13 +212,10 @@ class Complaints:
                 reasons.append(f"broker {member} cannot reach broker {state.leader}")
         if isr == state.isr:
             return None
-        return elected(state, Election(state.leader, isr), controller_epoch, ", ".join(reasons))
+        return elected(state, Election(state.leader, isr, elr=()), controller_epoch, ", ".join(reasons))
 
     def _is_enough(self, partition: TopicPartition, state: PartitionState, isr: Sequence[int]) -> bool:
-        rules = self._image.rules.get(partition.topic)
-        own = None if rules is None else rules.min_insync_replicas
-        minimum = self._min_insync_replicas if own is None else own
-        return len(isr) >= max(1, min(minimum, len(state.replicas)))
+        return len(isr) >= max(1, effective_min_isr(state, self._image.min_insync_replicas(partition.topic)))
 
     def _word(self, speaker: int) -> _Spoken | None:
         spoken = self._spoken.get(speaker)
