@@ -22,37 +22,13 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from zkbroker.cli._local_cluster import LocalBroker, LocalCluster
+from zkbroker.cli._local_kafka import kafka_class_path, kafka_start_command
 from zkbroker.cli._processes import LocalFailure, wait_until
 
-__all__ = ["Cluster", "JavaTool", "LocalBroker", "LocalFailure", "kafka_cluster", "wait_until"]
+__all__ = ["Cluster", "JavaTool", "LocalBroker", "LocalFailure", "kafka_class_path", "kafka_cluster", "wait_until"]
 
 PATIENCE_S = 90.0
 """How long what must come about is waited for: only something that never comes may fail, a slow machine may not."""
-
-KAFKA_LOGGING = """\
-log4j.rootLogger=INFO, CONSOLE
-log4j.appender.CONSOLE=org.apache.log4j.ConsoleAppender
-log4j.appender.CONSOLE.layout=org.apache.log4j.PatternLayout
-log4j.appender.CONSOLE.layout.ConversionPattern=%d{ISO8601} %p %c{1} %m%n
-log4j.appender.CONSOLE.target=System.err
-"""
-
-
-def kafka_class_path(log_level: str = "INFO") -> str:
-    """Class path of Kafka 3.9.1 with a log4j configuration of its own. KeyError when ZKBROKER_KAFKA_LIBS is not set."""
-    libs = os.environ["ZKBROKER_KAFKA_LIBS"]
-    folder = Path(os.environ.get("TMPDIR", "/tmp")) / f"zkbroker-log4j-{os.getuid()}-{log_level}"
-    folder.mkdir(exist_ok=True)
-    (folder / "log4j.properties").write_text(KAFKA_LOGGING.replace("INFO", log_level))
-    return f"{folder}:{libs}/*"
-
-
-def kafka_start_command(broker: LocalBroker) -> list[str]:
-    properties = broker.directory / "server.properties"
-    properties.write_text("".join(f"{name}={value}\n" for name, value in broker.settings.items()))
-    options = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
-    return ["java", *options, "-cp", kafka_class_path(), "kafka.Kafka", str(properties)]
-
 
 NO_ANSWER = (KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._DESTROY, KafkaError.REQUEST_TIMED_OUT)
 """The request may have been served or not."""

@@ -1,26 +1,11 @@
-"""How late a canary woke: percentiles by nearest rank, and a stretch of time with its edges."""
+"""How late a canary woke, within a stretch of time with its edges."""
 
 from __future__ import annotations
 
-import random
 import time
 from pathlib import Path
 
-import pytest
-
-from zkbroker.cli._canary import Canary, delay_between, percentile
-
-
-def test_percentiles_by_nearest_rank() -> None:
-    twenty = [float(number) for number in range(1, 21)]
-    random.Random(1).shuffle(twenty)
-    assert percentile(twenty, 0.95) == 19  # "the 19th of 20"
-    assert percentile(twenty, 0.5) == 10
-    assert percentile(twenty, 0.99) == 20
-    assert percentile(twenty, 0) == 1
-    assert percentile([7.0], 0.95) == percentile([7.0], 0.01) == 7
-    with pytest.raises(ValueError):
-        percentile([], 0.5)
+from zkbroker.cli._canary import Canary, delay_between
 
 
 def test_a_sleep_that_reaches_into_the_stretch_counts() -> None:

@@ -7,13 +7,13 @@ that for a processor.
 from __future__ import annotations
 
 import contextlib
-import math
 import struct
 import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
 
+from zkbroker.cli._figures import percentile
 from zkbroker.cli._processes import ChildProcess, wait_until
 
 INTERVAL_S = 0.002
@@ -23,15 +23,6 @@ WRITE_EVERY_S = 0.1
 """Short beside a measurement, long beside the writing itself."""
 QUIET_P99_MS = 20.0
 """A machine on which one wake-up in a hundred is later than this measures itself."""
-
-
-def percentile(values: list[float], share: float) -> float:
-    """The smallest value that at least ``share`` of them do not exceed (nearest rank): 0.95 of 20 is the 19th."""
-    if not values:
-        raise ValueError("a percentile of nothing")
-    # Rounded first: 0.95 * 20 must be 19, not a hair more.
-    rank = math.ceil(round(share * len(values), 9))
-    return sorted(values)[min(len(values), max(1, rank)) - 1]
 
 
 class SchedulingDelay(NamedTuple):

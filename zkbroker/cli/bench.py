@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 
 from zkbroker.cli import _common as common
+from zkbroker.cli import bench_failover
+from zkbroker.cli._figures import percentile
 from zkbroker.cli._local_cluster import LocalCluster
 from zkbroker.cli._local_zookeeper import LocalEnsemble
 from zkbroker.cli._processes import LocalFailure
@@ -35,6 +37,8 @@ EXAMPLES = """\
     zkbroker-bench --bootstrap-server localhost:9092
   small records, compressed, more of them:
     zkbroker-bench --start --record-size 100 --records 2000000 --compression-codec lz4
+  for how long a fault keeps a client from writing (has a --help of its own):
+    zkbroker-bench failover
 """
 RAW_BATCH_BYTES = 128 * 1024
 NOT_YET = (ErrorCode.NOT_LEADER_OR_FOLLOWER, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, ErrorCode.NOT_ENOUGH_REPLICAS)
@@ -61,11 +65,6 @@ class Measured(NamedTuple):
         return f"{self.name:<34}{rate}"
 
 
-def percentile(ordered: list[float], share: float) -> float:
-    """The value below which ``share`` of them lie (nearest rank). ``ordered`` is sorted and not empty."""
-    return ordered[min(len(ordered) - 1, max(0, int(share * len(ordered) + 0.5) - 1))]
-
-
 def make_parser() -> argparse.ArgumentParser:
     parser = common.make_parser(PROG, "Measure produce and consume throughput and latency.", EXAMPLES)
     where = parser.add_mutually_exclusive_group(required=True)
@@ -90,7 +89,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return common.run(PROG, _run, make_parser(), argv)
+    given = sys.argv[1:] if argv is None else argv
+    if given[:1] == ["failover"]:
+        return bench_failover.main(given[1:])
+    return common.run(PROG, _run, make_parser(), given)
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -1,0 +1,217 @@
+"""``zkbroker-bench failover``: for how long a fault keeps a client from writing, and what it costs the brokers."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from zkbroker.cli import _common as common
+from zkbroker.cli._canary import Canary
+from zkbroker.cli._local_cluster import LocalCluster
+from zkbroker.cli._local_kafka import kafka_start_command
+from zkbroker.cli._local_zookeeper import LocalEnsemble
+from zkbroker.cli._processes import LocalFailure
+from zkbroker.cli.bench_failover_partitions import run_partitions_round
+from zkbroker.cli.bench_failover_report import round_line, table
+from zkbroker.cli.bench_failover_rounds import SCENARIOS, Round, Scenario, System, run_round
+
+PROG = "zkbroker-bench failover"
+DESCRIPTION = """\
+Measure for how long a fault keeps a client from writing.
+
+Starts an ensemble and three brokers on this machine. In each round a client in a process of its own writes a record
+every 2 ms with acks=all; then the fault strikes, and the figure is the longest time between two acknowledgements, by
+the clock of the client's delivery callbacks, until writing has gone on for a second. The client is librdkafka with
+retry.backoff.ms 10, retry.backoff.max.ms 20, reconnect.backoff.ms 10, reconnect.backoff.max.ms 50 and
+topic.metadata.refresh.fast.interval.ms 10; beside it a second one with librdkafka's defaults writes every 20 ms.
+For pause-leader both have topic.metadata.refresh.interval.ms 250 and socket.timeout.ms 1000: a silent leader tells
+nobody that it is one no more. For partitions the figure is the time until each of the victim's took a record.
+
+After each round everything that was acknowledged is read back: a lost record is said and makes the status 1. A canary
+process that only sleeps shows how late this machine lets processes run; where its p99 passes 20 ms, the round is
+repeated, and both are shown. Figures: the median and the 19th of 20 (95th percentile by nearest rank).
+"""
+EXAMPLES = f"""\
+  everything, 20 rounds each (some 15 minutes):
+    {PROG}
+  a quick look at one fault:
+    {PROG} --scenario kill-leader --rounds 5 --no-client-defaults
+  beside Kafka 3.9.1, turn about, figures also as JSON (hours: Kafka waits 18 s for each session):
+    {PROG} --kafka --kafka-rounds 5 --json failover.json
+  as it would be without the fast path, keeping the brokers' logs:
+    {PROG} --set broker.failure.detection=session --keep ./failover-logs
+
+scenarios:
+""" + "\n".join(f"  {one.name:<16} {one.title}" for one in SCENARIOS)
+TURN_ROUNDS = 5
+"""So many rounds of one system before the other's turn: a cluster's start takes longer than a round."""
+REPEATED_MAX = 1.0
+"""How many noisy rounds are repeated, per round that was asked for."""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = common.make_parser(PROG, DESCRIPTION, EXAMPLES)
+    parser.add_argument(
+        "--scenario",
+        action="append",
+        choices=[one.name for one in SCENARIOS],
+        metavar="NAME",
+        help="may be repeated; default: all, see below",
+    )
+    parser.add_argument("--rounds", type=common.positive, default=20, metavar="N", help="of each scenario (default 20)")
+    parser.add_argument("--no-client-defaults", action="store_true", help="without the second client")
+    parser.add_argument("--client", action="append", default=[], metavar="KEY=VALUE", help="librdkafka setting of both")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="setting of zkbroker's brokers")
+    parser.add_argument(
+        "--session-timeout-ms", type=common.positive, default=18_000, metavar="MS", help="default 18000"
+    )
+    parser.add_argument("--kafka", action="store_true", help="the same with Kafka 3.9.1, turn about")
+    parser.add_argument("--kafka-rounds", type=common.positive, metavar="N", help="fewer for Kafka (default: --rounds)")
+    parser.add_argument(
+        "--kafka-libs",
+        default=os.environ.get("ZKBROKER_KAFKA_LIBS"),
+        metavar="FOLDER",
+        help="Kafka's jars (default: $ZKBROKER_KAFKA_LIBS; bin/zkbroker-bench fetches them)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="every round's figures, also after an interruption")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where logs and data go, and stay; must not exist")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    return common.run(PROG, _run, make_parser(), argv)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.kafka and not (arguments.kafka_libs and Path(arguments.kafka_libs).is_dir()):
+        raise common.UsageError("--kafka needs Kafka's jars: --kafka-libs or ZKBROKER_KAFKA_LIBS")
+    common.raise_on_signals()
+    wanted = arguments.scenario or [one.name for one in SCENARIOS]
+    bench = _Bench(arguments, [one for one in SCENARIOS if one.name in wanted])
+    try:
+        with _folder(arguments.keep) as directory:
+            bench.run(directory)
+    except LocalFailure as failure:
+        print(f"{PROG}: {failure}", file=sys.stderr)
+        bench.report()
+        return 1
+    except KeyboardInterrupt:
+        bench.report()
+        raise
+    bench.report()
+    return 0 if bench.is_whole else 1
+
+
+@contextlib.contextmanager
+def _folder(keep: Path | None) -> Iterator[Path]:
+    if keep is None:
+        folder = Path(tempfile.mkdtemp(prefix="zkbroker-failover-"))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return
+    try:
+        keep.mkdir(parents=True)
+    except FileExistsError:
+        raise common.CommandError(f"{PROG}: {keep} exists") from None
+    yield keep.resolve()
+
+
+class _Bench:
+    def __init__(self, arguments: argparse.Namespace, scenarios: Sequence[Scenario]) -> None:
+        self._arguments = arguments
+        self._scenarios = scenarios
+        self._rounds: list[Round] = []
+        self._systems: list[System] = []
+
+    @property
+    def is_whole(self) -> bool:
+        return not any(one.lost_count for one in self._rounds)
+
+    def run(self, directory: Path) -> None:
+        """Ends all that it started, whatever happens."""
+        ensemble = LocalEnsemble(directory)
+        try:
+            with contextlib.ExitStack() as stack:
+                ensemble.start()
+                canary = stack.enter_context(Canary(directory))
+                self._systems = self._make_systems(ensemble.connect, directory)
+                for system in self._systems:
+                    stack.callback(system.cluster.close)
+                for scenario in self._scenarios:
+                    self._run_scenario(scenario, canary)
+        finally:
+            ensemble.stop()
+
+    def _make_systems(self, connect: str, directory: Path) -> list[System]:
+        settings = {
+            "zookeeper.session.timeout.ms": self._arguments.session_timeout_ms,
+            "default.replication.factor": 3,
+            "min.insync.replicas": 2,
+            "auto.create.topics.enable": "false",
+            "auto.leader.rebalance.enable": "false",  # the leader that is to be killed stays one until then
+        }
+        ours = {**settings, **common.key_values(self._arguments.set, "--set")}
+        place = directory / "zkbroker"
+        systems = [System("zkbroker", LocalCluster(f"{connect}/zkbroker", place, 3, ours), place)]
+        if self._arguments.kafka:
+            command = partial(kafka_start_command, libs=self._arguments.kafka_libs)
+            place = directory / "kafka"
+            cluster = LocalCluster(f"{connect}/kafka", place, 3, settings, command=command, replication_listener=False)
+            systems.append(System("Kafka", cluster, place))
+        return systems
+
+    def _run_scenario(self, scenario: Scenario, canary: Canary) -> None:
+        print(f"{scenario.name}: {scenario.title}", flush=True)
+        left = {system.name: self._count(system) for system in self._systems}
+        repeated = dict.fromkeys(left, 0)
+        while any(left.values()):
+            for system in self._systems:
+                if not left[system.name]:
+                    continue
+                for _ in range(min(TURN_ROUNDS, left[system.name])):
+                    number = self._count(system) - left[system.name]
+                    done = self._run_round(system, scenario, number, canary)
+                    self._rounds.append(done)
+                    print("  " + round_line(done, self._count(system)), flush=True)
+                    canary.forget(time.monotonic())
+                    if not done.is_quiet and repeated[system.name] < REPEATED_MAX * self._count(system):
+                        repeated[system.name] += 1
+                        continue
+                    left[system.name] -= 1
+                if len(self._systems) > 1:
+                    system.cluster.stop(120)
+
+    def _run_round(self, system: System, scenario: Scenario, number: int, canary: Canary) -> Round:
+        if scenario.partitions_count > 1:
+            return run_partitions_round(system, scenario, number, canary)
+        client = common.key_values(self._arguments.client, "--client")
+        return run_round(system, scenario, number, canary, not self._arguments.no_client_defaults, client)
+
+    def _count(self, system: System) -> int:
+        arguments = self._arguments
+        return int(arguments.rounds if system.name == "zkbroker" else arguments.kafka_rounds or arguments.rounds)
+
+    def report(self) -> None:
+        """What was measured so far."""
+        if self._rounds:
+            print()
+            for line in table(self._rounds, self._scenarios, [system.name for system in self._systems]):
+                print(line)
+            sys.stdout.flush()
+        if self._arguments.json is not None:
+            self._arguments.json.write_text(json.dumps([one.as_json() for one in self._rounds], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
