@@ -49,6 +49,8 @@ class FakeZooKeeper:
         self.tree = ZnodeTree()
         self.committed: Callable[[Sequence[Op], Sequence[MultiResult], int], None] = lambda ops, results, session: None
         """Told of each transaction that was done, with its results and the session it came from (0: no session)."""
+        self.expiry_late_s: Callable[[], float] = lambda: 0.0
+        """How much later than its timeout a session is expired."""
         self.is_serving = True
         self._sessions: dict[int, _SessionRecord] = {}
         self._clients: list[FakeSession] = []
@@ -105,8 +107,10 @@ class FakeZooKeeper:
         for record in self._sessions.values():
             _cancel(record.expiry)
             record.expiry = None
+            record.client = None
         for client in list(self._clients):
-            client._broken()
+            self._drop_watches(client)
+            client._receive(client._broken)
 
     def start(self) -> None:
         """The ensemble is back; sessions have their whole timeout to come back."""
@@ -183,11 +187,16 @@ class FakeZooKeeper:
     def _unheard(self, session_id: int) -> None:
         record = self._sessions.get(session_id)
         if record is not None and record.expiry is None:
-            record.expiry = self._reactor.callLater(record.timeout_s, self.expire, session_id)
+            record.expiry = self._reactor.callLater(record.timeout_s + self.expiry_late_s(), self.expire, session_id)
 
-    def _heard(self, session_id: int) -> None:
+    def _serves(self, client: FakeSession) -> bool:
+        """Whether the connection that ``client`` believes in is one for the servers too."""
+        record = self._sessions.get(client.session_id)
+        return self.is_serving and record is not None and record.client is client
+
+    def _heard(self, session_id: int, client: FakeSession) -> None:
         record = self._sessions.get(session_id)
-        if record is not None and record.client is not None:
+        if record is not None and record.client is client:
             _cancel(record.expiry)
             record.expiry = None
 

@@ -86,9 +86,15 @@ class FakeSession:
         self._listeners: list[Callable[[SessionState], None]] = []
         self._is_started = False
         self._is_stopped = False
+        self._is_killed = False
         self._is_connected = False
         self._is_expired = False
         self._is_reachable = True
+        self._is_cut = False
+        """Connected as far as this side knows, but nothing gets through."""
+        self._cut_turns: list[Callable[[int], None]] = []
+        """What would have arrived meanwhile, at either side."""
+        self._notices: Any = None
         self._is_paused = False
         self._held = 0
         self._connection = 0
@@ -120,7 +126,7 @@ class FakeSession:
 
     @property
     def last_reply_at(self) -> float:
-        if self._is_connected and not self._is_paused:
+        if self._is_connected and not self._is_paused and not self._is_cut:
             self._ping()
         return self._last_reply_at
 
@@ -224,10 +230,37 @@ class FakeSession:
         self._is_reachable = False
         self._broken()
 
+    def cut(self) -> None:
+        """The network is gone without a word: nothing arrives in either direction until ``reconnect``, and the client
+        notices when it has heard nothing for half its timeout."""
+        self._is_reachable = False
+        if not self._is_connected or self._is_cut:
+            return
+        if not self._is_paused:
+            self._ping()
+        self._is_cut = True
+        self._zookeeper._unheard(self._session_id)
+        self._notices = self._reactor.callLater(self._timeout_s / 2, self._broken)
+
     def reconnect(self) -> None:
-        """The network is back."""
+        """The network is back; after ``cut`` what was held arrives if neither side has given up."""
         self._is_reachable = True
-        self._connect_later()
+        if not self._is_cut:
+            self._connect_later()
+            return
+        self._uncut()
+        if not self._is_paused:
+            self._zookeeper._heard(self._session_id, self)
+
+    def _uncut(self) -> None:
+        self._is_cut = False
+        turns, self._cut_turns = self._cut_turns, []
+        for turn in turns:
+            reactor = self._reactor if turn == self._client_turn else self._zookeeper._reactor
+            reactor.callLater(0, turn, self._connection)
+        if self._notices is not None and self._notices.active():
+            self._notices.cancel()
+        self._notices = None
 
     def lose_next_reply(self) -> None:
         """The next write is done, but the connection breaks before the answer; a new one follows at once."""
@@ -239,7 +272,7 @@ class FakeSession:
 
     def pause(self) -> None:
         """The process is stopped: nothing is received, no ping is answered; its session will expire."""
-        if self._is_connected:
+        if self._is_connected and not self._is_cut:
             self._ping()
         self._is_paused = True
         if self._is_connected:
@@ -248,20 +281,26 @@ class FakeSession:
     def resume(self) -> None:
         """The process goes on, first with what was sent to it meanwhile."""
         self._is_paused = False
-        self._zookeeper._heard(self._session_id)
+        if not self._is_cut:
+            self._zookeeper._heard(self._session_id, self)
         held, self._held = self._held, 0
         for _ in range(held):
             self._reactor.callLater(0, self._client_turn, self._connection)
 
     def kill(self) -> None:
-        """The process is gone: it hears and says nothing more; the session expires in its time."""
-        session_id = self._session_id
+        """The process is gone: it hears and says nothing more; the session expires in its time.
+
+        What it sent before is under way and still done, unless the network is gone too."""
         self._is_stopped = True
+        self._is_killed = True
         self._is_connected = False
-        self._connection += 1
+        self._inbound.clear()
+        self._pending.clear()
         if self in self._zookeeper._clients:
             self._zookeeper._clients.remove(self)
-        self._zookeeper._left(self, session_id)
+        if self._is_cut or not self._outbound:
+            self._connection += 1
+            self._zookeeper._left(self, self._session_id)
 
     # The client's side.
 
@@ -288,7 +327,19 @@ class FakeSession:
     def _server_turn(self, connection: int) -> None:
         if connection != self._connection or not self._outbound:
             return
+        if self._is_cut:
+            self._cut_turns.append(self._server_turn)
+            return
+        if not self._zookeeper._serves(self):
+            # The servers have dropped this connection; the client will learn it.
+            self._outbound.clear()
+            return
         call = self._outbound.popleft()
+        self._serve(call)
+        if self._is_killed and not self._outbound:
+            self._zookeeper._left(self, self._session_id)
+
+    def _serve(self, call: _Call) -> None:
         if call.is_write and self._lose_request:
             self._lose_request = False
             self._outbound.clear()
@@ -307,11 +358,16 @@ class FakeSession:
         self._receive(self._answered, call, result)
 
     def _receive(self, event: Callable[..., None], *args: Any) -> None:
+        if self._is_killed:
+            return
         self._inbound.append((event, args))
         self._reactor.callLater(self._zookeeper._delay(), self._client_turn, self._connection)
 
     def _client_turn(self, connection: int) -> None:
         if connection != self._connection or not self._inbound:
+            return
+        if self._is_cut:
+            self._cut_turns.append(self._client_turn)
             return
         if self._is_paused:
             self._held += 1
@@ -342,11 +398,13 @@ class FakeSession:
     def _broken(self) -> None:
         if not self._is_connected:
             return
-        if not self._is_paused:
+        if not self._is_paused and not self._is_cut:
             self._ping()
         self._is_connected = False
         self._connection += 1
         self._held = 0
+        self._cut_turns.clear()
+        self._uncut()
         self._inbound.clear()
         self._outbound.clear()
         self._zookeeper._left(self, self._session_id)

@@ -128,3 +128,96 @@ def test_the_same_run_gives_the_same_events() -> None:
     assert first == run()
     assert "0 reconnected" in first
     assert "1 suspended" in first
+
+
+def test_a_short_cut_holds_what_travels_and_loses_nothing() -> None:
+    world = FakeWorld()
+    client, states = _connected(world)
+    fired: list[str] = []
+    wait(world, client.get("/e", lambda: fired.append("watch")))
+    client.cut()
+    answers: list[int] = []
+    client.set("/e", b"mine").addCallback(lambda stat: answers.append(stat.version))
+    before = client.last_reply_at
+    world.reactor.advance(0.5)
+    assert (world.zookeeper.data("/e"), answers, fired, client.is_connected) == (b"", [], [], True)
+    assert client.last_reply_at == before
+    client.reconnect()
+    world.until(lambda: bool(answers))
+    assert (world.zookeeper.data("/e"), fired, states) == (b"mine", ["watch"], [CONNECTED])
+    world.reactor.advance(3.0)
+    assert world.zookeeper.data("/e") == b"mine"
+
+
+def test_a_long_cut_is_noticed_by_the_client_after_half_the_timeout_and_by_the_servers_after_all_of_it() -> None:
+    world = FakeWorld()
+    client, states = _connected(world)
+    client.cut()
+    failures: list[object] = []
+    client.set("/e", b"lost").addErrback(lambda failure: failures.append(failure.type))
+    world.reactor.advance(0.99)
+    assert states == [CONNECTED]
+    world.reactor.advance(0.02)
+    assert (states, failures) == ([CONNECTED, SUSPENDED], [ConnectionLossError])
+    world.reactor.advance(0.98)
+    assert world.zookeeper.data("/e") == b""
+    world.reactor.advance(0.02)
+    assert world.zookeeper.data("/e") is None
+    client.reconnect()
+    world.until(lambda: client.is_connected)
+    assert states == [CONNECTED, SUSPENDED, EXPIRED, CONNECTED]
+
+
+def test_what_a_killed_process_has_sent_is_still_done() -> None:
+    world = FakeWorld()
+    client, _ = _connected(world)
+    client.set("/e", b"1")
+    client.set("/e", b"2")
+    client.kill()
+    world.reactor.advance(0.01)
+    assert world.zookeeper.data("/e") == b"2"
+    world.reactor.advance(2.1)
+    assert world.zookeeper.data("/e") is None
+
+
+def test_what_a_session_sent_before_it_expired_is_not_done_after() -> None:
+    world = FakeWorld()
+    client, states = _connected(world)
+    failed = client.create("/late", b"", ephemeral=True)
+    world.zookeeper.expire(client.session_id)
+    with pytest.raises(ConnectionLossError):
+        wait(world, failed)
+    assert world.zookeeper.data("/late") is None
+    world.until(lambda: client.is_connected)
+    assert states == [CONNECTED, SUSPENDED, EXPIRED, CONNECTED]
+
+
+def test_a_process_that_is_paused_while_the_ensemble_is_away_expires_when_it_is_back() -> None:
+    world = FakeWorld()
+    client, states = _connected(world)
+    client.pause()
+    world.zookeeper.stop()
+    world.reactor.advance(5.0)
+    assert states == [CONNECTED]
+    world.zookeeper.start()
+    world.reactor.advance(1.9)
+    assert world.zookeeper.data("/e") == b""
+    world.reactor.advance(0.2)
+    assert world.zookeeper.data("/e") is None
+    client.resume()
+    world.until(lambda: len(states) == 4)
+    assert states == [CONNECTED, SUSPENDED, EXPIRED, CONNECTED]
+
+
+def test_every_commit_is_told_with_its_session() -> None:
+    world = FakeWorld()
+    told: list[tuple[object, object, int]] = []
+    world.zookeeper.committed = lambda ops, results, session: told.append((tuple(ops), tuple(results), session))
+    client, _ = _connected(world)
+    world.zookeeper.write(Create("/hand", b""))
+    with pytest.raises(MultiError):
+        world.zookeeper.write(Create("/hand", b""))
+    assert told == [
+        ((Create("/e", b"", ephemeral=True),), ("/e",), client.session_id),
+        ((Create("/hand", b""),), ("/hand",), 0),
+    ]
