@@ -1,0 +1,124 @@
+"""A leader whom the controller does not reach reads in ZooKeeper that another leads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from twisted.internet.task import Clock
+
+from tests.fakes.zookeeper import FakeZooKeeper
+from tests.unit.controller_cluster import Clocks
+from zkbroker.broker.own_states import OwnStates
+from zkbroker.model.topics import PartitionState, TopicPartition
+from zkbroker.zookeeper.client import ZooKeeperClient
+from zkbroker.zookeeper.znodes import states as state_znode
+
+T0 = TopicPartition("t", 0)
+T1 = TopicPartition("t", 1)
+STATE = PartitionState("id", (1, 2, 3), 1, 4, (1, 2, 3), 0, 1)
+TIMEOUT_S = 6.0
+
+
+class Broker:
+    """Broker 1 leads two partitions; the controller was heard when the test says so."""
+
+    def __init__(self) -> None:
+        self.reactor = Clock()
+        clock = Clocks(self.reactor)
+        self.ensemble = FakeZooKeeper(self.reactor, clock, latency=0.001)
+        session = self.ensemble.session(session_timeout_s=TIMEOUT_S, name="1")
+        session.start()
+        self.zk: ZooKeeperClient = session
+        self.led = {T0: STATE, T1: STATE}
+        self.controller_age = 0.0
+        self.deposed: dict[TopicPartition, PartitionState] = {}
+        self.lines: list[str] = []
+        self.passes(0.1)
+        for partition in self.led:
+            self.zk.create(state_znode.state_path(*partition), state_znode.encode(STATE), make_parents=True)
+        self.passes(0.1)
+        self.own = OwnStates(
+            broker_id=1,
+            reactor=self.reactor,
+            clock=clock,
+            zk=self.zk,
+            session_timeout_s=TIMEOUT_S,
+            led=lambda: list(self.led.items()),
+            controller_age=lambda: self.controller_age,
+            deposed=self.take,
+            log=self.lines.append,
+        )
+        self.own.start()
+
+    def take(self, states: Sequence[tuple[TopicPartition, PartitionState]]) -> None:
+        for partition, state in states:
+            self.deposed[partition] = state
+            del self.led[partition]
+
+    def write(self, partition: TopicPartition, **changed: object) -> None:
+        state = STATE._replace(**changed)  # type: ignore[arg-type]
+        self.zk.set(state_znode.state_path(*partition), state_znode.encode(state))
+        self.passes(0.1)
+
+    def passes(self, seconds: float) -> None:
+        self.reactor.pump([0.05] * round(seconds / 0.05))
+
+
+@pytest.fixture
+def broker() -> Broker:
+    return Broker()
+
+
+def test_it_steps_down_from_what_another_leads_and_goes_on_with_the_rest(broker: Broker) -> None:
+    broker.controller_age = 2.5
+    broker.write(T1, leader=2, leader_epoch=5, isr=(2, 3), reason="2 of 2 ISR followers cannot reach broker 1")
+    broker.passes(1.0)
+    assert list(broker.deposed) == [T1]
+    state = broker.deposed[T1]
+    assert (state.leader, state.leader_epoch, state.isr, state.partition_epoch) == (2, 5, (2, 3), 1)
+    assert (state.topic_id, state.replicas) == ("id", (1, 2, 3))
+    assert list(broker.led) == [T0]
+
+
+def test_while_the_controller_is_heard_it_asks_nobody(broker: Broker) -> None:
+    broker.write(T1, leader=2, leader_epoch=5, isr=(2, 3))
+    broker.controller_age = 1.9
+    broker.passes(5.0)
+    assert broker.deposed == {}
+    broker.controller_age = 2.1
+    broker.passes(1.0)
+    assert list(broker.deposed) == [T1]
+
+
+def test_it_never_takes_a_role_or_an_older_state(broker: Broker) -> None:
+    broker.controller_age = 10.0
+    broker.write(T0, leader=1, leader_epoch=9, isr=(1,))
+    broker.write(T1, leader=2, leader_epoch=4, isr=(2, 3))
+    broker.passes(2.0)
+    assert broker.deposed == {}
+
+
+def test_without_a_leader_it_steps_down_too(broker: Broker) -> None:
+    broker.controller_age = 10.0
+    broker.write(T0, leader=-1, leader_epoch=5, isr=(1,))
+    broker.passes(1.0)
+    assert broker.deposed[T0].leader == -1
+
+
+def test_what_does_not_decode_or_is_gone_hinders_nothing(broker: Broker) -> None:
+    broker.controller_age = 10.0
+    broker.zk.set(state_znode.state_path(*T0), b"{")
+    broker.passes(1.0)
+    broker.zk.delete(state_znode.state_path(*T0))
+    broker.write(T1, leader=3, leader_epoch=5, isr=(3,))
+    broker.passes(1.0)
+    assert list(broker.deposed) == [T1]
+
+
+def test_a_stopped_one_asks_no_more(broker: Broker) -> None:
+    broker.controller_age = 10.0
+    broker.own.stop()
+    broker.write(T1, leader=3, leader_epoch=5, isr=(3,))
+    broker.passes(3.0)
+    assert broker.deposed == {}
