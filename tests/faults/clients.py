@@ -28,7 +28,7 @@ FAST = {
 UNANSWERED_MAX = 2000
 """A producer with so many records under way waits: while nobody takes them, more would show nothing more."""
 POSITION_LOST = (KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET, KafkaError._LOG_TRUNCATION)
-REREAD_MAX = 3000
+REREAD_MAX = 1000
 """Records of one re-reading scan."""
 READ_PATIENCE_S = 10.0
 
@@ -226,7 +226,7 @@ class RecordingReader:
 
     def read_again(self, partitions: int, stopping: threading.Event, dice: random.Random) -> None:
         """Scans from random places, one after the other, until ``stopping``."""
-        while not stopping.wait(0.3):
+        while not stopping.wait(0.5):
             partition = dice.randrange(partitions)
             end = self.end_of(partition)
             if end:
