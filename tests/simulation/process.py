@@ -193,6 +193,8 @@ class Process:
     def log(self, line: str) -> None:
         if self.is_alive:
             self.world.trace.entry(self.node.broker_id, "log", line)
+            if ": truncating [" in line:
+                self.world.counts["truncations_with_bytes"] += 1
 
     def run_in_thread(self, function: Callable[..., Any], *args: Any) -> Deferred[Any]:
         done: Deferred[Any] = Deferred()
@@ -282,6 +284,7 @@ class Node:
         """How much longer jobs in threads take: a slow disk."""
         self.write_delay_s = 0.0
         """How long each change of the disk holds up the reactor."""
+        self.is_cut_from_zookeeper = False
         self.is_deaf = False
         """While a firewall rejects: its own connects get no answer either."""
         self.losses = 0

@@ -27,6 +27,10 @@ class WorldSettings:
     zookeeper_s_min: float = 0.0003
     zookeeper_s_max: float = 0.004
     """One way between a broker and the ensemble."""
+    zookeeper_late_share: float = 0.01
+    zookeeper_late_s_max: float = 0.06
+    zookeeper_tick_s: float = 0.2
+    """A session is expired up to so much later than its timeout, or up to a ping earlier than it seemed."""
     kafka_port: int = 9092
     replication_port: int = 19092
     trace_lines_max: int | None = None

@@ -55,6 +55,8 @@ class Strikes:
             self.counts["lossy_restarts"] += 1
             node.is_lossy = False
         process = node.process = Process(self, node, node.processes)
+        if node.is_cut_from_zookeeper:
+            process.zk.cut()
         self.trace.add("fault", f"start {broker_id}")
         process.call(self.random.random() * 0.002, "start", "start", process.broker.start)
         self.network.host_back(broker_id)
@@ -189,18 +191,29 @@ class Strikes:
             self.trace.add("fault", f"the next ZooKeeper request of {broker_id} is lost")
             process.zk.lose_next_request()
 
-    def zk_cut(self, broker_id: int) -> None:
-        """The broker's connection to the ensemble breaks, and no other can be made."""
-        process = self.nodes[broker_id].process
-        if process is not None:
-            self.trace.add("fault", f"cut {broker_id} from ZooKeeper")
+    def zk_cut(self, broker_id: int, *, silently: bool | None = None) -> None:
+        """The broker's connection to the ensemble breaks, at once or (``silently``) with nothing arriving any more in
+        either direction, and no other can be made; None: one of the two."""
+        node = self.nodes[broker_id]
+        node.is_cut_from_zookeeper = True
+        process = node.process
+        if silently is None:
+            silently = self.random.random() < 0.6
+        self.trace.add("fault", f"cut {broker_id} from ZooKeeper{' silently' if silently else ''}")
+        if process is None:
+            return
+        if silently or process.is_paused:
+            process.zk.cut()
+        else:
             process.call(0.0, "fault", "ZooKeeper cut", process.zk.disconnect)
 
     def zk_heal(self, broker_id: int) -> None:
-        process = self.nodes[broker_id].process
-        if process is not None:
+        node = self.nodes[broker_id]
+        if node.is_cut_from_zookeeper:
             self.trace.add("fault", f"heal {broker_id} to ZooKeeper")
-            process.call(0.0, "fault", "ZooKeeper heals", process.zk.reconnect)
+            node.is_cut_from_zookeeper = False
+            if node.process is not None:
+                node.process.zk.reconnect()
 
     def zk_away(self) -> None:
         """The whole ensemble is away."""
@@ -267,9 +280,9 @@ class Strikes:
             self.disk_slow(broker_id, 0.0)
             self.trust_again(broker_id)
             node.clock.drift(1.0)
+            self.zk_heal(broker_id)
             if node.process is None:
                 self.start(broker_id)
             else:
                 self.resume(broker_id)
-                self.zk_heal(broker_id)
                 node.process.kill_at_change(-1)

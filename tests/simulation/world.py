@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 
 from tests.fakes.crash_disk import CrashDisk
 from tests.fakes.zookeeper import FakeZooKeeper
+from tests.fakes.zookeeper_session import PINGS_PER_TIMEOUT
 from tests.simulation.events import Event, EventQueue
 from tests.simulation.network import Network
 from tests.simulation.process import WALL_BASE_S, Node, Process, ProcessGoneError
@@ -57,9 +58,14 @@ class World(Strikes):
         self.ran: Process | None = None
         """Whose code ran in the last step; None where it was nobody's, or where a fault struck."""
         self._failure: Violation | None = None
+        self._states: dict[str, tuple[int, list[int]]] = {}
+        """Leader and ISR by the path of the state znode, as committed."""
         self._configs: dict[int, BrokerConfig] = {}
         self.zookeeper = FakeZooKeeper(_ServerTimers(self), _TrueClock(self), latency=self._zookeeper_latency)
         self.zookeeper.committed = self._committed
+        self.zookeeper.expiry_late_s = lambda: self.random.uniform(
+            -self.settings.session_timeout_s / PINGS_PER_TIMEOUT, self.settings.zookeeper_tick_s
+        )
         self.network = Network(self)
         self.nodes: dict[int, Node] = {}
         for broker_id in range(1, self.settings.brokers + 1):
@@ -174,14 +180,21 @@ class World(Strikes):
             return
         text = f"{process!r} {where}: {failure.getErrorMessage()}\n{failure.getTraceback()}"
         self.trace.entry(process.node.broker_id, "FAILURE", text)
-        if self._failure is None:
-            self._failure = Violation(0, text)
+        self._fail(Violation(0, text))
 
     def process_exited(self, process: Process, reason: str | None) -> None:
         """A process ended by itself."""
         self.trace.entry(process.node.broker_id, "exit", reason or "stopped")
         self.counts["exits"] += 1
+        disk_is_well = not (process.disk.is_full or process.disk.is_failing)
+        if reason is not None and reason.startswith(("start failed:", "the shutdown failed:")) and disk_is_well:
+            # Not a reason that it knows, but an exception.
+            self._fail(Violation(0, f"{process!r} ended: {reason}"))
         self.process_gone(process)
+
+    def _fail(self, violation: Violation) -> None:
+        if self._failure is None:
+            self._failure = violation
 
     def process_gone(self, process: Process, *, disk: CrashDisk | None = None, silently: bool = False) -> None:
         """Nothing of this process is left but its disk, and what its kernel still says."""
@@ -218,16 +231,18 @@ class World(Strikes):
             where = f"logs {formatEvent(event)}"
             if process is not None:
                 self.broker_failed(process, where, failure)
-            elif failure.check(ProcessGoneError) is None and self._failure is None:
-                self._failure = Violation(0, f"{where}: {failure.getErrorMessage()}\n{failure.getTraceback()}")
+            elif failure.check(ProcessGoneError) is None:
+                self._fail(Violation(0, f"{where}: {failure.getErrorMessage()}\n{failure.getTraceback()}"))
             return
         if process is not None and process.is_alive and event.get("log_level", LogLevel.info) >= LogLevel.info:
-            self.trace.entry(process.node.broker_id, "log", formatEvent(event))
+            process.log(formatEvent(event))
 
     # ZooKeeper
 
     def _zookeeper_latency(self) -> float:
         settings = self.settings
+        if self.random.random() < settings.zookeeper_late_share:
+            return self.random.random() * settings.zookeeper_late_s_max
         return settings.zookeeper_s_min + self.random.random() * (settings.zookeeper_s_max - settings.zookeeper_s_min)
 
     def _committed(self, ops: Sequence[Op], results: Sequence[MultiResult], session_id: int) -> None:
@@ -246,28 +261,34 @@ class World(Strikes):
             for listener in self.on_commit:
                 listener(path, data, version, session_id, zxid)
 
-    _states: dict[str, tuple[int, list[int]]]
-
     def _count_commit(self, path: str, data: bytes | None, version: int, session_id: int) -> None:
-        if path == "/controller" and data is not None:
-            self.counts["controllers"] += 1
-        if not path.endswith("/state") or data is None:
-            return
+        if path.endswith("/state"):
+            self._count_state(path, data)
+        elif path == "/controller":
+            self.counts["controllers"] += data is not None
+        elif path.startswith("/brokers/ids/"):
+            # Neither its own session's end, nor itself, nor a person: the controller fenced it.
+            self.counts["fast_fences"] += data is None and self.broker_of_session(session_id) not in (0, int(path[13:]))
+
+    def broker_of_session(self, session_id: int) -> int:
+        """The broker whose process has this session; 0 if none has."""
+        for node in self.nodes.values():
+            if node.process is not None and node.process.zk.session_id == session_id:
+                return node.broker_id
+        return 0
+
+    def _count_state(self, path: str, data: bytes | None) -> None:
+        before = self._states.pop(path, None)
         try:
-            state = json.loads(data)
+            state = json.loads(data or b"")
             leader, isr = int(state["leader"]), list(state["isr"])
         except (ValueError, KeyError, TypeError):
             return
-        known = self.__dict__.setdefault("_states", {})
-        if version > 0 and path in known:
-            before_leader, before_isr = known[path]
-            if leader != before_leader:
-                self.counts["elections"] += 1
-            if [one for one in before_isr if one not in isr]:
-                self.counts["isr_shrinks"] += 1
-            if [one for one in isr if one not in before_isr]:
-                self.counts["isr_expansions"] += 1
-        known[path] = (leader, isr)
+        self._states[path] = leader, isr
+        if before is not None:
+            self.counts["elections"] += leader not in (-1, before[0])
+            self.counts["isr_shrinks"] += any(one not in isr for one in before[1])
+            self.counts["isr_expansions"] += any(one not in before[1] for one in isr)
 
 
 class _Lines(logging.Handler):
