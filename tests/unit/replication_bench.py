@@ -6,6 +6,7 @@ from twisted.internet.protocol import Protocol
 
 from tests.fakes.replication import FakeLeader, FakeStatus, identity
 from tests.fakes.wire import Wire, WireTransport
+from zkbroker.model.suspicion import Evidence, Suspect
 from zkbroker.replication.codec import Message, MessageReader
 from zkbroker.replication.messages import encode_hello
 from zkbroker.replication.ports import Identity
@@ -26,13 +27,35 @@ class Typist(Protocol):
         self.is_over = True
 
 
+class FakePeers:
+    """Fills ``PeersPort``."""
+
+    def __init__(self) -> None:
+        self.callers: list[Identity] = []
+        self.byes: list[Identity] = []
+        self.evidence: list[Evidence] = []
+        self.probes: list[tuple[Suspect, Identity]] = []
+
+    def met(self, caller: Identity) -> None:
+        self.callers.append(caller)
+
+    def bye_heard(self, caller: Identity) -> None:
+        self.byes.append(caller)
+
+    def suspected(self, evidence: Evidence) -> None:
+        self.evidence.append(evidence)
+
+    def probe_asked(self, suspect: Suspect, caller: Identity) -> None:
+        self.probes.append((suspect, caller))
+
+
 class Bench:
     """A listener of broker 1, and one connection to it."""
 
     def __init__(self) -> None:
         self.wire = Wire()
         self.leader = FakeLeader()
-        self.byes: list[Identity] = []
+        self.peers = FakePeers()
         self.server = ReplicationServer(
             reactor=self.wire,
             clock=self.wire,
@@ -40,7 +63,7 @@ class Bench:
             leader=self.leader,
             controller=lambda: None,
             status=FakeStatus(),
-            said_bye=self.byes.append,
+            peers=self.peers,
         )
         self.typist, self.end = self.connect()
 

@@ -371,7 +371,7 @@ def test_a_second_hello_begins_anew_under_its_epoch(bench: Bench) -> None:
 def test_bye_is_told_and_closes(bench: Bench) -> None:
     bench.hello()
     bench.say(b"BYE 2\n")
-    assert bench.byes == [identity(2)]
+    assert bench.peers.byes == [identity(2)]
     assert bench.typist.is_over
 
 

@@ -10,12 +10,15 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, inlineCallbacks, succeed
+from twisted.python.failure import Failure
 
 from zkbroker.broker.controller_admin import TopicAdmin
 from zkbroker.broker.controller_settings import ControllerSettings
+from zkbroker.broker.controller_takeover import LOST, Outcome, Won, delete_office, take_over
 from zkbroker.broker.controller_term import Term, TermContext
 from zkbroker.broker.controller_zookeeper import Look
 from zkbroker.controller.office import Deposed, TopicFailed
+from zkbroker.controller.suspicion import Condemned
 from zkbroker.kafka.ports import PartitionsToAdd, TopicToDelete
 from zkbroker.model.channel import (
     AlterPartitionRequest,
@@ -26,13 +29,13 @@ from zkbroker.model.channel import (
 )
 from zkbroker.model.clock import Clock
 from zkbroker.model.errors import BrokerError, ErrorCode
+from zkbroker.model.suspicion import Suspect
 from zkbroker.model.topics import TopicPartition
 from zkbroker.replication.ports import Subscriber
 from zkbroker.zookeeper.client import (
     BadVersionError,
-    Check,
+    ConnectionLossError,
     Create,
-    Delete,
     MultiError,
     NodeExistsError,
     NoNodeError,
@@ -70,8 +73,10 @@ class ControllerLoop:
         topic_overrides_error: Callable[[Mapping[str, str]], str | None],
         controller_changed: Callable[[int, int], None],
         log: Callable[[str], None],
+        verdicts: Callable[[], Sequence[Condemned]] = tuple,
     ) -> None:
-        """``controller_changed`` is told the id (-1: nobody) and epoch of whoever holds the office."""
+        """``controller_changed`` is told the id (-1: nobody) and epoch of whoever holds the office; ``verdicts`` names
+        the brokers that are condemned when it is taken."""
         self._broker_id = broker_id
         self._zk = zk
         self._clock = clock
@@ -82,7 +87,7 @@ class ControllerLoop:
         self._controller_changed = controller_changed
         self._log = log
         self._context = TermContext(
-            broker_id, zk, clock, reactor, random, settings, log, lambda error: self._term_failed(error)
+            broker_id, zk, clock, reactor, random, settings, log, lambda error: self._term_failed(error), verdicts
         )
         self._is_registered = False
         self._is_started = False
@@ -92,6 +97,7 @@ class ControllerLoop:
         self._term_began_at = 0.0
         self._epoch_attempted = -1
         """The controller epoch of the last multi by which this broker stood; its outcome may be unknown."""
+        self._is_standing_instead = False
         self._failures_count = 0
         self._stand_at = float("-inf")
         """Monotonic seconds before which this broker does not stand."""
@@ -135,7 +141,7 @@ class ControllerLoop:
         self._office.close()
         if not held or not self._zk.is_connected:
             return succeed(None)
-        done = self._delete_office(self._zk.session_id)
+        done = delete_office(self._zk, self._zk.session_id, self._read_epoch)
         done.addErrback(lambda failure: self._log(f"could not delete /controller: {failure.getErrorMessage()}"))
         return done
 
@@ -208,7 +214,7 @@ class ControllerLoop:
         # My own, but not of this term or session: nobody serves behind it (KAFKA-13407).
         if mine or self._is_registered:
             self._log("deleting my own stale /controller")
-            yield self._delete_office(stat.ephemeral_owner)
+            yield delete_office(self._zk, stat.ephemeral_owner, self._read_epoch)
             self._office.again()
 
     @inlineCallbacks
@@ -239,6 +245,45 @@ class ControllerLoop:
             self._office.again()  # another was faster: read who
             return
         self._take_office(epoch + 1, results[1].version)
+
+    # A dead controller, or any dead broker (fast failover, rules 3 and 7)
+
+    def condemned(self, verdict: Condemned) -> None:
+        """Its peers agree that a broker is dead: the controller fences it."""
+        if self._term is not None:
+            self._term.broker_condemned(verdict)
+
+    def stand_instead(self, suspect: Suspect, reason: str) -> None:
+        """The controller is dead by the word of a majority: take its office before its session ends."""
+        if self._is_standing_instead or not self._may_stand() or self._clock.monotonic() < self._stand_at:
+            return
+        self._is_standing_instead = True
+
+        def attempt(epoch: int) -> bool:
+            if not self._may_stand():
+                return False
+            self._log(f"standing instead of controller {suspect.broker_id}: {reason}")
+            self._epoch_attempted = epoch
+            return True
+
+        def ended(outcome: Outcome) -> None:
+            self._is_standing_instead = False
+            if isinstance(outcome, Won):
+                self._take_office(outcome.epoch, outcome.epoch_version)
+            elif outcome is LOST:
+                self._epoch_attempted = -1
+                self._office.again()  # another was faster: read who
+
+        def failed(failure: Failure) -> None:
+            self._is_standing_instead = False
+            if failure.check(ConnectionLossError) is None:
+                self._look_failed(failure.value or RuntimeError(str(failure)))
+
+        office = controller_znode.encode(self._broker_id, timestamp_ms=self._clock.wall_ms())
+        take_over(self._zk, suspect, office, self._read_epoch, attempt).addCallback(ended).addErrback(failed)
+
+    def _may_stand(self) -> bool:
+        return self._term is None and self._is_registered and not self._is_stopped and self._zk.is_connected
 
     @inlineCallbacks
     def _read_epoch(self) -> Generator[Deferred[Any], Any, tuple[int, Stat]]:
@@ -308,20 +353,6 @@ class ControllerLoop:
             return
         self._log(f"cannot look at /controller: {type(error).__name__}: {error}")
         self._reactor.callLater(1.0, self._office.again)
-
-    @inlineCallbacks
-    def _delete_office(self, owner: int) -> Generator[Deferred[Any], Any, None]:
-        """Delete ``/controller`` if that session owns it, never one that another broker created meanwhile: each
-        winner raises ``/controller_epoch``, so its version, read before, is the fence."""
-        _, epoch_stat = yield self._read_epoch()
-        try:
-            _, stat = yield self._zk.get(controller_znode.PATH)
-            if stat.ephemeral_owner == owner:
-                yield self._zk.multi(
-                    [Check(controller_znode.EPOCH_PATH, epoch_stat.version), Delete(controller_znode.PATH)]
-                )
-        except (NoNodeError, MultiError):
-            pass
 
     def _watch_session(self) -> None:
         """The controller's own timer: ZooKeeper may have given the office to another by now, so stop deciding."""

@@ -32,6 +32,7 @@ class ControllerSettings(NamedTuple):
             imbalance_percentage=self.leader_imbalance_per_broker_percentage,
             imbalance_interval_s=float(self.leader_imbalance_check_interval_seconds),
             delete_topics=self.delete_topic_enable,
+            session_timeout_s=self.session_timeout_s,
         )
 
     def topic_defaults(self) -> TopicDefaults:

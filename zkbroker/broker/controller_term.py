@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,19 +14,22 @@ from zkbroker.broker.controller_channel import Subscribers, stale
 from zkbroker.broker.controller_looks import Looks
 from zkbroker.broker.controller_reading import ClusterReader
 from zkbroker.broker.controller_settings import ControllerSettings
-from zkbroker.broker.controller_zookeeper import FencedWriter, Found, gather
+from zkbroker.broker.controller_zookeeper import OPS_COUNT_MAX, FencedWriter, Found, gather
 from zkbroker.controller.controller import Controller
 from zkbroker.controller.effects import (
     Answer,
     DeleteTopicNodes,
     DropDeletionMarker,
     Effect,
+    FenceBroker,
     Log,
     PushDelta,
     PushSnapshot,
+    StateWrite,
     WriteStates,
     shortened,
 )
+from zkbroker.controller.suspicion import Condemned
 from zkbroker.model.clock import Clock
 from zkbroker.model.cluster import ClusterDelta
 from zkbroker.model.errors import BrokerError, ErrorCode
@@ -56,6 +59,8 @@ class TermContext(NamedTuple):
     log: Callable[[str], None]
     failed: Callable[[BaseException], None]
     """The term cannot go on: resign."""
+    verdicts: Callable[[], Sequence[Condemned]] = tuple
+    """Brokers that are condemned already: the dead controller, for one, leads partitions too."""
 
 
 class Term:
@@ -146,6 +151,8 @@ class Term:
             return
         self.is_ready = True
         self.event(lambda: self.controller.cluster_read(brokers, list(topics.values()), states, rules, wanted, now()))
+        for verdict in self.context.verdicts():
+            self.broker_condemned(verdict)
         self.context.log(
             f"controller epoch {self.controller.controller_epoch}: read {len(brokers)} brokers, {len(topics)} topics, "
             f"{len(states)} partition states in {(now() - started) * 1000:.0f} ms"
@@ -226,6 +233,10 @@ class Term:
         match effect:
             case WriteStates():
                 self.writer.write_states(effect.writes).addCallbacks(self._written, self.failed)
+            case FenceBroker():
+                first, rest = effect.writes[:OPS_COUNT_MAX], effect.writes[OPS_COUNT_MAX:]
+                fenced = self.writer.fence_broker(effect.broker_id, effect.broker_epoch, first)
+                fenced.addCallback(self._fenced, effect.broker_id, effect.broker_epoch, rest).addErrback(self.failed)
             case PushDelta():
                 self.subscribers.push(effect)
             case PushSnapshot():
@@ -247,6 +258,29 @@ class Term:
         if not self.is_closed:
             found = [entry for chunk in chunks for entry in chunk]
             self.event(lambda: self.controller.states_found(found))
+
+    def _fenced(
+        self, outcome: tuple[bool, list[Found]], broker_id: int, broker_epoch: int, rest: Sequence[StateWrite]
+    ) -> None:
+        if self.is_closed:
+            return
+        is_gone, found = outcome
+        now = self.context.clock.monotonic()
+        self.event(lambda: self.controller.broker_fenced(broker_id, broker_epoch, is_gone, now))
+        self.event(lambda: self.controller.states_found(found))
+        if is_gone:
+            self.writer.write_states(rest).addCallbacks(self._written, self.failed)
+        else:
+            unwritten = gather([self.writer.read_state(write) for write in rest])
+            unwritten.addCallback(
+                lambda states: self._written([list(zip([write.partition for write in rest], states, strict=True))])
+            ).addErrback(self.failed)
+
+    def broker_condemned(self, verdict: Condemned) -> None:
+        """Its peers agree that it is dead. Before the cluster is read there is nothing to decide: then ``verdicts`` of
+        the context are asked for."""
+        if self.is_ready and not self.is_closed:
+            self.event(lambda: self.controller.broker_condemned(verdict, self.context.clock.monotonic()))
 
     def _topic_deleted(self, topic: str, _: None) -> None:
         if not self.is_closed:

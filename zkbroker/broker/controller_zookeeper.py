@@ -12,6 +12,7 @@ from zkbroker.controller.effects import CREATE, StateWrite
 from zkbroker.controller.office import Deposed
 from zkbroker.model.topics import PartitionState, TopicPartition
 from zkbroker.zookeeper.client import (
+    ANY_VERSION,
     Check,
     ConnectionLossError,
     Create,
@@ -23,9 +24,11 @@ from zkbroker.zookeeper.client import (
     NotEmptyError,
     Op,
     SetData,
+    Stat,
     ZooKeeperClient,
 )
 from zkbroker.zookeeper.znodes import admin as admin_znode
+from zkbroker.zookeeper.znodes import brokers as broker_znode
 from zkbroker.zookeeper.znodes import config as config_znode
 from zkbroker.zookeeper.znodes import controller as controller_znode
 from zkbroker.zookeeper.znodes import states as state_znode
@@ -188,6 +191,10 @@ class FencedWriter:
 
     def write_states(self, writes: Sequence[StateWrite]) -> Deferred[list[list[Found]]]:
         """Write each; several multis are under way at a time. Gives what ZooKeeper holds then, for each."""
+        return gather([self._write_chunk(chunk) for chunk in self._chunks(writes)])
+
+    @staticmethod
+    def _chunks(writes: Sequence[StateWrite]) -> list[list[StateWrite]]:
         chunks: list[list[StateWrite]] = []
         size = OPS_COUNT_MAX
         for write in writes:
@@ -197,7 +204,48 @@ class FencedWriter:
                 size = 0
             chunks[-1].append(write)
             size += cost
-        return gather([self._write_chunk(chunk) for chunk in chunks])
+        return chunks
+
+    @inlineCallbacks
+    def fence_broker(
+        self, broker_id: int, broker_epoch: int, writes: Sequence[StateWrite]
+    ) -> Generator[Deferred[Any], Any, tuple[bool, list[Found]]]:
+        """Delete that incarnation's registration and write the states in the same multi. Gives whether the registration
+        is gone (it may have gone by itself, or made place for a newer one), and what ZooKeeper holds then.
+
+        A znode's version says nothing about its incarnation, so its czxid is compared first. Should a newer one take
+        its place in that millisecond, it loses its registration and makes it again."""
+        path = broker_znode.broker_path(broker_id)
+        try:
+            yield self.connected()
+            stat: Stat | None = yield self._zk.exists(path)
+            if stat is not None and stat.czxid == broker_epoch:
+                yield self.write([Delete(path, stat.version), *(op for write in writes for op in _ops(write))])
+                return True, [(write.partition, write.state) for write in writes]
+        except ConnectionLossError:
+            yield self._overtake()
+        except MultiError as error:
+            if error.index > 0:
+                # The registration is as it was; a state is not: what can be written is written one by one.
+                yield self.write_all([Delete(path, ANY_VERSION)])
+        stat = yield self._existing(path)
+        is_gone = stat is None or stat.czxid != broker_epoch
+        if is_gone:
+            chunks: list[list[Found]] = yield gather([self._write_chunk([write]) for write in writes])
+            return True, [found for chunk in chunks for found in chunk]
+        states: list[PartitionState | None] = yield gather([self.read_state(write) for write in writes])
+        return False, [(write.partition, state) for write, state in zip(writes, states, strict=True)]
+
+    @inlineCallbacks
+    def _existing(self, path: str) -> Generator[Deferred[Any], Any, Stat | None]:
+        while True:
+            yield self.connected()
+            try:
+                stat: Stat | None = yield self._zk.exists(path)
+            except ConnectionLossError:
+                yield self._breathe()
+                continue
+            return stat
 
     @inlineCallbacks
     def _write_chunk(self, chunk: list[StateWrite]) -> Generator[Deferred[Any], Any, list[Found]]:

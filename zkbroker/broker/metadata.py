@@ -84,6 +84,14 @@ class ClusterMetadata:
         view = self._topics.get(partition.topic)
         return None if view is None else view.partitions.get(partition.partition)
 
+    def share_isr(self, one: int, other: int) -> bool:
+        """Is there a partition in whose ISR both are? (O(partitions): asked of a broker that may be dead.)"""
+        return any(
+            one in state.isr and other in state.isr
+            for view in self._topics.values()
+            for state in view.partitions.values()
+        )
+
     def current_leader(self, partition: TopicPartition) -> CurrentLeader | None:
         """Who leads as far as this broker knows, for KIP-951."""
         state = self.state(partition)

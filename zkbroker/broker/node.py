@@ -6,7 +6,7 @@ moves, the registration is lost and made again, partitions come and go.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -72,6 +72,7 @@ class Node:
         log: Callable[[str], None],
         applied_later: Callable[[Applied], object] = lambda applied: None,
         served_again: Callable[[], object] = lambda: None,
+        brokers_changed: Callable[[Sequence[BrokerRegistration]], object] = lambda brokers: None,
     ) -> None:
         self._broker_id = broker_id
         self._clock = clock
@@ -87,6 +88,8 @@ class Node:
         """Tells the controller what became of replicas after ``apply_delta`` returned."""
         self._served_again = served_again
         """A replica that failed has a role now. Only a snapshot's receipt tells the controller so: subscribe again."""
+        self._brokers_changed = brokers_changed
+        """Told of all live brokers whenever they changed."""
         self._failed: dict[TopicPartition, None] = {}
         """What the controller was told to be failed, and counts as dead, since the last snapshot."""
         self._number = -1
@@ -269,4 +272,5 @@ class Node:
         for broker_id in before:
             if broker_id not in now:
                 self._fetchers.remove_address(broker_id)
+        self._brokers_changed(list(now.values()))
         self._replicas.brokers_changed()

@@ -14,6 +14,7 @@ from zkbroker.broker import listening
 from zkbroker.broker.admin import Admin
 from zkbroker.broker.controller_link import ControllerLink
 from zkbroker.broker.controller_loop import ControllerLoop
+from zkbroker.broker.detection import FailureDetection
 from zkbroker.broker.metadata import ClusterMetadata
 from zkbroker.broker.node import Node
 from zkbroker.broker.producer_ids import ProducerIds
@@ -22,6 +23,7 @@ from zkbroker.broker.replicas import Replicas
 from zkbroker.broker.settings import (
     channel_settings,
     controller_settings,
+    detection_settings,
     fetcher_settings,
     listener_limits,
     replica_settings,
@@ -136,6 +138,7 @@ class Parts:
             log=log,
             served_again=lambda: self._reactor.callLater(0, self.channel.subscribe_again, "replicas work again"),
             applied_later=lambda applied: self.channel.applied(applied).addErrback(_told_again_later),
+            brokers_changed=lambda brokers: self.detection.brokers_changed(brokers),
         )
         self.controller = ControllerLoop(
             broker_id=broker_id,
@@ -147,6 +150,18 @@ class Parts:
             broker_epoch=self._broker_epoch,
             topic_overrides_error=validate_topic_overrides,
             controller_changed=self._controller_changed,
+            log=log,
+            verdicts=lambda: self.detection.verdicts(),
+        )
+        self.detection = FailureDetection(
+            broker_id=broker_id,
+            reactor=reactor,
+            clock=clock,
+            random=source,
+            identity=self._identity,
+            settings=detection_settings(config, timeout_s),
+            office=self.controller,
+            share_isr=self.metadata.share_isr,
             log=log,
         )
         self.channel = ControllerChannel(
@@ -166,6 +181,7 @@ class Parts:
             identity=self._identity,
             leader=self.replicas,
             controller=lambda: self.controller,
+            peers=self.detection,
             status=Status(
                 metadata=self.metadata,
                 clock=clock,
@@ -246,6 +262,7 @@ class Parts:
         self.channel.identity_changed()
         # Leaders compare the epoch that a fetch comes with to the registration before they take it into the ISR.
         self._fetchers.identity_changed()
+        self.detection.identity_changed()
         if not self._was_registered:
             self._was_registered = True
             self.controller.start()
@@ -262,6 +279,7 @@ class Parts:
         # Clients keep being told of the last controller until the next one speaks, as in Kafka: librdkafka hangs
         # for long when it is told of none, and asks again when it is refused.
         self._link.controller_changed(controller_id)
+        self.detection.controller_changed(controller_id)
 
     def _replica_deleted(self, partition: TopicPartition, topic_id: str) -> None:
         self.channel.replica_deleted(partition, topic_id).addErrback(_told_again_later)
@@ -281,6 +299,7 @@ class Parts:
         """Listeners first, then the office, the registration, the replicas. Returns the broker epoch that ends here.
 
         The logs are at rest afterwards: ``LogDirs.high_watermarks`` holds the last ones."""
+        self.detection.stop()
         for port in self._ports:
             yield self._step("stop listening", port.stopListening)
         self._server.say_bye()

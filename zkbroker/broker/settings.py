@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from zkbroker.broker.controller_settings import ControllerSettings
+from zkbroker.broker.detection import DetectionSettings
+from zkbroker.broker.peers import PeerSettings
 from zkbroker.broker.replica import ReplicaSettings
 from zkbroker.kafka.ports import ListenerLimits
 from zkbroker.model.config import BrokerConfig
@@ -45,6 +47,16 @@ def replica_settings(config: BrokerConfig, timeout_s: float) -> ReplicaSettings:
 def channel_settings(timeout_s: float) -> ChannelSettings:
     bound_s = contact_seconds_max(timeout_s)
     return ChannelSettings(heartbeat_interval_s=bound_s / 3, silence_s=bound_s)
+
+
+def detection_settings(config: BrokerConfig, timeout_s: float) -> DetectionSettings:
+    bound_s = contact_seconds_max(timeout_s)
+    return DetectionSettings(
+        is_fast=config.get_str("broker.failure.detection") == "fast",
+        peers=PeerSettings(
+            probe_s=config.get_int("broker.failure.probe.ms") / 1000, ping_interval_s=bound_s / 3, silence_s=bound_s
+        ),
+    )
 
 
 def fetcher_settings(config: BrokerConfig) -> FetcherSettings:

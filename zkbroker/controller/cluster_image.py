@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from zkbroker.controller.fencing import Fenced
 from zkbroker.model.cluster import ALL_LOSSY, BrokerRegistration, LossyReplica
 from zkbroker.model.topics import PartitionState, TopicPartition
 
@@ -47,6 +48,7 @@ class ClusterImage:
     __slots__ = (
         "_losses",
         "brokers",
+        "fenced",
         "min_insync_replicas_default",
         "offline_replicas",
         "rules",
@@ -69,6 +71,9 @@ class ClusterImage:
         self.suspects: dict[TopicPartition, tuple[int, ...]] = {}
         """ISR members that registered after the state was written: they restarted while nobody looked."""
         self.rules: dict[str, TopicRules] = {}
+        self.fenced: dict[int, Fenced] = {}
+        """Broker id → why it counts as dead, though registered (until the fence is written) or in a session that may
+        live on. Dropped when it registers again, and when its session is over for sure."""
         self.min_insync_replicas_default = 1
         """``min.insync.replicas`` of topics that do not override it."""
         self._losses: dict[int, tuple[BrokerRegistration, dict[TopicPartition, LossyReplica]]] = {}
@@ -100,7 +105,7 @@ class ClusterImage:
     def is_alive(self, broker_id: int, partition: TopicPartition) -> bool:
         """Registered, one of ours, and its log folder for this partition works."""
         broker = self.brokers.get(broker_id)
-        if broker is None or broker.is_kafka:
+        if broker is None or broker.is_kafka or broker_id in self.fenced:
             return False
         failed = self.offline_replicas.get(broker_id)
         return failed is None or partition not in failed

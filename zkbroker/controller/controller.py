@@ -17,17 +17,21 @@ from zkbroker.controller.effects import (
     Answer,
     DropDeletionMarker,
     Effect,
+    FenceBroker,
     Log,
     PushDelta,
     PushSnapshot,
+    WriteStates,
 )
+from zkbroker.controller.fencing import Fenced
 from zkbroker.controller.office import ControllerRules
 from zkbroker.controller.settling import Settling
+from zkbroker.controller.suspicion import Condemned
 from zkbroker.controller.waits import AlterWait, QueuedProposal, Wait, WaitKind
 from zkbroker.model.channel import AlterPartitionRequest, AlterPartitionResponse, Applied
 from zkbroker.model.cluster import BrokerRegistration, ClusterDelta
 from zkbroker.model.errors import BrokerError, ErrorCode
-from zkbroker.model.topics import PartitionState, TopicPartition
+from zkbroker.model.topics import NO_LEADER, PartitionState, TopicPartition
 
 FIRST_BALANCE_AFTER_S = 5.0
 """After taking office, as in Kafka: long enough that brokers of a starting cluster have come."""
@@ -55,7 +59,11 @@ class Controller:
 
     def next_deadline(self) -> float | None:
         """When ``time_passed`` wants to be called, in the seconds of ``now``."""
-        return self._balance_at
+        brokers = self.image.brokers
+        waiting = [fenced.held_until for broker_id, fenced in self.image.fenced.items() if broker_id not in brokers]
+        if self._balance_at is not None:
+            waiting.append(self._balance_at)
+        return min(waiting, default=None)
 
     # Brokers
 
@@ -86,7 +94,7 @@ class Controller:
 
     def brokers_changed(self, brokers: Sequence[BrokerRegistration], now: float) -> list[Effect]:
         """All live brokers, read again: finds who is new, dead, bounced or changed."""
-        present = {broker.broker_id: broker for broker in brokers}
+        present = {broker.broker_id: broker for broker in brokers if not self._is_fenced_one(broker)}
         for broker_id in sorted(self.settling.returning.keys() - present.keys()):
             del self.settling.returning[broker_id]
             self.settling.unsettle(self.image.partitions_of(broker_id))
@@ -96,10 +104,14 @@ class Controller:
             known = self.image.brokers.get(broker_id)
             if broker_id in self.settling.returning:
                 self.settling.returning[broker_id] = broker
+            elif known is None and self.image.fenced.pop(broker_id, None) is not None:
+                # partitions that were not moved still count on its former incarnation
+                self._return(broker, self.image.partitions_of(broker_id))
             elif known is None:
                 # a write that was decided while its last incarnation lived may still be under way
                 self._return(broker, [p for p, write in self.settling.writes.items() if broker_id in write.state.isr])
             elif broker.epoch > known.epoch:
+                self.image.fenced.pop(broker_id, None)
                 self._broker_gone(broker_id)
                 self._return(broker, self.image.partitions_of(broker_id))
             elif broker != known and broker.epoch == known.epoch:
@@ -107,6 +119,45 @@ class Controller:
                 self._changes.broker(broker_id)
                 if broker.lossy != known.lossy:
                     self.settling.unsettle(self.image.partitions_of(broker_id))
+        return self.settling.settle()
+
+    def broker_condemned(self, verdict: Condemned, now: float) -> list[Effect]:
+        """Its peers agree that it is dead: fence it now, as the end of its session would (rule 3), if any partition is
+        better off (rule 2). Said again and again while the evidence lasts."""
+        broker_id, epoch = verdict.suspect.broker_id, verdict.suspect.broker_epoch
+        if self.image.broker_epoch(broker_id) != epoch or broker_id in self.image.fenced:
+            return []
+        held_until = now if verdict.is_certain else now + self.rules.session_timeout_s
+        self.image.fenced[broker_id] = Fenced(epoch, verdict.reason, held_until, verdict.is_certain)
+        if not verdict.is_certain and not self.settling.gains(broker_id):
+            del self.image.fenced[broker_id]
+            return []
+        self.settling.unsettle(self.image.partitions_of(broker_id))
+        effects = [Log(f"fencing broker {broker_id} (epoch {epoch}): {verdict.reason}"), *self.settling.settle()]
+        writes = tuple(write for effect in effects if isinstance(effect, WriteStates) for write in effect.writes)
+        effects = [effect for effect in effects if not isinstance(effect, WriteStates)]
+        # partitions that nobody leads now come first
+        leaderless = tuple(write for write in writes if self._led_by(write.partition) == broker_id)
+        rest = tuple(write for write in writes if self._led_by(write.partition) != broker_id)
+        return [*effects, FenceBroker(broker_id, epoch, leaderless + rest)]
+
+    def _is_fenced_one(self, broker: BrokerRegistration) -> bool:
+        """It was read before its registration was deleted, and is told of after."""
+        fenced = self.image.fenced.get(broker.broker_id)
+        return fenced is not None and broker.epoch <= fenced.broker_epoch and broker.broker_id not in self.image.brokers
+
+    def _led_by(self, partition: TopicPartition) -> int:
+        state = self.image.states.get(partition)
+        return NO_LEADER if state is None else state.leader
+
+    def broker_fenced(self, broker_id: int, broker_epoch: int, is_gone: bool, now: float) -> list[Effect]:
+        """``FenceBroker`` ended. Not ``is_gone``: the registration is still there, nothing was written."""
+        if self.image.broker_epoch(broker_id) == broker_epoch:
+            if is_gone:
+                self._broker_gone(broker_id)
+            elif self.image.fenced.pop(broker_id, None) is not None:
+                self.settling.effects.append(Log(f"broker {broker_id} (epoch {broker_epoch}) could not be fenced"))
+                self.settling.unsettle(self.image.partitions_of(broker_id))
         return self.settling.settle()
 
     def _broker_gone(self, broker_id: int) -> None:
@@ -299,9 +350,13 @@ class Controller:
         return self.settling.settle()
 
     def time_passed(self, now: float) -> list[Effect]:
-        """``next_deadline`` is reached: balance leaders."""
+        """``next_deadline`` is reached: settle what waited for the end of a session, balance leaders."""
+        for broker_id, fenced in list(self.image.fenced.items()):
+            if fenced.held_until <= now and broker_id not in self.image.brokers:
+                del self.image.fenced[broker_id]
+                self.settling.unsettle(self.image.partitions_of(broker_id))
         if self._balance_at is None or now < self._balance_at:
-            return []
+            return self.settling.settle()
         self._balance_at = now + self.rules.imbalance_interval_s
         return self.preferred_election_requested(misplaced_leaders(self.image, self.rules.imbalance_percentage))
 

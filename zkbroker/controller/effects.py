@@ -34,6 +34,15 @@ class WriteStates(NamedTuple):
     writes: tuple[StateWrite, ...]
 
 
+class FenceBroker(NamedTuple):
+    """Delete the registration of that incarnation and write the first states in one multi, as if its session had ended;
+    then write the rest. Answer with ``broker_fenced``, and ``states_found`` for every one of them."""
+
+    broker_id: int
+    broker_epoch: int
+    writes: tuple[StateWrite, ...]
+
+
 class PushDelta(NamedTuple):
     """Send to every subscriber, with its own number and its own deletion orders filled in."""
 
@@ -77,7 +86,7 @@ class Log(NamedTuple):
     line: str
 
 
-Effect = WriteStates | PushDelta | PushSnapshot | DeleteTopicNodes | DropDeletionMarker | Answer | Log
+Effect = WriteStates | FenceBroker | PushDelta | PushSnapshot | DeleteTopicNodes | DropDeletionMarker | Answer | Log
 
 
 def show_state(state: PartitionState) -> str:

@@ -16,6 +16,8 @@ class ControllerRules(NamedTuple):
     imbalance_percentage: int = 10
     imbalance_interval_s: float = 300.0
     delete_topics: bool = True
+    session_timeout_s: float = 6.0
+    """Within it a broker that was fenced early is certainly expired, or registered again."""
 
 
 class TopicFailed(Exception):

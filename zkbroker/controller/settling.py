@@ -14,6 +14,7 @@ from zkbroker.controller.cluster_image import ClusterImage
 from zkbroker.controller.deletions import Deletions
 from zkbroker.controller.effects import Answer, Effect, Log, StateWrite, WriteStates, show_state
 from zkbroker.controller.elections import Election, elected, first_state, is_same_write, settled_state
+from zkbroker.controller.fencing import involved, is_better
 from zkbroker.controller.isr_changes import judge_proposal
 from zkbroker.controller.office import ControllerRules, Deposed, TopicFailed
 from zkbroker.controller.waits import QueuedProposal, StateWriting, Wait, WaitKind, Waits
@@ -54,6 +55,17 @@ class Settling:
         """A leader's wish, judged when the partition is next settled."""
         self._proposals.setdefault(partition, []).append(queued)
         self._unsettled[partition] = None
+
+    def gains(self, broker_id: int) -> bool:
+        """Would any partition be better off without that broker, which ``image.fenced`` names already?"""
+        for partition in self._image.partitions_of(broker_id):
+            state = self._image.states.get(partition)
+            if state is not None and broker_id in involved(state, self._image.fenced):
+                after = self._wanted(partition, state, self._image.suspects.get(partition, ()), ())
+                minimum = self._image.min_insync_replicas(partition.topic)
+                if after is not None and is_better(state, after, minimum):
+                    return True
+        return False
 
     def forget(self, partition: TopicPartition) -> None:
         """Its topic is gone: so is the write under way, and who waited for it is told."""
@@ -205,18 +217,16 @@ class Settling:
 
     def _settled(self, partition: TopicPartition, state: PartitionState) -> PartitionState | None:
         suspects = self._image.suspects.get(partition, ())
-        after = settled_state(
-            state,
-            controller_epoch=self._controller_epoch,
-            alive=lambda broker: broker not in suspects and self._image.is_alive(broker, partition),
-            shutting_down=self._image.shutting_down.__contains__,
-            # a member that restarted is about to be back: it must not cost its records
-            unclean=not suspects
-            and self.returning.keys().isdisjoint((*state.isr, *state.elr))
-            and self._image.unclean(partition.topic, self._rules.unclean),
-            loss=lambda broker: self._image.loss(broker, partition),
-            min_insync_replicas=self._image.min_insync_replicas(partition.topic),
-        )
+        after = self._wanted(partition, state, suspects, ())
+        fenced = involved(state, self._image.fenced) if self._image.fenced else ()
+        if after is not None and fenced:
+            held = tuple(member for member in fenced if not self._image.fenced[member].is_certain)
+            if held and not is_better(state, after, self._image.min_insync_replicas(partition.topic)):
+                waiting = self._wanted(partition, state, suspects, held)
+                if waiting is None or waiting.leader not in held or waiting.leader == state.leader:
+                    after = waiting
+            elif after.leader_epoch > state.leader_epoch:
+                after = after._replace(reason=self._image.fenced[fenced[0]].reason)
         if after is None and suspects:
             del self._image.suspects[partition]
             self._changes.unsuspected(partition)
@@ -227,6 +237,23 @@ class Settling:
         if after is None:
             self.preferred.pop(partition, None)
         return after
+
+    def _wanted(
+        self, partition: TopicPartition, state: PartitionState, suspects: tuple[int, ...], held: tuple[int, ...]
+    ) -> PartitionState | None:
+        """``held`` count as present: they were fenced early, and this partition waits for the end of their sessions."""
+        return settled_state(
+            state,
+            controller_epoch=self._controller_epoch,
+            alive=lambda broker: broker in held or (broker not in suspects and self._image.is_alive(broker, partition)),
+            shutting_down=self._image.shutting_down.__contains__,
+            # a member that restarted is about to be back: it must not cost its records
+            unclean=not suspects
+            and self.returning.keys().isdisjoint((*state.isr, *state.elr))
+            and self._image.unclean(partition.topic, self._rules.unclean),
+            loss=lambda broker: self._image.loss(broker, partition),
+            min_insync_replicas=self._image.min_insync_replicas(partition.topic),
+        )
 
     def _write(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from twisted.internet.error import TimeoutError as TimedOutError
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -24,6 +25,8 @@ class LineConnection(Protocol):
         self._backlog_bytes = 0
         """Bytes written while the transport was full; what the peer does not read grows it."""
         self.is_full = False
+        self.timed_out = False
+        """Valid in ``closed``: the network gave the connection up, no FIN or RST came."""
         self.transport: Any = None
 
     def connectionMade(self) -> None:
@@ -50,6 +53,7 @@ class LineConnection(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._is_closing = True
+        self.timed_out = reason.check(TimedOutError) is not None
         self.closed(reason.getErrorMessage())
 
     def send(self, data: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
 from twisted.internet.interfaces import IAddress
@@ -19,6 +20,19 @@ from zkbroker.replication.ports import Identity, IdentitySource
 
 STABLE_AFTER_S = 1.0
 """A connection that lived so long was a good one: the next back-off begins at the bottom again."""
+
+
+class LinkEnd(Enum):
+    """How a connection ended."""
+
+    OWN = "own"
+    """This end closed it."""
+    CUT = "cut"
+    """FIN or RST came."""
+    TIMED_OUT = "timed out"
+    """The network gave up on it."""
+    BYE = "bye"
+    """The peer said that it stops."""
 
 
 class LinkSettings(NamedTuple):
@@ -83,6 +97,8 @@ class BrokerLink:
         self._up_at = 0.0
         self._told_reason = ""
         self._correlation = 0
+        self.last_end = LinkEnd.OWN
+        """How the last connection ended; valid in ``link_lost``."""
 
     def __repr__(self) -> str:
         state = "up" if self.is_up else "down"
@@ -109,6 +125,10 @@ class BrokerLink:
         """Drop the connection and make a new one: the peer moved, this broker's identity did, or it talks nonsense."""
         if not self._is_started:
             return
+        self.last_end = LinkEnd.OWN
+        self._reconnect(reason, at_once)
+
+    def _reconnect(self, reason: str, at_once: bool) -> None:
         connection, was_up = self._drop()
         if connection is not None:
             connection.abort()
@@ -196,7 +216,8 @@ class BrokerLink:
             if self.peer is None:
                 self._greeted(message)
             elif message.verb == "PUSH" and "BYE" in message.arguments:
-                self.reconnect("it says BYE", at_once=False)
+                self.last_end = LinkEnd.BYE
+                self._reconnect("it says BYE", at_once=False)
             else:
                 self._owner.message_received(message)
         except BrokerError as error:
@@ -221,7 +242,8 @@ class BrokerLink:
         self._told_reason = ""
         self._owner.link_up()
 
-    def lost(self, reason: str) -> None:
+    def lost(self, reason: str, end: LinkEnd) -> None:
+        self.last_end = end
         if self.is_up and self._shell.clock.monotonic() - self._up_at >= STABLE_AFTER_S:
             self._failures = 0
         _, was_up = self._drop()
@@ -251,7 +273,7 @@ class LinkConnection(LineConnection):
 
     def closed(self, reason: str) -> None:
         if self.link is not None:
-            self.link.lost(reason)
+            self.link.lost(reason, LinkEnd.TIMED_OUT if self.timed_out else LinkEnd.CUT)
 
 
 class _LinkFactory(ClientFactory):

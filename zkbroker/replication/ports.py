@@ -20,6 +20,7 @@ from zkbroker.model.channel import (
 )
 from zkbroker.model.cluster import ClusterDelta
 from zkbroker.model.errors import ErrorCode
+from zkbroker.model.suspicion import Evidence, Suspect
 from zkbroker.model.topics import TopicPartition
 
 
@@ -202,6 +203,26 @@ class BrokerPort(Protocol):
 
     def zookeeper_age_s(self) -> float:
         """Age of this broker's own last ZooKeeper reply."""
+        ...
+
+
+class PeersPort(Protocol):
+    """What peers say about themselves and about each other."""
+
+    def met(self, caller: Identity) -> None:
+        """It said HELLO here."""
+        ...
+
+    def bye_heard(self, caller: Identity) -> None:
+        """It said that it stops."""
+        ...
+
+    def suspected(self, evidence: Evidence) -> None:
+        """A peer tells what it found out about a broker."""
+        ...
+
+    def probe_asked(self, suspect: Suspect, caller: Identity) -> None:
+        """A peer wants to know what this broker knows; told with SUSPECT to all."""
         ...
 
 

@@ -30,7 +30,8 @@ from zkbroker.replication.messages import (
     encode_hello_answer,
     negotiate,
 )
-from zkbroker.replication.ports import ControllerPort, Identity, IdentitySource, LeaderPort, StatusPort
+from zkbroker.replication.peer_server import PeerServer
+from zkbroker.replication.ports import ControllerPort, Identity, IdentitySource, LeaderPort, PeersPort, StatusPort
 
 LONG_POLL_S_MAX = 60.0
 """A FETCH is not held longer, whatever it asks: its connection must show now and then that somebody is there."""
@@ -59,15 +60,14 @@ class ReplicationServer(Factory):
         leader: LeaderPort,
         controller: Callable[[], ControllerPort | None],
         status: StatusPort,
-        said_bye: Callable[[Identity], None] | None = None,
+        peers: PeersPort | None = None,
     ) -> None:
         self.clock = clock
         self.identity = identity
         self.leader = leader
         self.controller = controller
         self.status = status
-        self.said_bye = said_bye
-        """Told when a broker announces that it stops."""
+        self.peers = peers
         self.delta_rows = DeltaRows()
         self.alarm = Alarm(reactor, clock, self._rung)
         self._woken: dict[FetchSession, ReplicationConnection] = {}
@@ -121,6 +121,7 @@ class ReplicationConnection(LineConnection):
         """Who said HELLO; None before."""
         self._sessions: dict[int, FetchSession] = {}
         self.channel = ChannelServer(self, server.controller, server.delta_rows)
+        self._peer_verbs = PeerServer(self, server.peers)
         self.people: dict[str, Callable[[Message], list[str]]] = {
             "HELP": lambda message: list(HELP),
             "PING": lambda message: ["PONG"],
@@ -149,6 +150,8 @@ class ReplicationConnection(LineConnection):
                 self.send(encode_text(message.correlation, self.people[message.verb](message)))
             elif message.verb in self.channel.verbs:
                 self.channel.request(self._known_caller(), message)
+            elif message.verb in self._peer_verbs.verbs:
+                self._peer_verbs.request(self._known_caller(), message)
             elif message.verb == "BYE":
                 self._bye(self._known_caller())
             else:
@@ -178,11 +181,13 @@ class ReplicationConnection(LineConnection):
         self._forget_caller()
         self._caller = caller
         self.send(encode_hello_answer(message.correlation, version, own))
+        if self._server.peers is not None:
+            self._server.peers.met(caller)
 
     def _bye(self, caller: Identity) -> None:
         log.info("broker {broker} says BYE", broker=caller.broker_id)
-        if self._server.said_bye is not None:
-            self._server.said_bye(caller)
+        if self._server.peers is not None:
+            self._server.peers.bye_heard(caller)
         self.close()
 
     def _fetch(self, caller: Identity, message: Message) -> None:

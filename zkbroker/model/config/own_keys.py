@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from zkbroker.model.config.keys import Key, accepted, supported
+from zkbroker.model.config.keys import Key, supported
 from zkbroker.model.config.values import LONG, STRING, at_least, one_of
-
-_LATER_FAILOVER = "not yet: a dead broker is noticed when its ZooKeeper session expires"
 
 RECORD_VALIDATION = supported(
     "record.validation",
@@ -19,22 +17,20 @@ RECORD_VALIDATION = supported(
 
 _ZKBROKER = (
     RECORD_VALIDATION,
-    accepted(
+    supported(
         "broker.failure.detection",
         STRING,
         "fast",
         "How a dead broker is noticed: by the evidence of its peers, or only when its session expires.",
         one_of("fast", "session"),
-        note=_LATER_FAILOVER,
         is_own=True,
     ),
-    accepted(
+    supported(
         "broker.failure.probe.ms",
         LONG,
         400,
         "How long a broker must be unreachable, after its connections were closed, to count as dead.",
         at_least(50),
-        note=_LATER_FAILOVER,
         is_own=True,
     ),
     supported(
