@@ -23,6 +23,7 @@ from zkbroker.model.channel import (
     TopicResult,
 )
 from zkbroker.model.cluster import ClusterDelta
+from zkbroker.model.complaints import Unreachable, Word
 from zkbroker.model.errors import BrokerError, ErrorCode
 from zkbroker.model.topics import PartitionState, TopicPartition
 from zkbroker.replication.channel import ControllerChannel
@@ -91,6 +92,9 @@ class FakeController:
     def create_topic(self, topic: NewTopic) -> Deferred[TopicResult]:
         self.calls.append(("create", topic))
         return succeed(TopicResult(topic.name, ErrorCode.TOPIC_ALREADY_EXISTS, "it is there"))
+
+    def complained(self, broker_id: int, broker_epoch: int, word: Word) -> None:
+        self.calls.append(("complained", broker_id, broker_epoch, word))
 
     def heartbeat(self, broker_id: int, broker_epoch: int, zookeeper_age_s: float) -> float:
         if self.refusal is not None:
@@ -232,6 +236,9 @@ def test_requests_reach_the_controller_and_answers_come_back(office: Office) -> 
     assert office.result(office.channel.create_topic(topic)) == result  # type: ignore[arg-type]
     assert office.result(office.channel.replica_deleted(DEMO, "vX7s")) is None  # type: ignore[arg-type]
     assert office.result(office.channel.log_dir_offline("/data/a b", [DEMO])) is None  # type: ignore[arg-type]
+    word = Word((Unreachable(3, 103, 2.5),))
+    assert office.result(office.channel.complain(word)) is None  # type: ignore[arg-type]
+    assert office.calls("complained") == [(*who, word)]
     assert office.calls("shutdown") == [who]
     assert office.calls("create") == [(topic,)]
     assert office.calls("deleted") == [(*who, DEMO, "vX7s")]

@@ -28,6 +28,7 @@ from zkbroker.model.channel import (
     TopicResult,
 )
 from zkbroker.model.clock import Clock
+from zkbroker.model.complaints import Word
 from zkbroker.model.errors import BrokerError, ErrorCode
 from zkbroker.model.suspicion import Suspect
 from zkbroker.model.topics import TopicPartition
@@ -447,6 +448,12 @@ class ControllerLoop:
     def create_topic(self, topic: NewTopic) -> Deferred[TopicResult]:
         created = self.create_topics([topic], int(self._settings.request_timeout_s * 1000), False)
         return created.addCallback(lambda results: results[0])
+
+    def complained(self, broker_id: int, broker_epoch: int, word: Word) -> None:
+        term = self._serving()
+        term.checked_broker(broker_id, broker_epoch)
+        now = self._clock.monotonic()
+        term.event(lambda: term.controller.complained(broker_id, broker_epoch, word, now))
 
     def heartbeat(self, broker_id: int, broker_epoch: int, zookeeper_age_s: float) -> float:
         term = self._serving()

@@ -30,6 +30,7 @@ from zkbroker.controller.suspicion import Condemned
 from zkbroker.controller.waits import AlterWait, QueuedProposal, Wait, WaitKind
 from zkbroker.model.channel import AlterPartitionRequest, AlterPartitionResponse, Applied
 from zkbroker.model.cluster import BrokerRegistration, ClusterDelta
+from zkbroker.model.complaints import Word
 from zkbroker.model.errors import BrokerError, ErrorCode
 from zkbroker.model.topics import NO_LEADER, PartitionState, TopicPartition
 
@@ -61,9 +62,8 @@ class Controller:
         """When ``time_passed`` wants to be called, in the seconds of ``now``."""
         brokers = self.image.brokers
         waiting = [fenced.held_until for broker_id, fenced in self.image.fenced.items() if broker_id not in brokers]
-        if self._balance_at is not None:
-            waiting.append(self._balance_at)
-        return min(waiting, default=None)
+        others = (self._balance_at, self.settling.complaints.next_deadline())
+        return min((at for at in (*waiting, *others) if at is not None), default=None)
 
     # Brokers
 
@@ -164,6 +164,7 @@ class Controller:
         del self.image.brokers[broker_id]
         self.image.shutting_down.pop(broker_id, None)
         self.image.offline_replicas.pop(broker_id, None)
+        self.settling.complaints.broker_gone(broker_id)
         self._changes.broker_gone(broker_id)
         self.settling.unsettle(self.image.partitions_of(broker_id))
         self.settling.effects += self.deletions.broker_gone()
@@ -172,6 +173,11 @@ class Controller:
         """It arrives when each of ``partitions`` is settled without its former incarnation."""
         self.settling.returning[broker.broker_id] = broker
         self.settling.waits.add(Wait(WaitKind.RETURN, broker.broker_id, partitions))
+
+    def complained(self, broker_id: int, broker_epoch: int, word: Word, now: float) -> list[Effect]:
+        """All that a broker has to complain of at this moment; said again while it lasts."""
+        self.settling.unsettle(self.settling.complaints.said(broker_id, broker_epoch, word, now))
+        return self.settling.settle()
 
     def log_dir_failed(self, broker_id: int, partitions: Iterable[TopicPartition], reason: str) -> list[Effect]:
         """These replicas of a live broker lost their folder."""
@@ -350,7 +356,9 @@ class Controller:
         return self.settling.settle()
 
     def time_passed(self, now: float) -> list[Effect]:
-        """``next_deadline`` is reached: settle what waited for the end of a session, balance leaders."""
+        """``next_deadline`` is reached: settle what waited for the end of a session, forget complaints that were
+        not renewed, balance leaders."""
+        self.settling.unsettle(self.settling.complaints.time_passed(now))
         for broker_id, fenced in list(self.image.fenced.items()):
             if fenced.held_until <= now and broker_id not in self.image.brokers:
                 del self.image.fenced[broker_id]

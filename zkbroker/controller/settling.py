@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from zkbroker.controller.balance import can_move
 from zkbroker.controller.changes import Changes
 from zkbroker.controller.cluster_image import ClusterImage
+from zkbroker.controller.complaints import Complaints
 from zkbroker.controller.deletions import Deletions
 from zkbroker.controller.effects import Answer, Effect, Log, StateWrite, WriteStates, show_state
 from zkbroker.controller.elections import Election, elected, first_state, is_same_write, settled_state
@@ -47,6 +48,7 @@ class Settling:
         self._proposals: dict[TopicPartition, list[QueuedProposal]] = {}
         self.returning: dict[int, BrokerRegistration] = {}
         """Brokers that restarted: dead until every partition of theirs is settled without them, then new."""
+        self.complaints = Complaints(image, session_timeout_s=rules.session_timeout_s)
         self.waits = Waits()
         self.effects: list[Effect] = []
         """To be run with what the next ``settle`` gives, before its writes."""
@@ -199,7 +201,7 @@ class Settling:
                 removing=placement.removing,
             )
             if first is not None:
-                return self._write(partition, first, -1)
+                return self._write(partition, self.complaints.trusted(partition, first), -1)
         else:
             after = self._settled(partition, state)
             if after is not None:
@@ -231,7 +233,16 @@ class Settling:
             del self._image.suspects[partition]
             self._changes.unsuspected(partition)
             return self._settled(partition, state)
-        if after is None and partition in self.preferred and can_move(self._image, partition):
+        if after is None:
+            after = self.complaints.verdict(partition, state, self._controller_epoch)
+        elif after.leader != state.leader:
+            after = self.complaints.trusted(partition, after)
+        if (
+            after is None
+            and partition in self.preferred
+            and can_move(self._image, partition)
+            and self.complaints.is_trusted(state.replicas[0], partition)
+        ):
             election = Election(state.replicas[0], state.isr, state.recovering)
             after = elected(state, election, self._controller_epoch, "preferred leader")
         if after is None:

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, fail
 
 from zkbroker.model.channel import AlterPartitionRequest, AlterPartitionResponse, Applied, NewTopic, TopicResult
 from zkbroker.model.clock import Clock
+from zkbroker.model.complaints import Word
 from zkbroker.model.errors import BrokerError, ErrorCode
 from zkbroker.model.topics import TopicPartition
 from zkbroker.replication.channel_local import LocalRoute
@@ -118,6 +119,10 @@ class ControllerChannel:
     def log_dir_offline(self, log_dir: str, partitions: Sequence[TopicPartition]) -> Deferred[None]:
         """A log folder failed."""
         return self._ask(lambda route: route.log_dir_offline(log_dir, partitions))
+
+    def complain(self, word: Word) -> Deferred[None]:
+        """All that this broker has to complain of now."""
+        return self._ask(lambda route: route.complain(word))
 
     def applied(self, applied: Applied) -> Deferred[None]:
         """A further receipt for a delta: what failed, or works now, after ``apply_delta`` returned."""

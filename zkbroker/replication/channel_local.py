@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 
 from zkbroker.model.channel import AlterPartitionRequest, AlterPartitionResponse, Applied, NewTopic, TopicResult
 from zkbroker.model.cluster import ClusterDelta
+from zkbroker.model.complaints import Word
 from zkbroker.model.errors import BrokerError, ErrorCode
 from zkbroker.model.topics import TopicPartition
 from zkbroker.replication.alarm import Alarm, Soon
@@ -200,6 +201,9 @@ class LocalRoute:
         return self._ask(
             lambda controller, broker_id, epoch: controller.log_dir_offline(broker_id, epoch, log_dir, partitions)
         )
+
+    def complain(self, word: Word) -> Deferred[None]:
+        return self._ask(lambda controller, broker_id, epoch: controller.complained(broker_id, epoch, word))
 
     def applied(self, applied: Applied) -> Deferred[None]:
         return self._ask(lambda controller, broker_id, epoch: controller.applied(broker_id, epoch, applied))

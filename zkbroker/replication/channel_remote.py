@@ -9,11 +9,13 @@ from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from zkbroker.model.channel import AlterPartitionRequest, AlterPartitionResponse, Applied, NewTopic, TopicResult
+from zkbroker.model.complaints import Word
 from zkbroker.model.errors import BrokerError, ErrorCode, InvariantViolation
 from zkbroker.model.topics import TopicPartition
 from zkbroker.replication.alarm import Alarm
 from zkbroker.replication.channel_state import ChannelSettings, DeltaReceiver
 from zkbroker.replication.codec import Message, decode_error, encode_request
+from zkbroker.replication.complaints import encode_complaints
 from zkbroker.replication.connection import log
 from zkbroker.replication.deltas import decode_delta
 from zkbroker.replication.link import BrokerLink, LinkSettings, Shell
@@ -223,6 +225,9 @@ class RemoteRoute:
 
     def log_dir_offline(self, log_dir: str, partitions: Sequence[TopicPartition]) -> Deferred[None]:
         return self._ask(lambda number: encode_offline(number, log_dir, partitions), _nothing)
+
+    def complain(self, word: Word) -> Deferred[None]:
+        return self._ask(lambda number: encode_complaints(number, word), _nothing)
 
     def applied(self, applied: Applied) -> Deferred[None]:
         return self._ask(lambda number: encode_applied(number, applied), _nothing)

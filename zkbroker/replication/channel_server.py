@@ -12,6 +12,7 @@ from zkbroker.model.cluster import ClusterDelta
 from zkbroker.model.errors import BrokerError, ErrorCode
 from zkbroker.model.limits import MESSAGE_TEXT_LENGTH_MAX, REQUESTS_IN_FLIGHT_MAX
 from zkbroker.replication.codec import FramingError, Message, encode_error, encode_ok, encode_push
+from zkbroker.replication.complaints import decode_complaints
 from zkbroker.replication.connection import log
 from zkbroker.replication.deltas import encode_delta, encode_delta_rows
 from zkbroker.replication.ports import ControllerPort, Identity
@@ -110,6 +111,7 @@ class ChannelServer:
             "ALTER_PARTITION": self._alter_partition,
             "SHUTDOWN": self._shutdown,
             "CREATE_TOPIC": self._create_topic,
+            "COMPLAINTS": self._complaints,
             "HEARTBEAT": self._heartbeat,
         }
 
@@ -195,6 +197,10 @@ class ChannelServer:
     def _create_topic(self, controller: ControllerPort, identity: Identity, message: Message) -> None:
         asked: Deferred[object] = controller.create_topic(decode_create_topic(message))  # type: ignore[assignment]
         self._later(message, asked, lambda result: encode_topic_result(message.correlation, result))  # type: ignore[arg-type]
+
+    def _complaints(self, controller: ControllerPort, identity: Identity, message: Message) -> None:
+        controller.complained(identity.broker_id, identity.broker_epoch, decode_complaints(message))
+        self._sender.send(encode_ok(message.correlation))
 
     def _heartbeat(self, controller: ControllerPort, identity: Identity, message: Message) -> None:
         heard = message.integer("zookeeper_age_ms") / 1000

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 
 from zkbroker.model.channel import AlterPartitionRequest, AlterPartitionResponse, Applied, NewTopic, TopicResult
 from zkbroker.model.cluster import ClusterDelta
+from zkbroker.model.complaints import Word
 from zkbroker.model.errors import BrokerError, ErrorCode
 from zkbroker.model.topics import TopicPartition
 from zkbroker.replication.ports import BrokerPort
@@ -86,5 +87,7 @@ class Route(Protocol):
     def replica_deleted(self, partition: TopicPartition, topic_id: str) -> Deferred[None]: ...
 
     def log_dir_offline(self, log_dir: str, partitions: Sequence[TopicPartition]) -> Deferred[None]: ...
+
+    def complain(self, word: Word) -> Deferred[None]: ...
 
     def applied(self, applied: Applied) -> Deferred[None]: ...

@@ -19,6 +19,7 @@ from zkbroker.model.channel import (
     TopicResult,
 )
 from zkbroker.model.cluster import ClusterDelta
+from zkbroker.model.complaints import Word
 from zkbroker.model.errors import ErrorCode
 from zkbroker.model.suspicion import Evidence, Suspect
 from zkbroker.model.topics import TopicPartition
@@ -180,6 +181,10 @@ class ControllerPort(Protocol):
 
     def create_topic(self, topic: NewTopic) -> Deferred[TopicResult]:
         """Automatic creation on behalf of a client of any broker."""
+        ...
+
+    def complained(self, broker_id: int, broker_epoch: int, word: Word) -> None:
+        """All that the broker has to complain of now; takes the place of what it said before."""
         ...
 
     def heartbeat(self, broker_id: int, broker_epoch: int, zookeeper_age_s: float) -> float:
