@@ -40,8 +40,12 @@ def catalogue() -> dict[str, FaultKind]:
         FaultKind("session-controller", "the session of the controller expires", zookeeper.session_expired_controller),
         FaultKind("sessions-expired", "the sessions of all brokers expire", zookeeper.sessions_expired),
         FaultKind(
-            "cut-follower", "a leader and one other broker do not hear each other", partitions.cut_one_follower, network
+            "cut-follower",
+            "two brokers, not the controller, do not hear each other",
+            partitions.cut_one_follower,
+            network,
         ),
+        FaultKind("cut-controller", "a leader is cut from the controller", partitions.cut_from_controller, network),
         FaultKind("cut-peers", "a leader is cut from all other brokers only", partitions.cut_from_peers, network),
         FaultKind("cut-zookeeper", "a leader is cut from ZooKeeper only", partitions.cut_from_zookeeper, network),
         FaultKind(

@@ -28,12 +28,22 @@ def _away_s(torture: Torture) -> float:
 
 
 def cut_one_follower(torture: Torture) -> None:
-    victim = torture.leader(torture.some_partition())
-    other = torture.some_broker(but=victim)
-    torture.begin(f"brokers {victim} and {other} do not hear each other")
-    _cut(torture, f"b{victim}", _brokers([other]))
+    """Neither is the controller: the leader can have the follower taken out of the ISR."""
+    pair = torture.dice.sample(torture.others(torture.controller()), 2)
+    torture.begin(f"brokers {pair[0]} and {pair[1]} do not hear each other")
+    _cut(torture, f"b{pair[0]}", _brokers([pair[1]]))
     torture.wait_progress("with one connection cut")
     torture.hold(_away_s(torture) / 2)
+    _heal(torture)
+
+
+def cut_from_controller(torture: Torture) -> None:
+    """A leader cannot have the controller, which does not fetch from it any more, taken out of the ISR."""
+    controller = torture.controller()
+    victim = torture.some_broker(but=controller)
+    torture.begin(f"broker {victim} and the controller, broker {controller}, do not hear each other")
+    _cut(torture, f"b{victim}", _brokers([controller]))
+    torture.hope_progress(_away_s(torture))
     _heal(torture)
 
 

@@ -35,6 +35,6 @@ def write_report(verdict: Verdict) -> str:
     for violation in verdict.violations:
         shown[violation.kind] = shown.get(violation.kind, 0) + 1
         if shown[violation.kind] <= SHOWN_MAX:
-            lines.append(f"VIOLATION {violation}")
+            lines.append(f"VIOLATION {str(violation).splitlines()[0]}")
     lines.extend(f"VIOLATIONS of kind {kind!r}: {count}" for kind, count in shown.items())
     return "\n".join(lines)

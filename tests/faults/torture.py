@@ -90,14 +90,26 @@ class Torture:
             time.sleep(CALM_S)
             fault.strike(self)
             self.recorder.add(Healed(self.recorder.now(), fault.name))
-            self.wait(self.is_full, "all replicas are in sync again")
-            self.wait_progress("after it")
-            self.recorder.add(Full(self.recorder.now(), fault.name))
+            self._wait_recovered()
         except Exception as error:
-            self.recorder.add(Stuck(self.recorder.now(), fault.name, f"{self._detail}: {error}"))
-            self._say(f"{fault.name}: {error}\n{traceback.format_exc()}")
-            return False
+            self._stuck(error)
+            try:
+                self.arena.heal()
+                self._wait_recovered()
+            except Exception as worse:
+                self._stuck(worse)
+                return False
         return True
+
+    def _wait_recovered(self) -> None:
+        self.wait(self.is_full, "all replicas are in sync again")
+        self.wait_progress("after it")
+        self.recorder.add(Full(self.recorder.now(), self._fault))
+
+    def _stuck(self, error: Exception) -> None:
+        what = str(error) if isinstance(error, LocalFailure) else traceback.format_exc()
+        self.recorder.add(Stuck(self.recorder.now(), self._fault, f"{self._detail}: {what}"))
+        self._say(f"{self.recorder.now():8.2f} s {self._fault}: {what}")
 
     def _prefer_first_replicas(self) -> None:
         """Spread the leaderships as at first, by a preferred election."""
@@ -130,8 +142,7 @@ class Torture:
                 self.wait(lambda number=partition: self._read_whole(reader, number), f"{partition} is read")  # type: ignore[misc]
             self.wait(self._are_equal, "all replicas hold the same bytes")
         except LocalFailure as error:
-            self.recorder.add(Stuck(self.recorder.now(), self._fault, str(error)))
-            self._say(f"{self._fault}: {error}")
+            self._stuck(error)
         for partition, replicas in self.replicas.items():
             for number in replicas:
                 digest, size = self.arena.digest(number, self.topic, partition)
