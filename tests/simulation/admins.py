@@ -16,7 +16,7 @@ PARTITIONS_MAX = 4
 class Admin(Client):
     """Keeps ``topics`` there; those in ``changing`` are deleted and enlarged, ``changes_per_turn`` times on average."""
 
-    turn_s = 0.2
+    turn_s = 0.3
 
     def __init__(
         self,

@@ -34,7 +34,7 @@ MOVED = frozenset(
 class Client:
     """Acts every ``turn_s`` or so; ``name`` is for values and the trace."""
 
-    turn_s = 0.05
+    turn_s = 0.15
 
     def __init__(self, world: World, history: History, name: str, *, delay_s_max: float, loss_share: float) -> None:
         self.world = world

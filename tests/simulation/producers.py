@@ -7,6 +7,7 @@ from typing import Any
 from tests.simulation.clients import MOVED, Client
 from tests.simulation.history import ALL, Attempt
 from tests.simulation.links import Answered, Link
+from tests.simulation.process import WALL_BASE_S
 from zkbroker.kafka.ports import ProduceRow
 from zkbroker.model.errors import BrokerError, ErrorCode
 from zkbroker.records.record import Record, build_batch
@@ -167,7 +168,7 @@ class Producer(Client):
             batch.sequence = queue.next_sequence
             queue.next_sequence += len(batch.values)
         if not batch.data:
-            stamp = int(self.world.now * 1000)
+            stamp = int((WALL_BASE_S + self.world.now) * 1000)
             batch.data = build_batch(
                 [Record(number, stamp, None, value) for number, value in enumerate(batch.values)],
                 producer_id=queue.producer_id if self.is_idempotent else -1,
