@@ -21,9 +21,9 @@ START_STEPS_MAX = 600
 """Faults wait up to so many steps at the beginning: some runs are disturbed from their first step on, others only once
 their cluster stands."""
 
-REBUILT_SUFFIXES = (".index", ".timeindex", ".snapshot")
-"""Files that a start can do without. A flipped bit in records below the recovery point, or in a checkpoint (plain text
-without a checksum), nobody notices at a start, in Kafka neither."""
+REBUILT_SUFFIXES = (".index", ".snapshot")
+"""Files that a start can do without. A flipped bit in records below the recovery point, in a time index or in a
+checkpoint (no checksums) nobody notices at a start, in Kafka neither."""
 
 
 class Struck(NamedTuple):
@@ -247,8 +247,10 @@ class FaultDriver:
 
     # Network
 
-    def _cut_links(self, links: list[tuple[int, int]], own: random.Random, *, one_way: bool = False) -> str:
-        seconds = self._while_s(own)
+    def _cut_links(
+        self, links: list[tuple[int, int]], own: random.Random, *, one_way: bool = False, seconds: float | None = None
+    ) -> str:
+        seconds = self._while_s(own) if seconds is None else seconds
         for a, b in links:
             self._world.cut(a, b, one_way=one_way)
 
@@ -355,6 +357,46 @@ class FaultDriver:
 
     def _delete_by_hand(self, path: str) -> str | None:
         return path if self._world.delete_znode(path) else None
+
+    # Elections
+
+    def _depose(self, own: random.Random) -> str | None:
+        """A leader goes on for a moment without its followers, so that it has records which nobody else has, and then
+        loses the leadership: to one that appends other records in their place."""
+        broker_id = self._leader(own)
+        if broker_id is None:
+            return None
+        links = [(broker_id, other) for other in sorted(self._world.nodes) if other != broker_id]
+        seconds = self._session_s * own.uniform(0.02, 0.25)
+        text = self._cut_links(links, own, seconds=seconds + self._session_s * own.uniform(0.0, 0.4))
+        how = own.choice(("its registration deleted", "its session expired", "killed", "killed without unflushed data"))
+
+        def end() -> None:
+            if how == "its registration deleted":
+                self._delete_by_hand(f"/brokers/ids/{broker_id}")
+            elif how == "its session expired":
+                self._world.expire_session(broker_id)
+            else:
+                self._kill_one(broker_id, own, lossy=how != "killed")
+
+        self._later(seconds, f"broker {broker_id} is deposed: {how}", end)
+        return f"broker {broker_id}: {text}; after {seconds:.2f} s {how}"
+
+    def _delete_registration_of_leader(self, own: random.Random) -> str | None:
+        """The quickest way to an election: no process ends."""
+        broker_id = self._leader(own)
+        return None if broker_id is None else self._delete_by_hand(f"/brokers/ids/{broker_id}")
+
+    def _storm(self, own: random.Random) -> str | None:
+        """One election upon the other, among leaders that do not reach their followers for moments."""
+        count, gap_s = own.randrange(2, 6), self._session_s * own.uniform(0.02, 0.3)
+        acts = [
+            own.choice((self._delete_registration_of_leader, self._depose, self._reset, self._cut))
+            for _ in range(count)
+        ]
+        for place, act in enumerate(acts):
+            self._later(place * gap_s, f"storm: {act.__name__.strip('_')}", lambda act=act: act(own))
+        return f"{count} times, {gap_s:.2f} s apart"
 
     # Disks and clocks
 

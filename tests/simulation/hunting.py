@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from tests.simulation.campaign import run_campaign
@@ -17,13 +18,13 @@ class Hunted(NamedTuple):
     """A run that noticed, and how many seeds it took to find it."""
 
     caught: Caught
-    runs_count: int
+    seeds_count: int
     result: RunResult
 
 
 def hunt(
     mutant: Mutant,
-    seeds: Iterable[int],
+    seeds: range,
     *,
     profile: str | None,
     steps: int,
@@ -31,20 +32,29 @@ def hunt(
     say: Callable[[str], None],
     seconds_max: float | None = None,
 ) -> Hunted | None:
-    """Run ``seeds`` without the mutant's rule until a violation comes; None if none does."""
+    """Run ``seeds`` without the mutant's rule until a violation comes where the whole product runs clean; None if none
+    does."""
     names = list(PROFILES)
     specs = []
     for seed in seeds:
         chosen = names[seed % len(names)] if profile == "all" else profile or mutant.profile
         specs.append(RunSpec(seed, chosen, steps, mutant.name))
-    campaign = run_campaign(specs, jobs=jobs, say=lambda line: None, seconds_max=seconds_max)
-    say(f"{mutant.name}: {campaign.runs_count} runs, {campaign.seconds:.0f} s")
-    if not campaign.failures:
-        return None
-    result = campaign.failures[0]
-    spec = result.spec
-    return Hunted(Caught(spec.seed, spec.profile, spec.steps, result.steps, invariant_of(result)),
-                  campaign.runs_count, result)  # fmt: skip
+    began = time.monotonic()
+    while specs:
+        left_s = None if seconds_max is None else seconds_max - (time.monotonic() - began)
+        campaign = run_campaign(specs, jobs=jobs, say=lambda line: None, seconds_max=left_s)
+        if not campaign.failures:
+            break
+        result = campaign.failures[0]
+        spec = result.spec
+        if run(spec._replace(mutant="")).violation is None:
+            say(f"{mutant.name}: caught with {spec.seed}, {time.monotonic() - began:.0f} s")
+            caught = Caught(spec.seed, spec.profile, spec.steps, result.steps, invariant_of(result))
+            return Hunted(caught, spec.seed - seeds[0] + 1, result)
+        # A run that fails with the rule too says nothing of it.
+        specs = [other for other in specs if other.seed > spec.seed]
+    say(f"{mutant.name}: not caught, {time.monotonic() - began:.0f} s")
+    return None
 
 
 def invariant_of(result: RunResult) -> int:
@@ -57,10 +67,8 @@ def result_line(name: str, hunted: Hunted | None) -> str:
     """A line of ``mutant_results.RESULTS``."""
     if hunted is None:
         return f'    # "{name}" was not caught'
-    caught = hunted.caught
-    return (
-        f'    "{name}": {caught!r},  # {hunted.runs_count} runs: {hunted.result.headline().rpartition("step ")[2][:90]}'
-    )
+    where = hunted.result.headline().rpartition("step ")[2][:90]
+    return f'    "{name}": {hunted.caught!r},  # {hunted.seeds_count} seeds: {where}'
 
 
 def recheck(name: str) -> str | None:

@@ -15,6 +15,8 @@ class Profile(NamedTuple):
     rates: Mapping[str, float]
     brokers_min: int = 3
     brokers_max: int = 5
+    changes_topics: bool = False
+    """One topic is deleted and made again all the time."""
 
 
 def _profile(name: str, about: str, **rates: float) -> Profile:
@@ -55,6 +57,7 @@ _ZOOKEEPER = {
 }
 _DISKS = {"disk_slow": 1.0, "disk_full": 0.2, "disk_fails": 0.2, "flip_bit": 0.5}
 _SUSPICION = {"suspect": 1.5, "suspect_leader": 1.5, "suspect_controller": 0.5}
+_ELECTIONS = {"depose": 2.0, "delete_registration_of_leader": 1.5, "storm": 1.5}
 _CLOCKS = {"drift": 0.5}
 
 
@@ -76,6 +79,7 @@ PROFILES: dict[str, Profile] = {
             **_scaled(_ZOOKEEPER, 0.5),
             **_scaled(_DISKS, 0.3),
             **_scaled(_SUSPICION, 0.6),
+            **_scaled(_ELECTIONS, 0.4),
             **_CLOCKS,
         ),
         _profile("crashes", "processes killed, stopped and paused; what they wrote stays", **_CRASHES, **_PAUSES),
@@ -114,11 +118,20 @@ PROFILES: dict[str, Profile] = {
             **_CLOCKS,
         ),
         _profile(
+            "elections",
+            "leaders deposed one after the other, each with records of its own",
+            **_scaled(_ELECTIONS, 2.0),
+            slow_link=1.0,
+            kill=0.5,
+            zk_lose_reply_of_controller=1.0,
+            pause=0.5,
+        ),
+        _profile(
             "topics",
             "topics created, deleted and created again while brokers crash",
             **_scaled(_CRASHES, 0.8),
             **_scaled(_NETWORK, 0.4),
             **_scaled(_ZOOKEEPER, 0.4),
-        ),
+        )._replace(changes_topics=True),
     )
 }

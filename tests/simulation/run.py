@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import re
 import traceback
@@ -9,15 +10,20 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import NamedTuple
 
+from tests.simulation import workload
+from tests.simulation.checkers import install
 from tests.simulation.faults import FaultDriver, Struck
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.mutation import applied
 from tests.simulation.profiles import PROFILES
 from tests.simulation.violation import Violation
+from tests.simulation.workload import Workload
 from tests.simulation.world import World, WorldSettings
 
 TRACE_LINES_KEPT = 400
 """Of a run in a campaign; ``--trace`` keeps all."""
+
+FLUSH_KEY = "log.flush.interval.messages"
 
 
 class RunSpec(NamedTuple):
@@ -44,7 +50,6 @@ class RunResult(NamedTuple):
     counts: Mapping[str, int]
     faults: tuple[Struck, ...] = ()
     trace: tuple[str, ...] = ()
-    digest: str = ""
     traceback: str = ""
 
     def headline(self) -> str:
@@ -67,15 +72,22 @@ def run(spec: RunSpec) -> RunResult:
 
 def _run(spec: RunSpec) -> RunResult:
     shape = random.Random(f"shape of {spec.seed}")
-    with World(spec.seed, _settings(spec, shape)) as world:
-        driver = FaultDriver(world, PROFILES[spec.profile], disabled=spec.without_faults)
+    settings = _settings(spec, shape)
+    with World(spec.seed, settings) as world:
+        driver: FaultDriver | None = None
         violation, trace_back = None, ""
         try:
+            clients = _workload(world, spec, shape)
+            driver = FaultDriver(world, PROFILES[spec.profile], disabled=spec.without_faults)
             world.checkers.append(driver)
             world.start_all()
+            clients.start()
             world.run_steps(spec.steps)
             driver.stop()
             world.heal_all()
+            clients.check_liveness()
+            if settings.config.get(FLUSH_KEY) == "1" and world.counts["permitted_losses"]:
+                raise Violation(6, f"{world.counts['permitted_losses']} losses though acknowledged means on the disk")
         except Violation as found:
             violation = str(found)
         except Exception as error:
@@ -87,9 +99,9 @@ def _run(spec: RunSpec) -> RunResult:
             world.steps,
             violation,
             dict(world.counts),
-            tuple(driver.struck),
+            () if driver is None else tuple(driver.struck),
             tuple(world.trace.lines()) if violation is not None or spec.keeps_trace else (),
-            traceback=trace_back,
+            trace_back,
         )
 
 
@@ -97,11 +109,27 @@ def _settings(spec: RunSpec, shape: random.Random) -> WorldSettings:
     """The shape of the cluster: drawn from the seed, the same for every profile."""
     profile = PROFILES[spec.profile]
     brokers = shape.randint(profile.brokers_min, profile.brokers_max)
+    config = {"min.insync.replicas": shape.choice(("1", "2", "2", "2", "2"))}
+    if shape.random() < 0.2:
+        config[FLUSH_KEY] = "1"
+    if shape.random() < 0.3:
+        config["log.segment.bytes"] = "1500"
     return WorldSettings(
         brokers=spec.brokers or brokers,
         session_timeout_s=shape.choice((1.0, 1.5, 2.0)),
+        config=config,
         late_share=shape.choice((0.01, 0.02, 0.1)),
         late_s_max=shape.choice((0.02, 0.1, 0.4)),
         split_share=shape.choice((0.0, 0.1, 0.3)),
         trace_lines_max=None if spec.keeps_trace else TRACE_LINES_KEPT,
     )
+
+
+def _workload(world: World, spec: RunSpec, shape: random.Random) -> Workload:
+    """Checkers and clients; they begin with ``start``."""
+    min_insync_replicas = int(world.settings.config["min.insync.replicas"])
+    checkers = install(world, min_insync_replicas=min(min_insync_replicas, len(world.nodes)))
+    drawn = workload.drawn(shape, clients=spec.clients, changes_topics=PROFILES[spec.profile].changes_topics)
+    if spec.partitions is not None:
+        drawn = dataclasses.replace(drawn, topics=dict.fromkeys(drawn.topics, spec.partitions))
+    return Workload(world, checkers, drawn)
