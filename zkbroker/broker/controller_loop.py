@@ -17,9 +17,10 @@ from zkbroker.broker.controller_settings import ControllerSettings
 from zkbroker.broker.controller_takeover import LOST, Outcome, Won, delete_office, take_over
 from zkbroker.broker.controller_term import Term, TermContext
 from zkbroker.broker.controller_zookeeper import Look
+from zkbroker.broker.office_requests import OfficeRequests
+from zkbroker.broker.office_watch import OfficeWatch
 from zkbroker.controller.office import Deposed, TopicFailed
 from zkbroker.controller.suspicion import Condemned
-from zkbroker.kafka.ports import PartitionsToAdd, TopicToDelete
 from zkbroker.model.channel import (
     AlterPartitionRequest,
     AlterPartitionResponse,
@@ -58,7 +59,7 @@ STABLE_TERM_S = 120.0
 FAILURES_UNTIL_QUARANTINE = 2
 
 
-class ControllerLoop:
+class ControllerLoop(OfficeRequests):
     """The controller's side of one broker."""
 
     def __init__(
@@ -106,6 +107,13 @@ class ControllerLoop:
         self._session_timer: Any = None
         self._topic_failures: dict[str, int] = {}
         self._known: tuple[int, int] = (-1, -1)
+        self._watch = OfficeWatch(
+            reactor=reactor,
+            clock=clock,
+            session_timeout_s=settings.session_timeout_s,
+            others=self._others,
+            step_down=self._step_down,
+        )
         self._office = Look(self._look_at_office, zk=zk, reactor=reactor, failed=self._look_failed)
 
     def __repr__(self) -> str:
@@ -210,6 +218,7 @@ class ControllerLoop:
         if self._term is not None:
             self._resign(f"broker {holder} holds /controller")
         if holder != self._broker_id:
+            self._watch.another_holds()
             self._tell(holder, epoch)
             return
         # My own, but not of this term or session: nobody serves behind it (KAFKA-13407).
@@ -222,7 +231,7 @@ class ControllerLoop:
     def _stand(self) -> Generator[Deferred[Any], Any, None]:
         if not self._is_registered or self._is_stopped or not self._zk.is_connected:
             return
-        wait_s = self._stand_at - self._clock.monotonic()
+        wait_s = max(self._stand_at - self._clock.monotonic(), self._watch.aside_s())
         if wait_s > 0:
             self._cancel(self._stand_timer)
             self._stand_timer = self._reactor.callLater(wait_s, self._office.again)
@@ -312,6 +321,7 @@ class ControllerLoop:
         self._term_began_at = self._clock.monotonic()
         self._admin = TopicAdmin(term, self._overrides_error)
         self._watch_session()
+        self._watch.term_began()
         self._tell(self._broker_id, epoch)
         if self._term is term:
             term.start().addErrback(term.failed)
@@ -337,6 +347,20 @@ class ControllerLoop:
         self._resign(f"{type(error).__name__}: {error}; standing again in {back_off_s:.0f} s at the earliest")
         self._office.again()
 
+    def _others(self) -> list[int] | None:
+        """The brokers that the controller must hear of; None when it could not give up its office."""
+        if self._term is None or not self._zk.is_connected:
+            return None
+        if not self._settings.steps_down_unheard:
+            return []
+        brokers = self._term.controller.image.brokers.values()
+        return [broker.broker_id for broker in brokers if broker.broker_id != self._broker_id and not broker.is_kafka]
+
+    def _step_down(self, reason: str) -> None:
+        self._resign(reason)
+        self._tell(-1, self._known[1])
+        self._office.again()
+
     def _resign(self, reason: str) -> None:
         if self._term is not None:
             self._log(f"resigned as controller: {reason}")
@@ -345,6 +369,7 @@ class ControllerLoop:
     def _close_term(self, reason: str) -> None:
         term, self._term, self._admin = self._term, None, None
         self._cancel(self._session_timer)
+        self._watch.term_ended()
         if term is not None:
             term.close(reason)
 
@@ -452,42 +477,16 @@ class ControllerLoop:
     def complained(self, broker_id: int, broker_epoch: int, word: Word) -> None:
         term = self._serving()
         term.checked_broker(broker_id, broker_epoch)
+        self._watch.heard(broker_id)
         now = self._clock.monotonic()
         term.event(lambda: term.controller.complained(broker_id, broker_epoch, word, now))
 
     def heartbeat(self, broker_id: int, broker_epoch: int, zookeeper_age_s: float) -> float:
         term = self._serving()
         term.checked_broker(broker_id, broker_epoch)
+        self._watch.heard(broker_id)
         return self.zookeeper_age_s()
-
-    # Admin requests, as kafka/ports.py AdminPort has them
-
-    def create_topics(
-        self, topics: Sequence[NewTopic], timeout_ms: int, validate_only: bool
-    ) -> Deferred[list[TopicResult]]:
-        admin = self._admin_or_none()
-        if admin is None:
-            return succeed([_not_controller(topic.name) for topic in topics])
-        return admin.create_topics(topics, timeout_ms, validate_only)
-
-    def delete_topics(self, topics: Sequence[TopicToDelete], timeout_ms: int) -> Deferred[list[TopicResult]]:
-        admin = self._admin_or_none()
-        if admin is None:
-            return succeed([_not_controller(topic.name or "") for topic in topics])
-        return admin.delete_topics(topics, timeout_ms)
-
-    def create_partitions(
-        self, topics: Sequence[PartitionsToAdd], timeout_ms: int, validate_only: bool
-    ) -> Deferred[list[TopicResult]]:
-        admin = self._admin_or_none()
-        if admin is None:
-            return succeed([_not_controller(topic.name) for topic in topics])
-        return admin.create_partitions(topics, timeout_ms, validate_only)
 
     def _admin_or_none(self) -> TopicAdmin | None:
         self._watch_session_if_late()
         return self._admin
-
-
-def _not_controller(name: str) -> TopicResult:
-    return TopicResult(name, ErrorCode.NOT_CONTROLLER, "This is not the correct controller for this cluster.")

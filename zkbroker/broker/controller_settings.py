@@ -21,6 +21,8 @@ class ControllerSettings(NamedTuple):
     delete_topic_enable: bool = True
     session_timeout_s: float = 6.0
     """``zookeeper.session.timeout.ms``: without a reply for so long the office is given up."""
+    steps_down_unheard: bool = False
+    """Give the office up when too few of the other brokers are heard (``broker.failure.detection: fast``)."""
     request_timeout_s: float = 30.0
     """How long automatic topic creation may take (``request.timeout.ms``)."""
 

@@ -99,6 +99,8 @@ class Node:
         self._waiting: dict[str, dict[TopicPartition, PartitionState]] = {}
         self._contact_at = float("-inf")
         """When the controller last heard from ZooKeeper, as far as its heartbeats told."""
+        self._heard_at = clock.monotonic()
+        """When the controller's last heartbeat arrived."""
 
     def __repr__(self) -> str:
         return f"Node({self._broker_id} controller_epoch={self.controller_epoch} waiting={sorted(self._waiting)})"
@@ -132,6 +134,7 @@ class Node:
 
     def controller_heard(self, controller_epoch: int, zookeeper_age_s: float) -> None:
         if controller_epoch >= self.controller_epoch:
+            self._heard_at = self._clock.monotonic()
             self._contact_at = max(self._contact_at, self._clock.monotonic() - zookeeper_age_s)
 
     def registration_lost(self) -> None:
@@ -143,6 +146,18 @@ class Node:
 
     def zookeeper_age_s(self) -> float:
         return self._clock.monotonic() - self._zk.last_reply_at
+
+    def controller_age(self) -> float:
+        """Seconds since the controller was last heard."""
+        return self._clock.monotonic() - self._heard_at
+
+    def deposed(self, states: Sequence[tuple[TopicPartition, PartitionState]]) -> None:
+        """ZooKeeper says that others lead what this broker leads; the controller could not tell. Clients are sent to
+        them from now on. The controller's own word, when it comes, is no news then."""
+        told = ClusterDelta(self._metadata.controller_id, self.controller_epoch, self._number, partitions=tuple(states))
+        self._metadata.apply(told)
+        for partition, state in states:
+            self._replicas.apply(partition, state)
 
     def contact_age(self) -> float:
         """Seconds since the newest sign that ZooKeeper still counts this broker in: its own reply, or the controller's

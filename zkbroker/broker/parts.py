@@ -12,11 +12,13 @@ from twisted.python.failure import Failure
 
 from zkbroker.broker import listening
 from zkbroker.broker.admin import Admin
+from zkbroker.broker.complaining import Complaining, StallWatch
 from zkbroker.broker.controller_link import ControllerLink
 from zkbroker.broker.controller_loop import ControllerLoop
 from zkbroker.broker.detection import FailureDetection
 from zkbroker.broker.metadata import ClusterMetadata
 from zkbroker.broker.node import Node
+from zkbroker.broker.own_states import OwnStates
 from zkbroker.broker.producer_ids import ProducerIds
 from zkbroker.broker.registration import Registration, RegistrationSettings
 from zkbroker.broker.replicas import Replicas
@@ -122,7 +124,7 @@ class Parts:
             random=source,
             identity=self._identity,
             follower=self.replicas,
-            settings=fetcher_settings(config),
+            settings=fetcher_settings(config, timeout_s),
         )
         self.replicas.fetchers = self._fetchers
         self.node = Node(
@@ -174,6 +176,28 @@ class Parts:
             settings=channel_settings(timeout_s),
         )
         self.replicas.controller = self.channel.alter_partition
+        is_fast = config.get_str("broker.failure.detection") == "fast"
+        self._stalls = StallWatch(lambda: logs.logs, stall_s=config.get_int("log.dir.stall.ms") / 1000)
+        self._complaining = Complaining(
+            reactor=reactor,
+            clock=clock,
+            session_timeout_s=timeout_s,
+            unreachable=self._fetchers.unreachable if is_fast else lambda now: (),
+            stalled=self._stalls.look,
+            say=self.channel.complain,
+            log=log,
+        )
+        self._own_states = OwnStates(
+            broker_id=broker_id,
+            reactor=reactor,
+            clock=clock,
+            zk=zk,
+            session_timeout_s=timeout_s,
+            led=self.replicas.led,
+            controller_age=self.node.controller_age,
+            deposed=self.node.deposed,
+            log=log,
+        )
         self._link = ControllerLink(broker_id=broker_id, zk=zk, reactor=reactor, channel=self.channel, log=log)
         self._server = ReplicationServer(
             reactor=reactor,
@@ -266,6 +290,8 @@ class Parts:
         if not self._was_registered:
             self._was_registered = True
             self.controller.start()
+            self._complaining.start()
+            self._own_states.start()
 
     def _registration_lost(self, reason: str) -> None:
         self.controller.registration_lost()
@@ -290,7 +316,7 @@ class Parts:
 
     def _problems(self) -> list[str]:
         offline = [f"log folder {folder} is offline: {why}" for folder, why in self._logs.offline_dirs.items()]
-        return offline + self.controller.status_lines()
+        return offline + self._complaining.problems() + self.controller.status_lines()
 
     # Stop
 
@@ -300,6 +326,8 @@ class Parts:
 
         The logs are at rest afterwards: ``LogDirs.high_watermarks`` holds the last ones."""
         self.detection.stop()
+        self._complaining.stop()
+        self._own_states.stop()
         for port in self._ports:
             yield self._step("stop listening", port.stopListening)
         self._server.say_bye()

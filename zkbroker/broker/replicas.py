@@ -174,6 +174,14 @@ class Replicas:
         """Every log on this broker's disks, with its topic id, whether it is served or not."""
         return [(partition, log.topic_id) for partition, log in self._logs.logs.items()]
 
+    def led(self) -> list[tuple[TopicPartition, PartitionState]]:
+        """What this broker leads, with the state that it goes by."""
+        return [
+            (replica.partition, replica.state)
+            for replica in self._table.replicas.values()
+            if replica.leader is not None and replica.state is not None
+        ]
+
     def config_changed(self, topic: str) -> None:
         """The topic's settings changed: from now on they hold."""
         config = self._topic_config(topic)

@@ -15,6 +15,9 @@ CONTACT_SHARE = 0.8
 """X of the contact rule as a share of the session timeout: below 1 with room for drift, so that a leader falls silent
 before the ensemble can have expired it."""
 
+UNREACHABLE_SHARE = 1 / 3
+"""Of the session timeout: a leader that has owed an answer for so long is complained of."""
+
 
 def contact_seconds_max(timeout_s: float) -> float:
     """X of the contact rule, seconds. ``timeout_s`` is the session timeout that the ensemble agreed to, here and below:
@@ -33,6 +36,7 @@ def controller_settings(config: BrokerConfig, timeout_s: float) -> ControllerSet
         leader_imbalance_check_interval_seconds=config.get_int("leader.imbalance.check.interval.seconds"),
         delete_topic_enable=config.get_bool("delete.topic.enable"),
         session_timeout_s=timeout_s,
+        steps_down_unheard=config.get_str("broker.failure.detection") == "fast",
         request_timeout_s=config.get_int("request.timeout.ms") / 1000,
     )
 
@@ -59,7 +63,7 @@ def detection_settings(config: BrokerConfig, timeout_s: float) -> DetectionSetti
     )
 
 
-def fetcher_settings(config: BrokerConfig) -> FetcherSettings:
+def fetcher_settings(config: BrokerConfig, timeout_s: float) -> FetcherSettings:
     return FetcherSettings(
         fetch_max_bytes=config.get_int("replica.fetch.max.bytes"),
         response_max_bytes=config.get_int("replica.fetch.response.max.bytes"),
@@ -67,6 +71,7 @@ def fetcher_settings(config: BrokerConfig) -> FetcherSettings:
         min_bytes=config.get_int("replica.fetch.min.bytes"),
         backoff_s=config.get_int("replica.fetch.backoff.ms") / 1000,
         answer_timeout_s=config.get_int("replica.socket.timeout.ms") / 1000,
+        unreachable_s=timeout_s * UNREACHABLE_SHARE,
     )
 
 
