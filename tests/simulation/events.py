@@ -111,30 +111,42 @@ class EventQueue:
                 self.push(event)
 
     def next_time(self) -> float:
-        """When the next event may come; infinity if none is left."""
-        return self._heap[0][0] if self._heap else float("inf")
+        """When the next event comes; infinity if none is left."""
+        heap = self._heap
+        while heap:
+            time, number, event = heap[0]
+            if self._is_due(time, number, event):
+                return time
+            heapq.heappop(heap)
+        return float("inf")
 
     def pop(self) -> Event | None:
         """The next event, which is due now: time has moved to it. None if there is none."""
         heap = self._heap
         while heap:
             time, number, event = heapq.heappop(heap)
-            if event.call is None or event.number != number:
-                continue
-            owner = event.owner
-            if owner is not None:
-                if not owner.is_alive:
-                    event.call = None
-                    continue
-                if owner.is_paused:
-                    owner.held.append(event)
-                    continue
-                if owner.busy_until > time:
-                    # Keeps its number and so its place among the others that wait.
-                    event.time = owner.busy_until
-                    heapq.heappush(heap, (event.time, number, event))
-                    continue
-            if time > self.now:
-                self.now = time
-            return event
+            if self._is_due(time, number, event):
+                if time > self.now:
+                    self.now = time
+                return event
         return None
+
+    def _is_due(self, time: float, number: int, event: Event) -> bool:
+        """Whether the first entry is an event that really comes then; else it has been put where it belongs."""
+        if event.call is None or event.number != number:
+            return False
+        owner = event.owner
+        if owner is None:
+            return True
+        if not owner.is_alive:
+            event.call = None
+            return False
+        if owner.is_paused:
+            owner.held.append(event)
+            return False
+        if owner.busy_until > time:
+            # Before what comes later by itself, and in order.
+            event.time = owner.busy_until
+            self.push(event)
+            return False
+        return True
