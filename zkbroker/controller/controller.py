@@ -106,6 +106,7 @@ class Controller:
                 self.settling.returning[broker_id] = broker
             elif known is None and self.image.fenced.pop(broker_id, None) is not None:
                 # partitions that were not moved still count on its former incarnation
+                self.settling.unsettle(self.image.partitions_of(broker_id))
                 self._return(broker, self.image.partitions_of(broker_id))
             elif known is None:
                 # a write that was decided while its last incarnation lived may still be under way
