@@ -72,6 +72,7 @@ class World:
         self.folders = [str(folder) for folder in folders]
         self.config = config or TopicConfig()
         self.broker_id = broker_id
+        self.boot_id: str | None = "boot-1"
         self.clock = StillClock()
         self.reactor = task.Clock()
         self.disk: Disk = UnsyncedDisk()
@@ -88,6 +89,7 @@ class World:
             broker_id=self.broker_id,
             topic_config=lambda topic: self.config,
             dir_failed=lambda folder, reason, partitions: self.failures.append((folder, reason, partitions)),
+            boot_id=self.boot_id,
         )
         dirs.open(cluster_id)
         return dirs

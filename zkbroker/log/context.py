@@ -37,3 +37,6 @@ class LogContext:
     producer_id_expiration_ms: int = PRODUCER_ID_EXPIRATION_MS
     cached_reads: dict[str, bool] = field(default_factory=dict)
     """Log folder → whether reads without waiting (RWF_NOWAIT) work there, probed at start."""
+    about_to_cut: Callable[[Any, int, bool], None] = lambda log, offset, is_torn: None
+    """(log, offset, is torn): recovery is going to remove all from that offset on; torn: only a last batch that was not
+    written to its end. Raises OSError."""

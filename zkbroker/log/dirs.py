@@ -29,6 +29,7 @@ from zkbroker.log.files import OldFiles
 from zkbroker.log.flush import sync_job
 from zkbroker.log.folders import DELETE_SUFFIX, STRAY_SUFFIX, parse_folder, renamed_folder
 from zkbroker.log.log import Log
+from zkbroker.log.losses import Losses
 from zkbroker.log.offset_checkpoints import OffsetCheckpoints
 from zkbroker.log.tail import TailBudget
 from zkbroker.model.clock import Clock
@@ -62,6 +63,7 @@ class LogDirs:
         dir_failed: Callable[[str, str, list[TopicPartition]], None],
         producer_id_expiration_ms: int = PRODUCER_ID_EXPIRATION_MS,
         tail_bytes_max: int | None = None,
+        boot_id: str | None = None,
     ) -> None:
         self._disk = disk
         self._clock = clock
@@ -83,6 +85,8 @@ class LogDirs:
         """Folder → broker epoch of the clean shutdown it was left by; a folder without one is missing."""
         self.offline_partitions: dict[TopicPartition, str] = {}
         """Partitions whose folder failed → that folder."""
+        self.losses = Losses(disk, run_in_thread, boot_id, self._online_dirs)
+        """Replicas that may lack records which they are counted for."""
         self._locks: dict[str, Callable[[], None]] = {}
         self._renames = 0
         tails = TailBudget() if tail_bytes_max is None else TailBudget(tail_bytes_max)
@@ -97,6 +101,7 @@ class LogDirs:
             OldFiles(disk),
             tails,
             producer_id_expiration_ms,
+            about_to_cut=self.losses.about_to_cut,
         )
 
     def __repr__(self) -> str:
@@ -120,12 +125,14 @@ class LogDirs:
                 self._claim(folder, cluster_id)
             for folder in self.log_dirs:
                 self._load_folder(folder)
+            self._settle_losses()
             # Only now: what hinders one folder's start must not cost another the scan of all its logs.
             for folder in self.log_dirs:
                 if folder in self.clean_broker_epochs:
                     self._consume_mark(folder)
                 else:
                     self._flush_recovered(folder)
+                self._mark_flush_policies(folder)
         except BaseException:
             self.abandon()
             raise
@@ -145,6 +152,7 @@ class LogDirs:
                 self._check_owner(folder, decode_meta_properties(disk.read_file(path)), cluster_id)
             else:
                 disk.replace_file(path, encode_meta_properties(self._broker_id, cluster_id))
+            self.losses.read(folder)
             self._context.cached_reads[folder] = disk.can_read_cached(folder)
         except OSError as error:
             raise StartError(f"log.dirs: cannot use {folder}: {error.strerror or error}") from None
@@ -168,7 +176,9 @@ class LogDirs:
             is_clean = disk.exists(clean_path)
             if is_clean:
                 self.clean_broker_epochs[folder] = decode_clean_shutdown(disk.read_file(clean_path))
-            recovery_points, log_starts, high_watermarks = self._checkpoints.read(folder)
+            offsets = self._checkpoints.read(folder)
+            recovery_points, log_starts, high_watermarks = offsets
+            self.losses.begin(folder, is_clean, offsets)
             entries = disk.list_dir(folder)
             for entry in entries:
                 if not entry.is_dir and entry.name.endswith(".tmp"):
@@ -194,8 +204,16 @@ class LogDirs:
             if not (log.topic_id or log.durability.is_identity_durable or log.size == 0):
                 self._set_unknown_aside(log)
                 continue
+            self.losses.log_loaded(log)
             high_watermark = high_watermarks.get(partition, log.log_start_offset)
             self.high_watermarks[partition] = min(max(high_watermark, log.log_start_offset), log.log_end_offset)
+
+    def _settle_losses(self) -> None:
+        """Known for good before the marks of clean stops are used up, and before anybody hears of this broker."""
+        try:
+            self.losses.all_loaded(self.logs)
+        except OSError as error:
+            raise StartError(f"log.dirs: cannot write what was lost: {error.strerror or error}") from None
 
     def _consume_mark(self, folder: str) -> None:
         """Gone and known to be gone before anything is appended: a crash from now on is a crash."""
@@ -227,6 +245,13 @@ class LogDirs:
             if log.flushed_end_offset < log.log_end_offset:
                 log.durability.flush_soon()
 
+    def _mark_flush_policies(self, folder: str) -> None:
+        try:
+            for log in self._logs_of(folder):
+                log.durability.mark_flush_policy()
+        except OSError as error:
+            raise StartError(f"log.dirs: cannot write {folder}: {error.strerror or error}") from None
+
     def _load(
         self,
         log_dir: str,
@@ -251,6 +276,7 @@ class LogDirs:
         for remark in loaded.remarks:
             logger.warning("%s: %s", partition, remark)
         log.durability.is_identity_durable = is_clean or partition in recovery_points
+        log.durability.uncovered_end = log.log_end_offset
         self.logs[partition] = log
         return log
 
@@ -331,7 +357,8 @@ class LogDirs:
                 counts[other.log_dir] += 1
         log_dir = min(counts, key=lambda folder: counts[folder])
         folder = os.path.join(log_dir, str(partition))
-        log = Log(self._context, partition, topic_id, log_dir, folder, self._topic_config(partition.topic))
+        config = self._topic_config(partition.topic)
+        log = Log(self._context, partition, topic_id, log_dir, folder, config)
         try:
             self._checkpoints.forget_predecessor(log_dir, partition)
             log.create_files()
@@ -343,6 +370,8 @@ class LogDirs:
             self._log_failed(log_dir, f"cannot create {folder}", error)
             raise BrokerError(ErrorCode.KAFKA_STORAGE_ERROR, f"cannot create {folder}: {error}") from None
         self.logs[partition] = log
+        if config.flush_messages == 1:
+            log.durability.flush_soon()  # its name too: what has no record yet is to be there after a loss of power
         return log
 
     def delete(self, partition: TopicPartition, topic_id: str) -> None:

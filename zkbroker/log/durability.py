@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 
-from zkbroker.log.checkpoints import EPOCH_FILE, METADATA_FILE, encode_epochs, encode_partition_metadata
+from zkbroker.log.checkpoints import (
+    EPOCH_FILE,
+    FLUSH_POLICY_FILE,
+    METADATA_FILE,
+    encode_epochs,
+    encode_partition_metadata,
+)
 from zkbroker.log.files import OpenFile
 from zkbroker.log.flush import Flusher, FlushJob, Gate, file_set
 from zkbroker.log.segment import Segment
@@ -32,12 +38,14 @@ class Durability:
         "_unsynced",
         "began_anew",
         "flush_started_at_ms",
+        "has_policy_file",
         "is_folder_new",
         "is_identity_durable",
         "is_metadata_on_disk",
         "is_truncation_unsynced",
         "named_base",
         "names_changed",
+        "uncovered_end",
     )
 
     def __init__(self, log: Log) -> None:
@@ -57,6 +65,10 @@ class Durability:
         """A loss of power may bring back what was truncated."""
         self.named_base = -1
         """The names of the segments up to the one with this base offset are on the disk."""
+        self.has_policy_file = False
+        """``flush-policy`` is there, or on its way: a loss of power takes nothing that counted."""
+        self.uncovered_end = 0
+        """The log's end when the flush policy was switched on: below it records may count that are not on the disk."""
         self._unsynced: dict[str, None] = {}
         self._gate = Gate()
         self.flush_started_at_ms = log.context.clock.wall_ms()
@@ -68,8 +80,46 @@ class Durability:
             self._epochs_version_on_disk != self._log.epochs.version
             or self.names_changed
             or not self.is_metadata_on_disk
+            or self._is_policy_file_due
             or bool(self._unsynced)
         )
+
+    @property
+    def _is_policy_file_due(self) -> bool:
+        log = self._log
+        return (
+            log.config.flush_messages == 1
+            and not self.has_policy_file
+            and log.flushed_end_offset >= min(self.uncovered_end, log.log_end_offset)
+        )
+
+    def flush_policy_set(self, before: int, after: int) -> None:
+        """``flush.messages`` was one value and is another; only 1 makes acknowledgements wait for the disk. Switching
+        it off waits for the disk itself: from then on records count that are not there."""
+        if before != 1 and after == 1:
+            self.uncovered_end = self._log.log_end_offset
+        elif after != 1 and self.has_policy_file:
+            self.overtake()
+            try:
+                self.remove_policy_file()
+            except OSError as error:
+                self._log.failed("cannot remove the mark of a flush policy", error)
+
+    def remove_policy_file(self) -> None:
+        """Raises OSError."""
+        self.has_policy_file = False
+        disk, path = self._log.context.disk, os.path.join(self._log.folder, FLUSH_POLICY_FILE)
+        if disk.exists(path):
+            disk.unlink(path)
+            disk.sync_dir(self._log.folder)
+
+    def mark_flush_policy(self) -> None:
+        """At the end of the start, when what a policy covers is flushed; it may be new. Raises OSError."""
+        if self._log.config.flush_messages != 1:
+            if self.has_policy_file:
+                self.remove_policy_file()
+        elif not self.has_policy_file:
+            self._flusher.request_small_files()
 
     @property
     def has_failed(self) -> bool:
@@ -108,6 +158,7 @@ class Durability:
         if job.small_files:
             self._epochs_version_on_disk = -1
             self.is_metadata_on_disk = False
+            self.has_policy_file &= all(not path.endswith(FLUSH_POLICY_FILE) for path, _ in job.small_files)
         self.names_changed |= bool(job.folders)
         self.is_folder_new |= bool(job.folders)
         self.must_sync(job.paths)
@@ -178,6 +229,10 @@ class Durability:
         if self._epochs_version_on_disk != log.epochs.version:
             self._epochs_version_on_disk = log.epochs.version
             small.append((os.path.join(log.folder, EPOCH_FILE), encode_epochs(log.epochs.entries)))
+        if self._is_policy_file_due:
+            # All that counts is on the disk already, and nothing more counts before this job is done.
+            self.has_policy_file = True
+            small.append((os.path.join(log.folder, FLUSH_POLICY_FILE), b"version: 0\n"))
         return FlushJob(self._gate, log.generation, end_offset, log.bases[-1], files, tuple(small), paths, folders)
 
     def names_dropped(self, newest_base: int) -> None:

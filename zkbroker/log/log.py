@@ -84,7 +84,8 @@ class Log:
 
     def set_config(self, config: TopicConfig) -> None:
         """The topic's settings changed; they hold from the next append on."""
-        self.config = config
+        before, self.config = self.config, config
+        self.durability.flush_policy_set(before.flush_messages, config.flush_messages)
         self._walks = walks_records(config)
         self._checks_timestamps = checks_timestamps(config)
         self._stamps_time = config.message_timestamp_type == "LogAppendTime"

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from zkbroker.log.checkpoints import (
     EPOCH_FILE,
+    FLUSH_POLICY_FILE,
     METADATA_FILE,
     MalformedFile,
     decode_epochs,
     decode_partition_metadata,
     encode_partition_metadata,
 )
+from zkbroker.log.disk import Disk, Handle
 from zkbroker.log.indexes import RELATIVE_OFFSET_MAX
 from zkbroker.log.producers import find_snapshots, forget_snapshots, rebuild_producers, remove_stray_snapshots
 from zkbroker.log.segment import SCAN_BYTES, Segment, file_name
@@ -59,6 +61,7 @@ def load(log: Log, *, is_clean: bool, recovery_point: int, log_start: int) -> Lo
             names[entry.name] = entry.size
     if METADATA_FILE in names:
         _load_topic_id(log, may_be_torn=not is_clean and recovery_point == 0, remarks=remarks)
+    log.durability.has_policy_file = FLUSH_POLICY_FILE in names
     _load_epochs(log, names, remarks)
     # Only Kafka's own names: a person's copy such as 5.log is left alone.
     bases = sorted(int(name[:-4]) for name in names if _LOG_FILE.fullmatch(name))
@@ -307,6 +310,8 @@ def _recover(log: Log, first: int, remarks: list[str], recovery_point: int = 0) 
             doomed = log.segments[index + 1 :]
             keep = index + 1
         if not is_whole:
+            if any(later.size for later in doomed):
+                log.context.about_to_cut(log, log.log_end_offset, False)
             for later in doomed:
                 remarks.append(f"removed segment {later.base_offset} of {later.size} bytes behind it")
                 later.close()
@@ -389,7 +394,15 @@ def _scan(
             f"cut {file_bytes - position} bytes from segment {segment.base_offset} at position {position}, "
             f"offset {next_offset}: {problem}"
         )
+        log.context.about_to_cut(log, next_offset, _is_torn(disk, handle, position, file_bytes))
         disk.truncate(handle, position)
         segment.transactions.truncate(next_offset)
     segment.write_indexes(is_final=index < len(log.segments) - 1 and not problem)
     return next_offset, not problem, epoch_before
+
+
+def _is_torn(disk: Disk, handle: Handle, position: int, file_bytes: int) -> bool:
+    """What lies at ``position`` is a batch that was not written to its end: the process ended in the middle of it, and
+    nobody was told of it."""
+    head = disk.read(handle, position, min(HEADER_BYTES, file_bytes - position))
+    return len(head) < HEADER_BYTES or read_header(head).size > file_bytes - position

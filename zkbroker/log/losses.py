@@ -1,0 +1,211 @@
+"""Which replicas came back without records that they may be counted for, kept on the disk until that is settled.
+
+Three things tell that nothing is missing: the mark of a clean stop; the same boot of the machine as before (a process
+that was killed loses nothing of what it had written, the page cache outlives it); for one log, a flush policy under
+which only what is on the disk was ever acknowledged. Without any of them unflushed records may be gone, and how many
+nobody can say. Bytes that a recovery had to cut although they had been written whole are gone whatever the boot.
+
+Each log folder has a boot file, ``.zkbroker_boot``, beside ``meta.properties``::
+
+    {"version":0,"boot_id":"3f1c…","number":7,"lossy":[{"topic":"t","topic_id":"…","partitions":{"0":[5,1042]}}]}
+
+It is durable before the broker registers, so before a state can count the broker in again. ``lossy`` is the broker's
+list, the same in every folder (the highest ``number`` counts): a replica stays on it, through any number of restarts,
+until the broker knows for sure that no state names it as holding what it lost (``broker/losses.py``).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from twisted.internet.defer import Deferred, succeed
+
+from zkbroker.log.disk import Disk
+from zkbroker.log.log import Log
+from zkbroker.log.offset_checkpoints import FolderOffsets
+from zkbroker.model.cluster import LossyReplica
+from zkbroker.model.lossy import lossy_from_json, lossy_to_json
+from zkbroker.model.topics import TopicPartition
+
+logger = logging.getLogger(__name__)
+
+BOOT_FILE = ".zkbroker_boot"
+
+
+class BootRecord(NamedTuple):
+    """The content of a folder's boot file."""
+
+    boot_id: str
+    """Empty where the machine does not tell."""
+    number: int
+    lossy: tuple[LossyReplica, ...] = ()
+
+
+def encode_boot(record: BootRecord) -> bytes:
+    value = {
+        "version": 0,
+        "boot_id": record.boot_id,
+        "number": record.number,
+        "lossy": lossy_to_json(record.lossy),
+    }
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def decode_boot(data: bytes) -> BootRecord:
+    """Raises ValueError."""
+    value = json.loads(data)
+    if not isinstance(value, dict) or type(value.get("number")) is not int or type(value.get("boot_id")) is not str:
+        raise ValueError("no boot record")
+    return BootRecord(value["boot_id"], value["number"], lossy_from_json(value.get("lossy")))
+
+
+class _Start(NamedTuple):
+    """What a folder said of itself before its logs were loaded."""
+
+    is_clean: bool
+    is_continuous: bool
+    """Everything that the last process wrote is there, but for what is found damaged."""
+    offsets: FolderOffsets
+
+
+class Losses:
+    """``boot_id`` differs from boot to boot of the machine; None where nothing tells: then only a clean stop is one.
+
+    ``folders()`` are the log folders to write to.
+    """
+
+    def __init__(
+        self,
+        disk: Disk,
+        run_in_thread: Callable[..., Deferred[Any]],
+        boot_id: str | None,
+        folders: Callable[[], Sequence[str]],
+    ) -> None:
+        self._disk = disk
+        self._run_in_thread = run_in_thread
+        self._boot_id = boot_id or ""
+        self._folders = folders
+        self._records: dict[str, BootRecord] = {}
+        """As read at start, or written since."""
+        self._starts: dict[str, _Start] = {}
+        self._found: dict[TopicPartition, None] = {}
+        """Logs that lost something at this start."""
+        self.replicas: dict[TopicPartition, LossyReplica] = {}
+        self._number = 0
+
+    def __repr__(self) -> str:
+        return f"Losses({self._boot_id or 'boot unknown'}, {len(self.replicas)} replicas)"
+
+    # -- at start
+
+    def read(self, folder: str) -> None:
+        """Raises OSError. A file that is no boot record says nothing, like none."""
+        path = os.path.join(folder, BOOT_FILE)
+        try:
+            record = decode_boot(self._disk.read_file(path))
+        except FileNotFoundError:
+            return
+        except ValueError as error:
+            logger.warning("%s is malformed and is not used: %s", path, error)
+            return
+        self._records[folder] = record
+        if record.number > self._number:
+            self._number = record.number
+            self.replicas = {TopicPartition(lossy.topic, lossy.partition): lossy for lossy in record.lossy}
+
+    def begin(self, folder: str, is_clean: bool, offsets: FolderOffsets) -> None:
+        """The logs of the folder are about to be loaded. Not before each folder's record is read."""
+        record = self._records.get(folder)
+        # a process that was killed loses nothing: on the same boot what it wrote is still in the page cache
+        is_same_boot = record is not None and record.boot_id == self._boot_id != ""
+        self._starts[folder] = _Start(is_clean, is_clean or is_same_boot, offsets)
+
+    def about_to_cut(self, log: Log, offset: int, is_torn: bool) -> None:
+        """Recovery is going to remove all from ``offset`` on. What nobody was told of is no loss: a last batch that was
+        not written to its end, where the stop was not clean. A loss is made known for good first: the next start would
+        find a log that looks right. Raises OSError."""
+        start = self._starts.get(log.log_dir)
+        if start is None or not start.is_continuous:
+            return
+        known = (start.offsets.recovery_points, start.offsets.high_watermarks)
+        if is_torn and not start.is_clean and all(offset >= some.get(log.partition, 0) for some in known):
+            return
+        self._found[log.partition] = None
+        self.replicas[log.partition] = LossyReplica(log.partition.topic, log.partition.partition, log.topic_id, -1, 0)
+        self._number += 1
+        for folder in self._folders():
+            record = self._records.get(folder, BootRecord("", 0))
+            self._write(folder, BootRecord(record.boot_id, self._number, tuple(self.replicas.values())))
+
+    def log_loaded(self, log: Log) -> None:
+        """Judge a log whose folder may have lost what was not flushed."""
+        start = self._starts[log.log_dir]
+        if start.is_continuous:
+            return
+        flushed = start.offsets.recovery_points.get(log.partition, 0)
+        if not log.durability.has_policy_file or log.log_end_offset < flushed:
+            self._found[log.partition] = None
+
+    def all_loaded(self, logs: Mapping[TopicPartition, Log]) -> None:
+        """Write down what is lost. From here on the boot is this one. Raises OSError."""
+        for partition in dict.fromkeys((*self.replicas, *self._found)):
+            log, known = logs.get(partition), self.replicas.get(partition)
+            if log is not None and (known is None or known.topic_id in ("", log.topic_id) or not log.topic_id):
+                self.replicas[partition] = LossyReplica(
+                    *partition, log.topic_id, log.epochs.latest_epoch, log.log_end_offset
+                )
+            elif log is not None:
+                del self.replicas[partition]  # of a topic of that name that is no more
+            elif known is not None:
+                self.replicas[partition] = known._replace(last_epoch=-1, log_end_offset=-1)
+        self._write_all()
+
+    def may_be_new(self, partition: TopicPartition) -> bool:
+        """A log that is not there was perhaps never made: no folder lost anything, and none has heard of it."""
+        return all(
+            start.is_continuous and not any(partition in known for known in start.offsets)
+            for start in self._starts.values()
+        )
+
+    def add(self, lossy: Iterable[LossyReplica]) -> None:
+        """Replicas whose logs turned out to be missing. Raises OSError."""
+        self.replicas.update((TopicPartition(replica.topic, replica.partition), replica) for replica in lossy)
+        self._write_all()
+
+    # -- while running
+
+    def forget(self, partitions: Iterable[TopicPartition]) -> Deferred[None]:
+        """It is settled that no state counts on what these lost. Fires when that is on the disk; one at a time, please.
+        A folder that cannot be written keeps an older list, which does no harm."""
+        for partition in partitions:
+            self.replicas.pop(partition, None)
+        self._number += 1
+        record = BootRecord(self._boot_id, self._number, tuple(self.replicas.values()))
+        folders = list(self._folders())
+        if not folders:
+            return succeed(None)
+        self._records.update(dict.fromkeys(folders, record))
+        paths = [os.path.join(folder, BOOT_FILE) for folder in folders]
+        return self._run_in_thread(_replace_all, self._disk, paths, encode_boot(record))
+
+    def _write_all(self) -> None:
+        self._number += 1
+        for folder in self._folders():
+            self._write(folder, BootRecord(self._boot_id, self._number, tuple(self.replicas.values())))
+
+    def _write(self, folder: str, record: BootRecord) -> None:
+        self._disk.replace_file(os.path.join(folder, BOOT_FILE), encode_boot(record))
+        self._records[folder] = record
+
+
+def _replace_all(disk: Disk, paths: Sequence[str], data: bytes) -> None:
+    """Runs in a thread."""
+    for path in paths:
+        try:
+            disk.replace_file(path, data)
+        except OSError as error:
+            logger.warning("cannot write %s: %s", path, error)
