@@ -79,7 +79,11 @@ class World(Strikes):
         self._handler = _Lines(self)
         logging.getLogger("zkbroker").addHandler(self._handler)
         self._collects = gc.isenabled()
+        # Collections come at fixed steps; what was there before the first world is not looked at again.
         gc.disable()
+        if not gc.get_freeze_count():
+            gc.collect()
+            gc.freeze()
 
     def __repr__(self) -> str:
         return f"World(seed={self.seed} steps={self.steps} now={self.now:.3f} {list(self.nodes.values())})"
