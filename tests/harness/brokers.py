@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from zkbroker.cli._local_cluster import LocalBroker, LocalCluster
+from zkbroker.cli._local_cluster import LocalBroker, LocalCluster, start_command
 from zkbroker.cli._local_kafka import kafka_class_path, kafka_start_command
 from zkbroker.cli._processes import LocalFailure, wait_until
 
@@ -55,6 +55,7 @@ class Cluster(LocalCluster):
         overrides: Mapping[str, Any] | None = None,
         chroot: str | None = None,
         kafka: bool | None = None,
+        command: Callable[[LocalBroker], list[str]] = start_command,
     ) -> None:
         self.is_kafka = os.environ.get("ZKBROKER_TEST_BROKERS") == "kafka" if kafka is None else kafka
         chroot = f"/{uuid.uuid4().hex[:12]}" if chroot is None else chroot
@@ -74,7 +75,8 @@ class Cluster(LocalCluster):
             directory,
             brokers_count,
             settings,
-            **({"command": kafka_start_command, "replication_listener": False} if self.is_kafka else {}),
+            command=kafka_start_command if self.is_kafka else command,
+            replication_listener=not self.is_kafka,
         )
 
     # -- the processes

@@ -1,0 +1,1 @@
+"""Upgrades: brokers of the commit named in FROM work together with those of this one."""
