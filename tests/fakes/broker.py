@@ -157,6 +157,9 @@ class FakeBroker:
     def topics(self) -> list[TopicView]:
         return [self.by_name[name] for name in sorted(self.by_name)]
 
+    def is_doubted(self, broker_id: int) -> bool:
+        return False
+
     def has_listener(self, broker_id: int, listener: str) -> bool:
         return any(view.broker_id == broker_id for view in self.brokers(listener))
 

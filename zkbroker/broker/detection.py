@@ -47,6 +47,7 @@ class FailureDetection:
         settings: DetectionSettings,
         office: Office,
         share_isr: Callable[[int, int], bool],
+        doubt: Callable[[int, bool], None],
         log: Callable[[str], None],
         link_settings: LinkSettings | None = None,
     ) -> None:
@@ -66,6 +67,7 @@ class FailureDetection:
             settings=settings.peers,
             found=self._found,
             met=self._met,
+            doubt=doubt,
             link_settings=link_settings,
         )
         self._timer: Any = None

@@ -24,6 +24,7 @@ class ClusterMetadata:
         self._brokers: dict[int, BrokerRegistration] = {}
         self._topics: dict[str, TopicView] = {}
         self._names: dict[str, str] = {}
+        self._doubted: dict[int, None] = {}
 
     def __repr__(self) -> str:
         return (
@@ -135,6 +136,18 @@ class ClusterMetadata:
 
     def topics(self) -> list[TopicView]:
         return [self._topics[name] for name in sorted(self._topics)]
+
+    def doubt(self, broker_id: int, is_doubted: bool) -> None:
+        """See ``is_doubted``."""
+        if is_doubted != (broker_id in self._doubted):
+            self._version += 1
+            if is_doubted:
+                self._doubted[broker_id] = None
+            else:
+                del self._doubted[broker_id]
+
+    def is_doubted(self, broker_id: int) -> bool:
+        return broker_id in self._doubted
 
     def has_listener(self, broker_id: int, listener: str) -> bool:
         broker = self._brokers.get(broker_id)

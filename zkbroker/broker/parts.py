@@ -164,6 +164,7 @@ class Parts:
             settings=detection_settings(config, timeout_s),
             office=self.controller,
             share_isr=self.metadata.share_isr,
+            doubt=self.metadata.doubt,
             log=log,
         )
         self.channel = ControllerChannel(

@@ -26,6 +26,11 @@ TELL_AGAIN_S = 0.4
 """A finding that lasts is told so often."""
 
 
+DOUBTED_S = 1.0
+"""After its connection broke a broker that accepts none is shown to clients as leading nothing, for so long: by then it
+is fenced, or will not be soon."""
+
+
 class PeerSettings(NamedTuple):
     probe_s: float = 0.4
     """``broker.failure.probe.ms``"""
@@ -35,7 +40,8 @@ class PeerSettings(NamedTuple):
 
 class Peers:
     """All other registered brokers. ``found(suspect, finding, closed_ago_s)`` is told what this broker finds out about
-    one, ``met(broker_id, epoch, incarnation)`` who answers at its address."""
+    one, ``met(broker_id, epoch, incarnation)`` who answers at its address, ``doubt(broker_id, is_doubted)`` whether
+    clients are better not sent there just now."""
 
     def __init__(
         self,
@@ -47,6 +53,7 @@ class Peers:
         settings: PeerSettings,
         found: Callable[[Suspect, Finding, float], None],
         met: Callable[[int, int, str], None],
+        doubt: Callable[[int, bool], None],
         link_settings: LinkSettings | None = None,
     ) -> None:
         self.shell = Shell(reactor, clock, random.random, identity)
@@ -54,6 +61,7 @@ class Peers:
         self.link_settings = link_settings or LinkSettings()
         self.found = found
         self.met = met
+        self.doubt = doubt
         self._peers: dict[int, Peer] = {}
 
     def __repr__(self) -> str:
@@ -135,6 +143,8 @@ class Peer:
         self._round: ProbeRound | None = None
         self._timer: Any = None
         """Either the pause between two rounds, or how long PING may take."""
+        self._doubt_timer: Any = None
+        """Runs while it is doubted."""
         self._told: tuple[Finding, float] | None = None
         """The finding told last and when, while the probing lasts."""
         self.link.start()
@@ -147,6 +157,7 @@ class Peer:
 
     def registered_anew(self, registration: BrokerRegistration, endpoint: Endpoint) -> None:
         self._stop_probing()
+        self._trust()
         self._closed_at = None
         self._incarnation = ""
         self.suspect = suspect_of(registration)
@@ -155,6 +166,7 @@ class Peer:
 
     def stop(self) -> None:
         self._stop_probing()
+        self._trust()
         self.link.stop()
 
     def probe(self) -> None:
@@ -174,6 +186,7 @@ class Peer:
     def peer_up(self) -> None:
         was_probing = self._is_probing
         self._stop_probing()
+        self._trust()
         self._closed_at = None
         epoch, incarnation = self.link.incarnation
         if epoch == self.suspect.broker_epoch:
@@ -190,6 +203,7 @@ class Peer:
             self._peers.found(self.suspect, Finding.BYE, -1.0)
         elif end is LinkEnd.CUT:
             self._closed_at = self._peers.shell.clock.monotonic()
+            self._doubt()
             self._stop_probing()
             self.probe()
 
@@ -197,6 +211,20 @@ class Peer:
         if self._is_probing:
             self._stop_probing()
             self._peers.found(self.suspect, Finding.TALKING, -1.0)
+
+    # What clients are told
+
+    def _doubt(self) -> None:
+        self._trust()
+        self._doubt_timer = self._peers.shell.reactor.callLater(DOUBTED_S, self._trust)
+        self._peers.doubt(self.suspect.broker_id, True)
+
+    def _trust(self) -> None:
+        timer, self._doubt_timer = self._doubt_timer, None
+        if timer is not None:
+            if timer.active():
+                timer.cancel()
+            self._peers.doubt(self.suspect.broker_id, False)
 
     # Probing
 
@@ -214,6 +242,7 @@ class Peer:
         self._round = None
         if finding is Finding.ACCEPTED:
             self._stop_probing()
+            self._trust()
             self._peers.found(self.suspect, finding, -1.0)
             return
         now = self._peers.shell.clock.monotonic()

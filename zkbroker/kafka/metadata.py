@@ -161,7 +161,8 @@ def _encode_error(version: int, error: ErrorCode, name: str | None, topic_id: st
 
 
 def encode_topic(metadata: MetadataPort, listener: str, version: int, topic: TopicView) -> bytes:
-    """One topic with its partitions in order. A leader that this listener cannot reach is shown as none."""
+    """One topic with its partitions in order. A leader that this listener cannot reach, or that just broke
+    off, is shown as none."""
     flexible = version >= _FLEXIBLE_FROM
     out = _encode_topic_head(version, ErrorCode.NONE, topic.name, topic_id_to_bytes(topic.topic_id), topic.is_internal)
     out += encode_size(len(topic.partitions), flexible)
@@ -170,7 +171,8 @@ def encode_topic(metadata: MetadataPort, listener: str, version: int, topic: Top
         state = topic.partitions[partition]
         for broker_id in (*state.replicas, state.leader):
             if broker_id not in reachable:
-                reachable[broker_id] = broker_id != NO_LEADER and metadata.has_listener(broker_id, listener)
+                is_there = broker_id != NO_LEADER and metadata.has_listener(broker_id, listener)
+                reachable[broker_id] = is_there and not metadata.is_doubted(broker_id)
         _encode_partition(out, version, flexible, partition, state, reachable)
     return bytes(out) + _encode_topic_tail(version)
 

@@ -195,6 +195,11 @@ class MetadataPort(Protocol):
         """All topics, by name."""
         ...
 
+    def is_doubted(self, broker_id: int) -> bool:
+        """Its connections broke a moment ago and it accepts no new one: whoever is told that it leads would go back
+        to it, and ask again much later than its successor is known."""
+        ...
+
     def has_listener(self, broker_id: int, listener: str) -> bool:
         """True when that broker is alive and reachable through this listener (else LEADER_NOT_AVAILABLE / -1)."""
         ...
