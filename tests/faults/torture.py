@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import signal
@@ -112,23 +113,18 @@ class Torture:
         self._say(f"{self.recorder.now():8.2f} s {self._fault}: {what}")
 
     def _prefer_first_replicas(self) -> None:
-        """Spread the leaderships as at first, by a preferred election."""
-
-        def asked() -> bool:
-            names = [{"topic": self.topic, "partition": number} for number in self.replicas]
-            body = json.dumps({"version": 1, "partitions": names}).encode()
-            try:
-                self.cluster.zookeeper.create("/admin/preferred_replica_election", body, makepath=True)
-            except NodeExistsError:
-                return False
-            return True
-
-        def is_preferred() -> bool:
-            return all(self.leader(number) == replicas[0] for number, replicas in self.replicas.items())
-
-        if not is_preferred():
-            self.wait(asked, "a preferred election could be asked for")
-            self.wait(is_preferred, "the preferred replicas lead")
+        """Ask for the leaderships to be spread as at first. They may not be, for a while: who was found unreachable or
+        was suspected falsely is not trusted at once."""
+        if all(self.leader(number) == replicas[0] for number, replicas in self.replicas.items()):
+            return
+        names = [{"topic": self.topic, "partition": number} for number in self.replicas]
+        body = json.dumps({"version": 1, "partitions": names}).encode()
+        with contextlib.suppress(NodeExistsError):
+            self.cluster.zookeeper.create("/admin/preferred_replica_election", body, makepath=True)
+        self.wait(
+            lambda: self.cluster.zookeeper.exists("/admin/preferred_replica_election") is None,
+            "the preferred election is over",
+        )
 
     def _read_all(self) -> None:
         """Stop writing, and read everything there is, from clients' side and on the disks."""
