@@ -44,6 +44,22 @@ def test_a_batch_behind_one_that_was_refused_before_the_election_is_told_to_come
     assert network.produce(2, sent(9))[0].error is ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
 
 
+def test_a_producer_nobody_knows_does_not_begin_behind_its_refused_batch(networks: Any) -> None:
+    """What the simulator found: a log takes any first sequence of a producer that is new to it, so the second batch was
+    stored before the first, and the first was out of order for ever."""
+    network = networks(1, 2)
+    network.elect(2, 0)
+    assert network.produce(1, sent(0))[0].error is ErrorCode.NOT_LEADER_OR_FOLLOWER
+    network.elect(1, 1)
+    assert network.produce(1, sent(1))[0].error is ErrorCode.NOT_LEADER_OR_FOLLOWER
+    first, second = network.produce(1, sent(0)), network.produce(1, sent(1))
+    network.run()
+    assert (first[0].base_offset, second[0].base_offset) == (0, 1)
+    lonely = network.produce(1, sent(5, producer_id=8))
+    network.run()
+    assert lonely[0].error is ErrorCode.NONE
+
+
 def test_a_gap_that_nobody_explains_is_out_of_order() -> None:
     refusals = Refusals(TestTime(TaskClock()))
     assert refusals.instead_of_gap(T, P, sent(5)) is None

@@ -14,6 +14,8 @@ from zkbroker.model.errors import BrokerError, ErrorCode, InvariantViolation
 
 ACKS_ALL = -1
 
+BEHIND_A_REFUSED = "the batch before this one was refused"
+
 
 class Produces:
     """Fills ``DataPort.produce``."""
@@ -90,6 +92,11 @@ class Produces:
         leader = replica.leader
         if row.records is None or leader is None:
             raise BrokerError(ErrorCode.INVALID_RECORD, "a produce request must carry a record batch per partition")
+        if self._refusals:
+            # A log takes any first sequence of a producer that it does not know.
+            instead = self._refusals.instead_of_gap(row.topic, row.partition, row.records, replica.log.producers)
+            if instead is not None:
+                raise BrokerError(instead, BEHIND_A_REFUSED)
         info = replica.log.append_as_leader(row.records, leader.leader_epoch)
         if self._refusals:
             self._refusals.appended(row.topic, row.partition, row.records)
@@ -101,7 +108,7 @@ class Produces:
         if error.error is ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER and row.records is not None:
             instead = self._refusals.instead_of_gap(row.topic, row.partition, row.records)
             if instead is not None:
-                return self._answer(row, instead, "the batch before this one was refused")
+                return self._answer(row, instead, BEHIND_A_REFUSED)
         return self._refused(row, error.error, str(error))
 
     def _refused(self, row: ProduceRow, error: ErrorCode, message: str | None = None) -> ProducedRow:

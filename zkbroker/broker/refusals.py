@@ -5,10 +5,14 @@ A producer has up to five requests under way. Becoming leader (or the ISR growin
 with an error that says "try again", and would refuse the second with OUT_OF_ORDER_SEQUENCE_NUMBER, which says "your
 sequence is broken". librdkafka then raises its producer epoch and numbers the unanswered records of *all* partitions
 anew, also those that a dead leader stored and could not acknowledge: they are stored twice. Kafka has this race.
+
+A producer whose first batches these are is worse off in Kafka: a log takes any first sequence of a producer that it
+does not know, so the second batch would be stored before the first, which could never be.
 """
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import NamedTuple
 
 from zkbroker.model.clock import Clock
@@ -71,9 +75,16 @@ class Refusals:
         if len(self._refused) > REFUSALS_MAX:
             del self._refused[next(iter(self._refused))]
 
-    def instead_of_gap(self, topic: str, partition: int, records: bytes | memoryview) -> ErrorCode | None:
-        """For a batch that came out of order: the error of the refused one before it, or None when the gap is real."""
+    def instead_of_gap(
+        self, topic: str, partition: int, records: bytes | memoryview, known: Container[int] = ()
+    ) -> ErrorCode | None:
+        """For a batch that came out of order: the error of the refused one before it, or None when the gap is real, or
+        when its producer is among ``known``."""
+        if len(records) < HEADER_BYTES:
+            return None
         header = read_header(records, 0)
+        if header.producer_id in known:
+            return None
         refusal = self._refused.get((topic, partition, header.producer_id))
         if refusal is None or refusal.producer_epoch != header.producer_epoch:
             return None

@@ -95,6 +95,9 @@ class ProducerStates:
     def __len__(self) -> int:
         return len(self._producers)
 
+    def __contains__(self, producer_id: object) -> bool:
+        return producer_id in self._producers
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ProducerStates):
             return NotImplemented
