@@ -94,7 +94,7 @@ class Link:
     def _deliver(self, request: _Request) -> None:
         world = self._world
         self._answers_at = max(self._answers_at, world.now + world.random.random() * self._delay_s_max)
-        world.call_later(self._answers_at - world.now, "answer", lambda: self._received(request), request.text)
+        world.call_later(self._answers_at - world.now, "answer", lambda: self._received(request), _told(request))
 
     # At the client
 
@@ -122,6 +122,13 @@ class Link:
             if request.cancellable is not None and not request.is_done:
                 request.is_done = True
                 request.cancellable.cancel()
+
+
+def _told(request: _Request) -> str:
+    """A request and what came of it, for the trace."""
+    row = request.answer[0] if isinstance(request.answer, tuple | list) and request.answer else None
+    error = getattr(row, "error", None)
+    return request.text if error is None else f"{request.text} → {error.name} {getattr(row, 'base_offset', '')}"
 
 
 def can_connect(world: World, broker_id: int, *, is_beside_firewall: bool) -> bool:

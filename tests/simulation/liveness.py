@@ -80,6 +80,10 @@ class Liveness:
 
     def _missing(self) -> list[str]:
         world, workload = self._world, self._workload
+        for node in world.nodes.values():
+            if not node.is_running:
+                # Somebody who stopped it before all healed: whoever supervises it starts it again.
+                world.start(node.broker_id)
         missing = [f"broker {node.broker_id} is not ready" for node in world.nodes.values() if not node.is_ready]
         if missing:
             return missing
