@@ -36,7 +36,17 @@ SEQUENCE_BROKEN = frozenset((ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER, ErrorCode.I
 
 
 class ProducedBatch:
-    __slots__ = ("born_at", "data", "is_in_flight", "may_be_stored", "not_before", "sequence", "tries", "values")
+    __slots__ = (
+        "born_at",
+        "data",
+        "is_in_flight",
+        "link",
+        "may_be_stored",
+        "not_before",
+        "sequence",
+        "tries",
+        "values",
+    )
 
     def __init__(self, values: list[bytes], born_at: float) -> None:
         self.values = values
@@ -45,6 +55,8 @@ class ProducedBatch:
         self.data = b""
         """As it was sent; sent again it is the same bytes, unless its sequence was given up."""
         self.is_in_flight = False
+        self.link: Link | None = None
+        """On which it was sent last."""
         self.may_be_stored = False
         """Some attempt ended without a word, or with an error that may come after the append."""
         self.not_before = 0.0
@@ -160,6 +172,9 @@ class Producer(Client):
             link = link or self.leader_link(queue.topic, queue.partition)
             if link is None:
                 return
+            if self.is_idempotent and any(other.is_in_flight and other.link is not link for other in batches):
+                # A new leader may not know this producer yet, and would take any sequence for its first.
+                return
             self._send(queue, batch, link)
             in_flight += 1
 
@@ -176,6 +191,7 @@ class Producer(Client):
                 base_sequence=batch.sequence,
             )
         batch.is_in_flight = True
+        batch.link = link
         batch.tries += 1
         topic, number, acks, data = queue.topic, queue.partition, self.acks, batch.data
         process, history = link.process, self.history
