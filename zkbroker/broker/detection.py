@@ -72,7 +72,7 @@ class FailureDetection:
         )
         self._timer: Any = None
         self._timer_at: float | None = None
-        self._last_told: dict[int, str] = {}
+        self._last_told: dict[int, Condemned] = {}
         """The verdict that was logged last, by broker."""
 
     def __repr__(self) -> str:
@@ -148,8 +148,8 @@ class FailureDetection:
                 case Ask():
                     self._peers.ask(effect.broker_id, effect.suspect)
                 case Condemned():
-                    if self._last_told.get(effect.suspect.broker_id) != effect.reason:
-                        self._last_told[effect.suspect.broker_id] = effect.reason
+                    if self._last_told.get(effect.suspect.broker_id) != effect:
+                        self._last_told[effect.suspect.broker_id] = effect
                         self._log(effect.reason)
                     self._office.condemned(effect)
                 case Stand():

@@ -20,7 +20,10 @@ PING_S = 0.05
 """A peer whose connection lives answers PING within this, or is probed like one whose connection broke."""
 
 ROUND_PAUSE_S = 0.05
-"""Between two rounds of probes while nobody accepts."""
+"""Between two rounds of probes, as long as the connection is down."""
+
+HURRY_S = 1.0
+"""After so long the rounds come as seldom as they are told."""
 
 TELL_AGAIN_S = 0.4
 """A finding that lasts is told so often."""
@@ -139,7 +142,9 @@ class Peer:
         """Who answered under the registered epoch."""
         self._closed_at: float | None = None
         """When the connection was closed by FIN or RST; None since it is up again, or ended otherwise."""
-        self._is_probing = False
+        self._probing_since: float | None = None
+        self._accepted_at = float("-inf")
+        """When a probe was accepted last. A process that dies closes its listeners after some of its connections."""
         self._round: ProbeRound | None = None
         self._timer: Any = None
         """Either the pause between two rounds, or how long PING may take."""
@@ -171,9 +176,9 @@ class Peer:
 
     def probe(self) -> None:
         """Say how it does: by its connection if that lives, else by new ones."""
-        if self._is_probing:
+        if self._probing_since is not None:
             return
-        self._is_probing = True
+        self._probing_since = self._peers.shell.clock.monotonic()
         self._told = None
         if self.link.is_up:
             self.link.ping()
@@ -184,7 +189,7 @@ class Peer:
     # PeerLinkOwner
 
     def peer_up(self) -> None:
-        was_probing = self._is_probing
+        was_probing = self._probing_since is not None
         self._stop_probing()
         self._trust()
         self._closed_at = None
@@ -208,7 +213,7 @@ class Peer:
             self.probe()
 
     def peer_heard(self) -> None:
-        if self._is_probing:
+        if self._probing_since is not None:
             self._stop_probing()
             self._peers.found(self.suspect, Finding.TALKING, -1.0)
 
@@ -240,24 +245,30 @@ class Peer:
 
     def _round_done(self, finding: Finding) -> None:
         self._round = None
-        if finding is Finding.ACCEPTED:
-            self._stop_probing()
-            self._trust()
-            self._peers.found(self.suspect, finding, -1.0)
-            return
         now = self._peers.shell.clock.monotonic()
+        if finding is Finding.ACCEPTED:
+            self._accepted_at = now
+            if self.link.is_up:
+                self._stop_probing()
+                self._peers.found(self.suspect, finding, -1.0)
+                return
+        began_at = now if self._probing_since is None else self._probing_since
+        pause_s = ROUND_PAUSE_S if now - began_at < HURRY_S else TELL_AGAIN_S
+        self._timer = self._peers.shell.reactor.callLater(pause_s, self._begin_round)
+        if self.link.is_up:
+            # It lives, and is silent.
+            return
         closed_ago_s = -1.0 if self._closed_at is None else now - self._closed_at
-        is_over = closed_ago_s >= self._peers.settings.probe_s
-        self._timer = self._peers.shell.reactor.callLater(ROUND_PAUSE_S, self._begin_round)
-        if self.link.is_up or (finding is Finding.UNREACHABLE and not is_over):
-            # A connection that lives but is silent, or too early to tell.
+        silent_s = min(closed_ago_s, now - self._accepted_at)
+        if finding is Finding.UNREACHABLE and silent_s < self._peers.settings.probe_s:
+            # Too early to tell.
             return
         if self._told is None or self._told[0] is not finding or now - self._told[1] >= TELL_AGAIN_S:
             self._told = finding, now
             self._peers.found(self.suspect, finding, closed_ago_s)
 
     def _stop_probing(self) -> None:
-        self._is_probing = False
+        self._probing_since = None
         self._told = None
         timer, self._timer = self._timer, None
         if timer is not None and timer.active():
