@@ -79,8 +79,8 @@ def test_the_command_tells_usage_from_violations(capsys: pytest.CaptureFixture[s
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(catalogue())
     path = tmp_path / "history.jsonl"
     assert main(["--check", str(path)]) == 2
-    good = [Writer(0, "w", -1, True), Attempt(1, "w", "t-0", "a"), Acknowledged(2, "t-0", "a", 0)]
-    end = [Scan(3, 1, "r", "t-0", 0, True), Read(3, 1, [[0, "a"]]), ScanEnded(3, 1, 1)]
+    good: list[Event] = [Writer(0, "w", -1, True), Attempt(1, "w", "t-0", "a"), Acknowledged(2, "t-0", "a", 0)]
+    end: list[Event] = [Scan(3, 1, "r", "t-0", 0, True), Read(3, 1, [[0, "a"]]), ScanEnded(3, 1, 1)]
     path.write_text("".join(f"{encode(event)}\n" for event in [*good, *end]))
     assert main(["--check", str(path)]) == 0
     path.write_text("".join(f"{encode(event)}\n" for event in good))
