@@ -49,6 +49,8 @@ class FakeZooKeeper:
         self.tree = ZnodeTree()
         self.committed: Callable[[Sequence[Op], Sequence[MultiResult], int], None] = lambda ops, results, session: None
         """Told of each transaction that was done, with its results and the session it came from (0: no session)."""
+        self.noted: Callable[[str, bool, str, str], None] = lambda session, at_server, what, path: None
+        """Told of each request that is served and of each answer, watch and state that a client gets, by its name."""
         self.expiry_late_s: Callable[[], float] = lambda: 0.0
         """How much later than its timeout a session is expired."""
         self.is_serving = True

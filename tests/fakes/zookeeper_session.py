@@ -43,21 +43,29 @@ class Timers(Protocol):
 class WatchHandle:
     """One watch: left at the server when the read is done, known to the client when the answer is there."""
 
-    __slots__ = ("is_armed", "session", "watch")
+    __slots__ = ("is_armed", "path", "session", "watch")
 
-    def __init__(self, session: FakeSession, watch: Watch) -> None:
+    def __init__(self, session: FakeSession, path: str, watch: Watch) -> None:
         self.session = session
+        self.path = path
         self.watch = watch
         self.is_armed = False
 
 
 class _Call:
-    __slots__ = ("deferred", "execute", "handle", "is_write", "path", "sent_at")
+    __slots__ = ("deferred", "execute", "handle", "is_write", "name", "path", "sent_at")
 
     def __init__(
-        self, path: str, execute: Callable[[], Any], is_write: bool, handle: WatchHandle | None, sent_at: float
+        self,
+        name: str,
+        path: str,
+        execute: Callable[[], Any],
+        is_write: bool,
+        handle: WatchHandle | None,
+        sent_at: float,
     ) -> None:
         self.deferred: Deferred[Any] = Deferred()
+        self.name = name
         self.path = path
         self.execute = execute
         self.is_write = is_write
@@ -165,33 +173,33 @@ class FakeSession:
         return done
 
     def get(self, path: str, watch: Watch | None = None) -> Deferred[tuple[bytes, Stat]]:
-        handle = self._handle(watch)
+        handle = self._handle(path, watch)
 
         def execute() -> tuple[bytes, Stat]:
             znode = self._zookeeper.tree.find(path)
             self._zookeeper._leave_watch(WatchKind.DATA, path, handle)
             return znode.data, znode.stat
 
-        return self._call(path, execute, handle=handle)
+        return self._call("get", path, execute, handle=handle)
 
     def exists(self, path: str, watch: Watch | None = None) -> Deferred[Stat | None]:
-        handle = self._handle(watch)
+        handle = self._handle(path, watch)
 
         def execute() -> Stat | None:
             self._zookeeper._leave_watch(WatchKind.DATA, path, handle)
             return self._zookeeper.stat(path)
 
-        return self._call(path, execute, handle=handle)
+        return self._call("exists", path, execute, handle=handle)
 
     def children(self, path: str, watch: Watch | None = None) -> Deferred[list[str]]:
-        handle = self._handle(watch)
+        handle = self._handle(path, watch)
 
         def execute() -> list[str]:
             names = self._zookeeper.children(path)
             self._zookeeper._leave_watch(WatchKind.CHILDREN, path, handle)
             return names
 
-        return self._call(path, execute, handle=handle)
+        return self._call("children", path, execute, handle=handle)
 
     def create(
         self, path: str, data: bytes, *, ephemeral: bool = False, sequential: bool = False, make_parents: bool = False
@@ -201,7 +209,7 @@ class FakeSession:
                 self._make_parents(path)
             return str(self._single(Create(path, data, ephemeral, sequential)))
 
-        return self._call(path, execute, is_write=True)
+        return self._call("create", path, execute, is_write=True)
 
     def _make_parents(self, path: str) -> None:
         parent = path.rpartition("/")[0]
@@ -210,18 +218,18 @@ class FakeSession:
             self._single(Create(parent, b""))
 
     def set(self, path: str, data: bytes, version: int = ANY_VERSION) -> Deferred[Stat]:
-        return self._call(path, lambda: self._single(SetData(path, data, version)), is_write=True)
+        return self._call("set", path, lambda: self._single(SetData(path, data, version)), is_write=True)
 
     def delete(self, path: str, version: int = ANY_VERSION) -> Deferred[None]:
         def execute() -> None:
             self._single(Delete(path, version))
 
-        return self._call(path, execute, is_write=True)
+        return self._call("delete", path, execute, is_write=True)
 
     def multi(self, ops: Sequence[Op]) -> Deferred[list[MultiResult]]:
         ops = tuple(ops)
         path = ops[0].path if ops else ""
-        return self._call(path, lambda: self._zookeeper._transact(ops, self._session_id), is_write=True)
+        return self._call("multi", path, lambda: self._zookeeper._transact(ops, self._session_id), is_write=True)
 
     # Faults.
 
@@ -305,11 +313,17 @@ class FakeSession:
     # The client's side.
 
     def _call(
-        self, path: str, execute: Callable[[], Any], *, is_write: bool = False, handle: WatchHandle | None = None
+        self,
+        name: str,
+        path: str,
+        execute: Callable[[], Any],
+        *,
+        is_write: bool = False,
+        handle: WatchHandle | None = None,
     ) -> Deferred[Any]:
         if not self._is_connected:
             return fail(SessionExpiredError(path) if self._is_expired else ConnectionLossError(path))
-        call = _Call(path, execute, is_write, handle, self._clock.monotonic())
+        call = _Call(name, path, execute, is_write, handle, self._clock.monotonic())
         self._pending.append(call)
         self._outbound.append(call)
         self._zookeeper._reactor.callLater(self._zookeeper._delay(), self._server_turn, self._connection)
@@ -321,8 +335,8 @@ class FakeSession:
         except MultiError as failed:
             raise failed.error from failed
 
-    def _handle(self, watch: Watch | None) -> WatchHandle | None:
-        return None if watch is None else WatchHandle(self, watch)
+    def _handle(self, path: str, watch: Watch | None) -> WatchHandle | None:
+        return None if watch is None else WatchHandle(self, path, watch)
 
     def _server_turn(self, connection: int) -> None:
         if connection != self._connection or not self._outbound:
@@ -335,6 +349,7 @@ class FakeSession:
             self._outbound.clear()
             return
         call = self._outbound.popleft()
+        self._zookeeper.noted(self._name, True, call.name, call.path)
         self._serve(call)
         if self._is_killed and not self._outbound:
             self._zookeeper._left(self, self._session_id)
@@ -376,6 +391,8 @@ class FakeSession:
         event(*args)
 
     def _answered(self, call: _Call, result: Any) -> None:
+        how = result.type.__name__ if isinstance(result, Failure) else "done"
+        self._zookeeper.noted(self._name, False, f"{call.name} {how}:", call.path)
         self._pending.popleft()
         self._last_reply_at = max(self._last_reply_at, call.sent_at)
         if call.handle is not None and not isinstance(result, Failure):
@@ -387,6 +404,7 @@ class FakeSession:
         if handle.is_armed:
             handle.is_armed = False
             self._armed.remove(handle)
+            self._zookeeper.noted(self._name, False, "watch", handle.path)
             handle.watch()
 
     def _ping(self) -> None:
@@ -449,6 +467,7 @@ class FakeSession:
         self._tell(SessionState.RECONNECTED if opened == old_id else SessionState.CONNECTED)
 
     def _tell(self, state: SessionState) -> None:
+        self._zookeeper.noted(self._name, False, "session", state.value)
         for listener in list(self._listeners):
             if not self._is_stopped:
                 listener(state)

@@ -28,6 +28,10 @@ WALL_BASE_S = 1_700_000_000.0
 """What wall clocks say when a world begins."""
 
 
+SAID_OTHERWISE = {"FakeSession._server_turn": "", "FakeSession._client_turn": "", "LoopingCall": ""}
+"""Events whose names say less than what the trace has of them otherwise, or nothing."""
+
+
 class ProcessGoneError(BaseException):
     """Raised through code of a process that was killed meanwhile; what catches it does nothing that anybody sees."""
 
@@ -104,7 +108,7 @@ class SimReactor:
             # In the order asked for, with room for what arrives between.
             at = self._soon_at = max(self._soon_at, now + self._random.random() * 0.0001)
         text = getattr(callable, "__qualname__", None) or type(callable).__name__
-        return self._queue.add(at, process, "timer", text, callable, *args)
+        return self._queue.add(at, process, "timer", SAID_OTHERWISE.get(text, text), callable, *args)
 
     def callFromThread(self, callable: Callable[..., object], *args: Any, **kwargs: Any) -> None:  # noqa: A002
         self.callLater(0, callable, *args, **kwargs)
@@ -157,7 +161,7 @@ class Process:
         """Why it ended by itself; None after a stop that was asked for, or while it lives."""
         self.zk: FakeSession = world.zookeeper.session(
             session_timeout_s=world.settings.session_timeout_s,
-            name=repr(self),
+            name=str(node.broker_id),
             reactor=self.reactor,
             clock=node.clock,
         )
@@ -172,7 +176,7 @@ class Process:
             run_in_thread=self.run_in_thread,
             zk=self.zk,
             close_session=self._close_session,
-            watchdog=_NoWatchdog(),
+            watchdog=_IdleWatchdog(world),
             log=self.log,
             fatal=self._fatal,
             ended=self._ended,
@@ -259,12 +263,16 @@ class Process:
                 raise ProcessGoneError
 
 
-class _NoWatchdog:
-    """Its own thread is what makes a watchdog: there is none here."""
+class _IdleWatchdog:
+    """Its own thread is what makes a watchdog: there is none here, and its ticks are no steps."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
 
     def start(self) -> None: ...
 
-    def tick(self) -> None: ...
+    def tick(self) -> None:
+        self._world.is_idle_step = True
 
     def stop(self) -> None: ...
 

@@ -18,7 +18,7 @@ from tests.fakes.zookeeper import FakeZooKeeper
 from tests.fakes.zookeeper_session import PINGS_PER_TIMEOUT
 from tests.simulation.events import Event, EventQueue
 from tests.simulation.network import Network
-from tests.simulation.process import WALL_BASE_S, Node, Process, ProcessGoneError
+from tests.simulation.process import SAID_OTHERWISE, WALL_BASE_S, Node, Process, ProcessGoneError
 from tests.simulation.settings import WorldSettings
 from tests.simulation.strikes import Strikes
 from tests.simulation.trace import Trace
@@ -57,12 +57,15 @@ class World(Strikes):
         """Whose code runs just now."""
         self.ran: Process | None = None
         """Whose code ran in the last step; None where it was nobody's, or where a fault struck."""
+        self.is_idle_step = False
+        """The event under way does nothing in a simulation, and so is no step."""
         self._failure: Violation | None = None
         self._states: dict[str, tuple[int, list[int]]] = {}
         """Leader and ISR by the path of the state znode, as committed."""
         self._configs: dict[int, BrokerConfig] = {}
         self.zookeeper = FakeZooKeeper(_ServerTimers(self), _TrueClock(self), latency=self._zookeeper_latency)
         self.zookeeper.committed = self._committed
+        self.zookeeper.noted = self._zookeeper_noted
         self.zookeeper.expiry_late_s = lambda: self.random.uniform(
             -self.settings.session_timeout_s / PINGS_PER_TIMEOUT, self.settings.zookeeper_tick_s
         )
@@ -145,6 +148,10 @@ class World(Strikes):
         if owner is not None and owner.node.clock.ahead_s:
             owner.busy_until = self.queue.now + owner.node.clock.ahead_s
             owner.node.clock.ahead_s = 0.0
+        if self.is_idle_step:
+            self.is_idle_step = False
+            self.steps -= 1
+            return True
         every = self.settings.collect_every_steps
         if every and self.steps % every == 0:
             gc.collect()
@@ -155,9 +162,9 @@ class World(Strikes):
         return True
 
     def run_steps(self, count: int) -> None:
-        for _ in range(count):
-            if not self.step():
-                return
+        until = self.steps + count
+        while self.steps < until and self.step():
+            pass
 
     def run_until(self, condition: Callable[[], object], seconds_max: float) -> bool:
         """Step until ``condition`` holds, True, or until ``seconds_max`` have passed, False."""
@@ -249,6 +256,12 @@ class World(Strikes):
             return self.random.random() * settings.zookeeper_late_s_max
         return settings.zookeeper_s_min + self.random.random() * (settings.zookeeper_s_max - settings.zookeeper_s_min)
 
+    def _zookeeper_noted(self, session: str, at_server: bool, what: str, path: str) -> None:
+        """``session`` is named by the broker's id."""
+        self.trace.entry(
+            0 if at_server else int(session), "zk", f"{session}: {what} {path}" if at_server else f"{what} {path}"
+        )
+
     def _committed(self, ops: Sequence[Op], results: Sequence[MultiResult], session_id: int) -> None:
         zxid = self.zookeeper.tree.zxid
         for op, result in zip(ops, results, strict=True):
@@ -321,7 +334,7 @@ class _ServerTimers:
     def callLater(self, delay: float, callable: Callable[..., object], *args: object) -> Event:  # noqa: A002
         queue = self._world.queue
         text = getattr(callable, "__qualname__", None) or type(callable).__name__
-        return queue.add(queue.now + delay, None, "zk", text, callable, *args)
+        return queue.add(queue.now + delay, None, "zk", SAID_OTHERWISE.get(text, text), callable, *args)
 
 
 class _TrueClock:
