@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
 from tests.unit.log_tools import T0, TOPIC_ID, HeldThreads, World, batch
-from zkbroker.broker.complaining import Complaining, StallWatch
+from zkbroker.broker.complaining import Complaining, SilenceWatch, StallWatch
 from zkbroker.log.dirs import LogDirs
 from zkbroker.model.complaints import StalledDir, Unreachable, Word
 from zkbroker.model.errors import BrokerError, ErrorCode
@@ -91,6 +91,36 @@ def test_a_flush_that_nobody_waits_for_is_no_stall(tmp_path: Path) -> None:
     assert folders.look_for(20.0) == ()
 
 
+class Followers:
+    """What a leader hears of broker 2, which may register anew."""
+
+    def __init__(self) -> None:
+        self.heard = {2: 0.0}
+        self.epochs = {2: 20}
+        self.watch = SilenceWatch(lambda: self.heard, broker_epoch=self.epochs.get, silent_s=2.0, fetch_wait_s=0.5)
+
+
+def test_a_follower_that_stops_fetching_is_complained_of_until_it_fetches() -> None:
+    followers = Followers()
+    assert followers.watch.look(0.0) == ()
+    assert followers.watch.look(2.4) == ()
+    assert followers.watch.look(2.6) == (Unreachable(2, 20, pytest.approx(2.1)),)
+    followers.heard[2] = 2.7
+    assert followers.watch.look(2.8) == ()
+
+
+def test_a_follower_is_given_time_from_when_it_is_first_expected_to_fetch() -> None:
+    followers = Followers()
+    assert followers.watch.look(100.0) == ()
+    assert followers.watch.look(102.4) == ()
+    assert len(followers.watch.look(102.5)) == 1
+    followers.epochs[2] = 21
+    assert followers.watch.look(102.6) == ()
+    assert [one.broker_epoch for one in followers.watch.look(105.2)] == [21]
+    followers.epochs.clear()
+    assert followers.watch.look(105.3) == ()
+
+
 class Mouth:
     """Complaining with what is wrong set by hand, and what it said."""
 
@@ -98,6 +128,7 @@ class Mouth:
         self.reactor = Clock()
         self.unreachable: tuple[Unreachable, ...] = ()
         self.stalled: tuple[StalledDir, ...] = ()
+        self.silent: tuple[Unreachable, ...] = ()
         self.said: list[Word] = []
         self.answer: Deferred[None] | None = None
         self.lines: list[str] = []
@@ -107,6 +138,7 @@ class Mouth:
             session_timeout_s=6.0,
             unreachable=lambda now: self.unreachable,
             stalled=lambda now: self.stalled,
+            silent=lambda now: self.silent,
             say=self.say,
             log=self.lines.append,
         )
@@ -143,7 +175,7 @@ def test_it_says_so_again_and_again_and_once_that_it_is_over() -> None:
     assert mouth.said[-1] == Word()
     assert mouth.lines == [
         "leader 1 has not answered for 2.0 s: telling the controller",
-        "no more complaint of leader 1",
+        "no more complaint that leader 1 has not answered",
     ]
 
 

@@ -176,6 +176,22 @@ def test_one_follower_alone_leaves_the_isr_after_its_fellows_had_time_to_join_in
     assert after.reason == "broker 3 cannot reach broker 1"
 
 
+def test_a_follower_that_stopped_fetching_leaves_on_the_leaders_word() -> None:
+    room = Room()
+    word = Word(silent=(Unreachable(3, 30, 3.0),))
+    assert room.complaints.said(1, 10, word, 0.0) == [T0]
+    assert room.verdict() is None
+    assert room.complaints.time_passed(1.0) == [T0]
+    after = room.verdict()
+    assert after is not None
+    assert (after.leader, after.isr) == (1, (1, 2))
+    assert after.reason == "broker 3 has stopped fetching from broker 1"
+    # nobody but the leader knows who fetches from it
+    room.complaints.said(1, 10, Word(), 1.0)
+    room.complaints.said(2, 20, Word(silent=(Unreachable(3, 30, 6.0),)), 1.0)
+    assert room.verdict() is None
+
+
 def test_one_follower_alone_stays_where_the_isr_cannot_do_without_it() -> None:
     room = Room(3, min_insync=3)
     room.unreachable(3, 1, seconds=5.0)
@@ -290,7 +306,8 @@ def test_whatever_is_said_no_verdict_worsens_anything_and_they_come_to_an_end(se
         stalled: tuple[StalledDir, ...] = ()
         if source.random() < 0.3:
             stalled = (StalledDir("/d", 5.0, (T0,), source.choice(((), (T0,)))),)
-        room.complaints.said(speaker, speaker * 10, Word(unreachable, stalled), now)
+        silent = tuple(Unreachable(one, one * 10, 5.0) for one in ids if source.random() < 0.2)
+        room.complaints.said(speaker, speaker * 10, Word(unreachable, stalled, silent), now)
         if source.random() < 0.3:
             room.complaints.time_passed(now)
     for _ in range(size):

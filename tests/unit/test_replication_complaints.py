@@ -16,6 +16,7 @@ WORD = Word(
         StalledDir("/data/a b=1", 5.123, (TopicPartition("t", 0), TopicPartition("7", 3)), (TopicPartition("7", 3),)),
         StalledDir("/data/2", 6.0, (), ()),
     ),
+    (Unreachable(2, 18, 3.0),),
 )
 
 
@@ -40,10 +41,12 @@ def test_as_it_stands_in_the_protocol() -> None:
                 "/data/2", 5.1, (TopicPartition("demo", 0), TopicPartition("demo", 1)), (TopicPartition("demo", 1),)
             ),
         ),
+        (Unreachable(3, 8589934602, 2.5),),
     )
     assert encode_complaints(7, word) == (
-        b"COMPLAINTS 7 body=111\n"
+        b"COMPLAINTS 7 body=149\n"
         b"UNREACHABLE 1 epoch=8589934598 for_ms=2100\n"
+        b"SILENT 3 epoch=8589934602 for_ms=2500\n"
         b"STALLED /data/2 for_ms=5100\n"
         b"REPLICA demo 0\n"
         b"REPLICA demo 1 waiting=1\n"

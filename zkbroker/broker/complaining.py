@@ -7,7 +7,7 @@ cut, knows all after one period.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -70,6 +70,44 @@ class StallWatch:
         )
 
 
+class SilenceWatch:
+    """Finds the followers that hold acks=all up because they do not fetch at all. A follower that fetches but lags is
+    the leader's own business, after ``replica.lag.time.max.ms``.
+
+    ``heard()``: the ISR followers, and when each last fetched."""
+
+    def __init__(
+        self,
+        heard: Callable[[], Mapping[int, float]],
+        *,
+        broker_epoch: Callable[[int], int | None],
+        silent_s: float,
+        fetch_wait_s: float,
+    ) -> None:
+        self._heard = heard
+        self._broker_epoch = broker_epoch
+        self._silent_s = silent_s
+        self._fetch_wait_s = fetch_wait_s
+        """A FETCH may be held for so long before the next one comes."""
+        self._since: dict[tuple[int, int], float] = {}
+        """Follower and its incarnation → since when it is expected to fetch."""
+
+    def look(self, now: float) -> tuple[Unreachable, ...]:
+        """Those that did not, by id."""
+        since: dict[tuple[int, int], float] = {}
+        silent = []
+        for follower, heard_at in sorted(self._heard().items()):
+            epoch = self._broker_epoch(follower)
+            if epoch is None:
+                continue
+            since[follower, epoch] = self._since.get((follower, epoch), now)
+            seconds = now - max(heard_at, since[follower, epoch]) - self._fetch_wait_s
+            if seconds >= self._silent_s:
+                silent.append(Unreachable(follower, epoch, seconds))
+        self._since = since
+        return tuple(silent)
+
+
 class Complaining:
     """Looks each period, and says what it found."""
 
@@ -81,6 +119,7 @@ class Complaining:
         session_timeout_s: float,
         unreachable: Callable[[float], tuple[Unreachable, ...]],
         stalled: Callable[[float], tuple[StalledDir, ...]],
+        silent: Callable[[float], tuple[Unreachable, ...]],
         say: Callable[[Word], Deferred[None]],
         log: Callable[[str], None],
     ) -> None:
@@ -89,6 +128,7 @@ class Complaining:
         self._period_s = session_timeout_s / WORDS_PER_SESSION
         self._unreachable = unreachable
         self._stalled = stalled
+        self._silent = silent
         self._say = say
         self._log = log
         self._looked_at = float("-inf")
@@ -112,6 +152,7 @@ class Complaining:
         """For STATUS."""
         return [
             *(f"broker {one.broker_id} has not answered for {one.seconds:.1f} s" for one in self._word.unreachable),
+            *(f"follower {one.broker_id} has not fetched for {one.seconds:.1f} s" for one in self._word.silent),
             *(f"log folder {one.log_dir} has stalled for {one.seconds:.1f} s" for one in self._word.stalled),
         ]
 
@@ -120,22 +161,18 @@ class Complaining:
         is_late = now - self._looked_at > self._period_s * LATE_LOOK_FACTOR
         self._looked_at = now
         self._call = self._reactor.callLater(self._period_s, self._look)
-        stalled = self._stalled(now)
+        found = Word(self._unreachable(now), self._stalled(now), self._silent(now))
         if is_late:
             return
-        before, self._word = self._word, Word(self._unreachable(now), stalled)
+        before, self._word = self._word, found
         self._tell_people(before)
         if before or self._word:
             self._say(self._word).addErrback(_said_again)
 
     def _tell_people(self, before: Word) -> None:
         """Each complaint once when it comes up, and once when it is over."""
-        old = {one.broker_id for one in before.unreachable}
-        new = {one.broker_id: one for one in self._word.unreachable}
-        for leader in sorted(new.keys() - old):
-            self._log(f"leader {leader} has not answered for {new[leader].seconds:.1f} s: telling the controller")
-        for leader in sorted(old - new.keys()):
-            self._log(f"no more complaint of leader {leader}")
+        self._tell_of_peers("leader {} has not answered", before.unreachable, self._word.unreachable)
+        self._tell_of_peers("follower {} has not fetched", before.silent, self._word.silent)
         old_folders = {one.log_dir for one in before.stalled}
         new_folders = {one.log_dir: one for one in self._word.stalled}
         for folder in sorted(new_folders.keys() - old_folders):
@@ -143,6 +180,14 @@ class Complaining:
             self._log(f"appends in log folder {folder} have waited for {seconds:.1f} s: telling the controller")
         for folder in sorted(old_folders - new_folders.keys()):
             self._log(f"appends in log folder {folder} complete again")
+
+    def _tell_of_peers(self, what: str, before: Iterable[Unreachable], now: Iterable[Unreachable]) -> None:
+        old = {one.broker_id for one in before}
+        new = {one.broker_id: one.seconds for one in now}
+        for peer in sorted(new.keys() - old):
+            self._log(f"{what.format(peer)} for {new[peer]:.1f} s: telling the controller")
+        for peer in sorted(old - new.keys()):
+            self._log(f"no more complaint that {what.format(peer)}")
 
 
 def _said_again(failure: Failure) -> None:

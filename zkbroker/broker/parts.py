@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 
 from zkbroker.broker import listening
 from zkbroker.broker.admin import Admin
-from zkbroker.broker.complaining import Complaining, StallWatch
+from zkbroker.broker.complaining import Complaining, SilenceWatch, StallWatch
 from zkbroker.broker.controller_link import ControllerLink
 from zkbroker.broker.controller_loop import ControllerLoop
 from zkbroker.broker.detection import FailureDetection
@@ -23,6 +23,7 @@ from zkbroker.broker.producer_ids import ProducerIds
 from zkbroker.broker.registration import Registration, RegistrationSettings
 from zkbroker.broker.replicas import Replicas
 from zkbroker.broker.settings import (
+    UNREACHABLE_SHARE,
     channel_settings,
     controller_settings,
     detection_settings,
@@ -179,12 +180,19 @@ class Parts:
         self.replicas.controller = self.channel.alter_partition
         is_fast = config.get_str("broker.failure.detection") == "fast"
         self._stalls = StallWatch(lambda: logs.logs, stall_s=config.get_int("log.dir.stall.ms") / 1000)
+        self._silence = SilenceWatch(
+            self.replicas.followers_heard,
+            broker_epoch=self.metadata.live_broker_epoch,
+            silent_s=timeout_s * UNREACHABLE_SHARE,
+            fetch_wait_s=config.get_int("replica.fetch.wait.max.ms") / 1000,
+        )
         self._complaining = Complaining(
             reactor=reactor,
             clock=clock,
             session_timeout_s=timeout_s,
             unreachable=self._fetchers.unreachable if is_fast else lambda now: (),
             stalled=self._stalls.look,
+            silent=self._silence.look if is_fast else lambda now: (),
             say=self.channel.complain,
             log=log,
         )

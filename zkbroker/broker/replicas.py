@@ -182,6 +182,15 @@ class Replicas:
             if replica.leader is not None and replica.state is not None
         ]
 
+    def followers_heard(self) -> dict[int, float]:
+        """The brokers that follow in the ISR of anything led here, and when each last fetched any of it."""
+        heard: dict[int, float] = {}
+        for replica in self._table.replicas.values():
+            if replica.leader is not None:
+                for follower, at in replica.leader.members_heard():
+                    heard[follower] = max(at, heard.get(follower, at))
+        return heard
+
     def config_changed(self, topic: str) -> None:
         """The topic's settings changed: from now on they hold."""
         config = self._topic_config(topic)

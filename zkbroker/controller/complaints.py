@@ -6,9 +6,9 @@ follows for a partition:
 1. A majority of the leader's ISR followers cannot fetch from it: another member of the ISR leads.
 2. The leader says that appends in its log folder do not complete: the same, on its own word.
 3. An ISR follower says so of a log it follows with: it leaves the ISR.
-4. An ISR follower cannot reach the leader, and its fellows can: it leaves the ISR, on its own word. That waits for
-   FOLLOWER_LEAVES_SHARE of the session timeout: had it left before its fellows spoke, rule 1 would lack its voice, and
-   a member to go on with.
+4. An ISR follower cannot reach the leader, and its fellows can: it leaves the ISR, on its own word or on the leader's,
+   whichever the controller hears. That waits for FOLLOWER_LEAVES_SHARE of the session timeout: had it left before its
+   fellows spoke, rule 1 would lack its voice, and a member to go on with.
 
 Never to the harm of anybody (rule 2 of fast failover): only while a member of the ISR is there to lead, and the ISR
 without the accused holds ``min.insync.replicas``. So the last replica standing is never touched, and whoever leaves an
@@ -60,6 +60,10 @@ class _Spoken(NamedTuple):
     stalled: Mapping[TopicPartition, StalledDir]
     waiting: frozenset[TopicPartition]
 
+    @property
+    def peers(self) -> tuple[Unreachable, ...]:
+        return self.word.unreachable + self.word.silent
+
 
 class _Hold(NamedTuple):
     until: float
@@ -107,7 +111,7 @@ class Complaints:
         """When ``time_passed`` has something to do: a word ends, or has become old enough to count for more."""
         moments = [spoken.until for spoken in self._spoken.values()]
         for spoken in self._spoken.values():
-            moments += [ripe for one in spoken.word.unreachable if (ripe := self._leaves_at(spoken, one)) > self._now]
+            moments += [ripe for one in spoken.peers if (ripe := self._leaves_at(spoken, one)) > self._now]
         return min(moments, default=None)
 
     def time_passed(self, now: float) -> list[TopicPartition]:
@@ -118,7 +122,7 @@ class Complaints:
             is_over = spoken.until <= now
             if is_over:
                 del self._spoken[speaker]
-            if is_over or any(since < self._leaves_at(spoken, one) <= now for one in spoken.word.unreachable):
+            if is_over or any(since < self._leaves_at(spoken, one) <= now for one in spoken.peers):
                 touched += self._touched(speaker, spoken.word)
         return list(dict.fromkeys(touched))
 
@@ -128,9 +132,13 @@ class Complaints:
     def _touched(self, speaker: int, word: Word) -> list[TopicPartition]:
         accused = {unreachable.broker_id for unreachable in word.unreachable}
         touched = [partition for stalled in word.stalled for partition in stalled.replicas]
-        if accused:
+        silent = {follower.broker_id for follower in word.silent}
+        if accused or silent:
             touched += [
-                p for p, state in self._image.states.items() if state.leader in accused and speaker in state.isr
+                partition
+                for partition, state in self._image.states.items()
+                if (state.leader in accused and speaker in state.isr)
+                or (state.leader == speaker and not silent.isdisjoint(state.isr))
             ]
         return touched
 
@@ -201,15 +209,19 @@ class Complaints:
             if member == state.leader:
                 continue
             stalled = self._waits(member, partition)
-            unreachable = self._unreachable(member, state.leader, self._session_timeout_s * FOLLOWER_LEAVES_SHARE)
+            long_s = self._session_timeout_s * FOLLOWER_LEAVES_SHARE
+            unreachable = self._unreachable(member, state.leader, long_s)
+            is_cut_off = unreachable or self._is_silent(state.leader, member, long_s)
             left = tuple(other for other in isr if other != member)
-            if not (stalled or unreachable) or not self._is_enough(partition, state, left):
+            if not (stalled or is_cut_off) or not self._is_enough(partition, state, left):
                 continue
             isr = left
             if stalled:
                 reasons.append(f"broker {member}'s log folder {stalled.log_dir} stalled for {stalled.seconds:.1f} s")
-            else:
+            elif unreachable:
                 reasons.append(f"broker {member} cannot reach broker {state.leader}")
+            else:
+                reasons.append(f"broker {member} has stopped fetching from broker {state.leader}")
         if isr == state.isr:
             return None
         return elected(state, Election(state.leader, isr, elr=()), controller_epoch, ", ".join(reasons))
@@ -225,15 +237,20 @@ class Complaints:
 
     def _unreachable(self, speaker: int, accused: int, seconds_min: float = 0.0) -> bool:
         spoken = self._word(speaker)
-        if spoken is None:
-            return False
+        return spoken is not None and self._names(spoken, spoken.word.unreachable, accused, seconds_min)
+
+    def _is_silent(self, speaker: int, accused: int, seconds_min: float) -> bool:
+        spoken = self._word(speaker)
+        return spoken is not None and self._names(spoken, spoken.word.silent, accused, seconds_min)
+
+    def _names(self, spoken: _Spoken, peers: Sequence[Unreachable], accused: int, seconds_min: float) -> bool:
         epoch = self._image.broker_epoch(accused)
         # A deadline that was computed from the same numbers has come, whatever the last bit of their sum says.
         seconds_min -= 1e-6
         return any(
             (one.broker_id, one.broker_epoch) == (accused, epoch)
             and one.seconds + (self._now - spoken.at) >= seconds_min
-            for one in spoken.word.unreachable
+            for one in peers
         )
 
     def _stalled(self, speaker: int, partition: TopicPartition) -> StalledDir | None:

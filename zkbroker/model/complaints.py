@@ -8,7 +8,8 @@ from zkbroker.model.topics import TopicPartition
 
 
 class Unreachable(NamedTuple):
-    """A leader that has not answered this broker's fetches, in one incarnation of it."""
+    """A leader that has not answered this broker's fetches, or a follower that has not fetched from it, in one
+    incarnation of that broker."""
 
     broker_id: int
     broker_epoch: int
@@ -33,7 +34,10 @@ class Word(NamedTuple):
     one withdraws everything."""
 
     unreachable: tuple[Unreachable, ...] = ()
+    """Leaders that the speaker follows."""
     stalled: tuple[StalledDir, ...] = ()
+    silent: tuple[Unreachable, ...] = ()
+    """ISR followers of partitions that the speaker leads."""
 
     def __bool__(self) -> bool:
-        return bool(self.unreachable or self.stalled)
+        return bool(self.unreachable or self.stalled or self.silent)

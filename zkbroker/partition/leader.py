@@ -319,6 +319,10 @@ class LeaderState:
 
     # The ISR
 
+    def members_heard(self) -> list[tuple[int, float]]:
+        """Each follower in the maximal ISR, and when it last fetched in this leader epoch."""
+        return [(follower.broker_id, follower.heard_at()) for follower in self._members]
+
     def shrink_if_lagging(self, now: float) -> Effects:
         """Called each half of ``replica.lag.time.max.ms``: propose the ISR without those that fell behind."""
         if type(self.isr.state) is not Committed:

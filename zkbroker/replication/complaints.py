@@ -8,6 +8,7 @@ from zkbroker.model.topics import TopicPartition
 from zkbroker.replication.codec import Message, Words, body_rows, encode_request, integer, quote_argument
 
 UNREACHABLE = "UNREACHABLE"
+SILENT = "SILENT"
 STALLED = "STALLED"
 REPLICA = "REPLICA"
 
@@ -17,6 +18,7 @@ def encode_complaints(correlation: int, word: Word) -> bytes:
     rows = [
         f"{UNREACHABLE} {one.broker_id} epoch={one.broker_epoch} for_ms={_ms(one.seconds)}" for one in word.unreachable
     ]
+    rows += [f"{SILENT} {one.broker_id} epoch={one.broker_epoch} for_ms={_ms(one.seconds)}" for one in word.silent]
     for stalled in word.stalled:
         rows.append(f"{STALLED} {quote_argument(stalled.log_dir)} for_ms={_ms(stalled.seconds)}")
         waiting = frozenset(stalled.waiting)
@@ -31,12 +33,13 @@ def encode_complaints(correlation: int, word: Word) -> bytes:
 def decode_complaints(message: Message) -> Word:
     """Raises BrokerError INVALID_REQUEST. Rows of other kinds are skipped."""
     unreachable: list[Unreachable] = []
+    silent: list[Unreachable] = []
     stalled: list[tuple[str, float, list[TopicPartition], list[TopicPartition]]] = []
     for row in body_rows(message.body):
         kind = row.arguments[0] if row.arguments else ""
-        if kind == UNREACHABLE:
-            seconds = _seconds(row)
-            unreachable.append(Unreachable(_broker(row), integer(row.values, "epoch"), seconds))
+        if kind in (UNREACHABLE, SILENT):
+            peer = Unreachable(_number(_argument(row, 1)), integer(row.values, "epoch"), _seconds(row))
+            (unreachable if kind == UNREACHABLE else silent).append(peer)
         elif kind == STALLED:
             stalled.append((_argument(row, 1), _seconds(row), [], []))
         elif kind == REPLICA:
@@ -49,6 +52,7 @@ def decode_complaints(message: Message) -> Word:
     return Word(
         tuple(unreachable),
         tuple([StalledDir(folder, seconds, tuple(all_), tuple(waiting)) for folder, seconds, all_, waiting in stalled]),
+        tuple(silent),
     )
 
 
@@ -64,10 +68,6 @@ def _argument(row: Words, index: int) -> str:
     if len(row.arguments) <= index:
         raise BrokerError(ErrorCode.INVALID_REQUEST, f"a row of COMPLAINTS lacks a word: {row.arguments}")
     return row.arguments[index]
-
-
-def _broker(row: Words) -> int:
-    return _number(_argument(row, 1))
 
 
 def _number(word: str) -> int:
