@@ -10,6 +10,7 @@ import pytest
 from tests.harness.zookeeper import ZooKeeperEnsemble, ZooKeeperMissing
 from tests.harness.zookeeper_worlds import FakeWorld, RealWorld, World, connect, wait
 from zkbroker.zookeeper.client import (
+    ANY_VERSION,
     BadVersionError,
     Check,
     ConnectionLossError,
@@ -254,6 +255,15 @@ def test_a_deletion_fires_the_watches_of_the_znode_and_its_parent(
     world.until(lambda: len(fired) == 3)
     wait(world, client.get("/p"))
     assert sorted(fired) == ["children", "data", "parent"]
+
+
+def test_a_check_of_any_version_asks_only_whether_it_is_there(world: World, client: ZooKeeperClient) -> None:
+    wait(world, client.create("/a", b""))
+    wait(world, client.set("/a", b"changed"))
+    assert wait(world, client.multi([Check("/a", ANY_VERSION), Check("/", ANY_VERSION)])) == [True, True]
+    with pytest.raises(MultiError) as caught:
+        wait(world, client.multi([Check("/a", ANY_VERSION), Check("/no", ANY_VERSION)]))
+    assert isinstance(caught.value.error, NoNodeError)
 
 
 def test_a_failing_multi_fires_no_watch(world: World, client: ZooKeeperClient, other: ZooKeeperClient) -> None:

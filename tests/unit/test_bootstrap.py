@@ -12,7 +12,7 @@ from tests.harness.zookeeper_worlds import FakeWorld, connect, wait
 from zkbroker.broker import bootstrap
 from zkbroker.log.disk import Disk
 from zkbroker.model.errors import StartError
-from zkbroker.zookeeper.client import Create, SetData, Stat
+from zkbroker.zookeeper.client import Create, Delete, SetData, Stat
 from zkbroker.zookeeper.znodes import cluster
 from zkbroker.zookeeper.znodes.paths import PERSISTENT_PATHS
 
@@ -44,6 +44,18 @@ def test_a_session_is_waited_for_and_missed_with_one_line() -> None:
     world.zookeeper.start()
     wait(world, waiting)
     assert world.zk.is_connected
+
+
+def test_paths_that_are_all_there_cost_one_request_and_one_that_is_missing_is_made() -> None:
+    world = World()
+    wait(world, world.patient.ask(lambda: bootstrap.make_paths(world.zk)))
+    asked: list[str] = []
+    world.zookeeper.noted = lambda session, at_server, what, path: asked.append(what) if at_server else None
+    wait(world, world.patient.ask(lambda: bootstrap.make_paths(world.zk)))
+    assert asked == ["multi"]
+    world.zookeeper.write(Delete("/admin/delete_topics"))
+    wait(world, world.patient.ask(lambda: bootstrap.make_paths(world.zk)))
+    assert world.zookeeper.data("/admin/delete_topics") == b""
 
 
 @pytest.mark.parametrize("fault", ["lose_next_reply", "lose_next_request"])

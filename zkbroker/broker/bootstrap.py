@@ -16,7 +16,10 @@ from zkbroker.log.checkpoints import META_PROPERTIES_FILE, decode_meta_propertie
 from zkbroker.log.disk import Disk
 from zkbroker.model.errors import StartError
 from zkbroker.zookeeper.client import (
+    ANY_VERSION,
+    Check,
     ConnectionLossError,
+    MultiError,
     NodeExistsError,
     NoNodeError,
     SessionExpiredError,
@@ -101,8 +104,15 @@ def new_cluster_id(source: random.Random) -> str:
 @inlineCallbacks
 def make_paths(zk: ZooKeeperClient) -> Generator[Deferred[Any], Any, None]:
     """Create Kafka's top-level znodes that are missing; ``/feature`` says, as Kafka's, that no feature is finalized."""
+    paths = (*PERSISTENT_PATHS, feature_znode.PATH)
+    try:
+        # All but the first broker of a cluster find them all, in one round trip.
+        yield zk.multi([Check(path, ANY_VERSION) for path in paths])
+        return
+    except MultiError:
+        pass
     content = {feature_znode.PATH: feature_znode.encode(feature_znode.FeatureLevels())}
-    for path in (*PERSISTENT_PATHS, feature_znode.PATH):
+    for path in paths:
         try:
             yield zk.create(path, content.get(path, b""), make_parents=True)
         except NodeExistsError:
