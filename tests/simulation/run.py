@@ -23,6 +23,9 @@ from tests.simulation.world import World, WorldSettings
 TRACE_LINES_KEPT = 400
 """Of a run in a campaign; ``--trace`` keeps all."""
 
+RESTART_S = 0.3
+"""After so long a broker that ended is started again, once faults are over."""
+
 FLUSH_KEY = "log.flush.interval.messages"
 
 
@@ -85,6 +88,7 @@ def _run(spec: RunSpec) -> RunResult:
             world.run_steps(spec.steps)
             driver.stop()
             world.heal_all()
+            world.checkers.append(Supervisor())
             clients.check_liveness()
             if settings.config.get(FLUSH_KEY) == "1" and world.counts["permitted_losses"]:
                 raise Violation(6, f"{world.counts['permitted_losses']} losses though acknowledged means on the disk")
@@ -103,6 +107,24 @@ def _run(spec: RunSpec) -> RunResult:
             tuple(world.trace.lines()) if violation is not None or spec.keeps_trace else (),
             trace_back,
         )
+
+
+class Supervisor:
+    """Once all is healed: starts what ends by itself, as an operator's would (a SIGTERM or a failed disk may still be
+    on its way to its end)."""
+
+    def __init__(self) -> None:
+        self._restarts: dict[int, None] = {}
+
+    def after_step(self, world: World) -> None:
+        for broker_id, node in world.nodes.items():
+            if not node.is_running and broker_id not in self._restarts:
+                self._restarts[broker_id] = None
+                world.call_later(RESTART_S, "supervisor", lambda broker_id=broker_id: self._start(world, broker_id))
+
+    def _start(self, world: World, broker_id: int) -> None:
+        del self._restarts[broker_id]
+        world.start(broker_id)
 
 
 def _settings(spec: RunSpec, shape: random.Random) -> WorldSettings:
