@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,6 +23,7 @@ TUNED_CLIENT = {
     "topic.metadata.refresh.fast.interval.ms": 10,
 }
 """librdkafka's settings for a client that looks for its leader at once."""
+ASK_AGAIN_S = 2.0
 
 
 def check_written(bootstrap: str, writer: FailoverWriter, timeout_s: float = 90) -> tuple[int, int]:
@@ -127,12 +129,15 @@ def prefer(cluster: LocalCluster, topic: str, leaders: Mapping[int, int], timeou
     rows = ",".join(f'{{"topic":"{topic}","partition":{partition}}}' for partition in leaders)
     body = f'{{"version":1,"partitions":[{rows}]}}'.encode()
 
-    def asked() -> bool:
-        try:
-            cluster.zookeeper.create("/admin/preferred_replica_election", body, makepath=True)
-        except NodeExistsError:
-            return False
-        return True
+    asked_s = float("-inf")
 
-    cluster.wait_for(asked, "the previous preferred election is over", timeout_s)
-    cluster.wait_for(are_led, f"{topic} is led by its first replicas", timeout_s)
+    def are_led_when_asked() -> bool:
+        # Asked again: a controller may decline while it does not trust a broker that was complained of.
+        nonlocal asked_s
+        if time.monotonic() - asked_s > ASK_AGAIN_S:
+            with contextlib.suppress(NodeExistsError):
+                cluster.zookeeper.create("/admin/preferred_replica_election", body, makepath=True)
+                asked_s = time.monotonic()
+        return are_led()
+
+    cluster.wait_for(are_led_when_asked, f"{topic} is led by its first replicas", timeout_s)

@@ -94,7 +94,8 @@ class ChildProcess:
         self.name = name
         self.argv = list(argv)
         self.log_path = log_path
-        self._env = dict(env) if env is not None else None
+        self.environment = dict(env) if env is not None else None
+        """Its variables; None: this process's."""
         self._cwd = cwd
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
@@ -135,7 +136,7 @@ class ChildProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=self._env,
+                env=self.environment,
                 cwd=self._cwd,
                 start_new_session=True,
             )

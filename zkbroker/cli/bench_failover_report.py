@@ -44,10 +44,10 @@ def table(rounds: Sequence[Round], scenarios: Sequence[Scenario], systems: Seque
     """Median, 19th of 20 (95th percentile) and worst for each scenario and system; the first is compared with the
     second. All in milliseconds."""
     lines = [
-        f"{'milliseconds without an acknowledged write':<46}"
+        f"{'milliseconds without an acknowledged write':<50}"
         + "".join(f"{system:>24}{'':>9}" for system in systems)
         + (f"{'ratio':>9}" if len(systems) == 2 else ""),
-        f"{'':<46}" + f"{'median':>9}{'19th/20':>9}{'worst':>9}{'n':>6}" * len(systems),
+        f"{'':<50}" + f"{'median':>9}{'19th/20':>9}{'worst':>9}{'n':>6}" * len(systems),
     ]
     for scenario in scenarios:
         if not any(one.scenario == scenario.name for one in rounds):
@@ -73,7 +73,7 @@ def table(rounds: Sequence[Round], scenarios: Sequence[Scenario], systems: Seque
 
 
 def _row(title: str, summaries: Sequence[Summary | None]) -> str:
-    line = f"{title:<46}"
+    line = f"{title:<50}"
     for one in summaries:
         if one is None:
             line += f"{'-':>9}{'-':>9}{'-':>9}{0:>6}"
