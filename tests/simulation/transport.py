@@ -3,6 +3,7 @@ Twisted transports."""
 
 from __future__ import annotations
 
+import errno
 from collections import deque
 from collections.abc import Sequence
 from enum import Enum
@@ -274,6 +275,10 @@ class Connector:
             self._network.reset(transport)
             transport.is_gone = True
             self.process.connections.pop(transport, None)
+            return
+        if transport.is_gone:
+            # Reset before the caller heard that it is connected.
+            self.fail(error.ConnectError(errno.ECONNRESET))
             return
         self._settled()
         self.transport = transport
