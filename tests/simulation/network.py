@@ -176,10 +176,7 @@ class Network:
             self._stuck[pipe] = None
             return
         if reader.protocol is None:
-            # Not accepted yet; what was cut off before that is never seen by the process.
-            if pipe.end is End.RST:
-                reader.is_gone = True
-                reader.process.connections.pop(reader, None)
+            # The process does not know of the connection yet; whatever came first, it learns of that first.
             return
         if pipe.size:
             if not reader.is_reading:

@@ -280,6 +280,18 @@ def test_a_connect_that_starts_during_a_cut_succeeds_when_it_heals_in_time() -> 
     assert pair.world.run_until(lambda: caller.made, 2.0)
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_a_connection_that_is_reset_while_it_is_made_is_made_and_lost(seed: int) -> None:
+    """Else a process would wait for ever for what came of its connect."""
+    pair = Pair(seed)
+    caller, _ = pair.call()
+    connections = pair.world.nodes[2].process.connections  # type: ignore[union-attr]
+    assert pair.world.run_until(lambda: connections, 1.0)
+    pair.world.reset_connections(1, 2)
+    assert pair.world.run_until(lambda: caller.failed or caller.lost, 1.0)
+    assert pair.world.run_until(lambda: not connections, 1.0)
+
+
 def test_a_connect_can_be_given_up() -> None:
     pair = Pair()
     pair.world.cut(1, 2)
@@ -308,3 +320,13 @@ def test_nothing_listens_any_more_when_a_port_is_closed() -> None:
     assert process is not None
     process.listeners[-1].stopListening()
     assert pair.outcome() is error.ConnectionRefusedError
+
+
+def test_a_connection_that_is_reset_before_the_caller_hears_of_it_failed() -> None:
+    for seed in range(20):
+        pair = Pair(seed, late_share=0.5)
+        caller, _ = pair.call()
+        assert pair.world.run_until(lambda callee=pair.callee: callee.made, 1.0)
+        if not caller.made:
+            pair.world.reset_connections(2)
+            assert pair.world.run_until(lambda caller=caller: caller.failed or caller.lost, 3.0)
