@@ -324,7 +324,7 @@ def test_nothing_listens_any_more_when_a_port_is_closed() -> None:
 
 def test_a_connection_that_is_reset_before_the_caller_hears_of_it_failed() -> None:
     for seed in range(20):
-        pair = Pair(seed, late_share=0.5)
+        pair = Pair(seed, late_share=0.5, late_s_max=0.5)
         caller, _ = pair.call()
         assert pair.world.run_until(lambda callee=pair.callee: callee.made, 1.0)
         if not caller.made:
