@@ -89,6 +89,8 @@ class CrashDisk(Disk):
         """Writes and new names meet ENOSPC."""
         self.is_failing = False
         """Everything that touches the disk meets EIO."""
+        self.boots = 1
+        """How often the machine was started, for the boot id that its processes are told."""
         self.open_handles = 0
         self._locked: set[str] = set()
         self._temporary_number = 0
@@ -106,7 +108,7 @@ class CrashDisk(Disk):
         """The same files, for the next process when this one is gone: no copy, so nothing may use this one any more."""
         image = CrashDisk()
         image.root = self.root
-        image.is_full, image.is_failing = self.is_full, self.is_failing
+        image.is_full, image.is_failing, image.boots = self.is_full, self.is_failing, self.boots
         return image
 
     def power_lost(self, random: Random) -> CrashDisk:
@@ -147,6 +149,7 @@ class CrashDisk(Disk):
 
         image = CrashDisk()
         image.is_full, image.is_failing = self.is_full, self.is_failing
+        image.boots = self.boots + is_durable
         root = take(self.root)
         if isinstance(root, Folder):
             # The mount point itself is always there.

@@ -181,6 +181,7 @@ class Process:
             fatal=self._fatal,
             ended=self._ended,
             bind=self._bind,
+            boot_id=f"boot-{self.disk.boots}",
         )
 
     def __repr__(self) -> str:

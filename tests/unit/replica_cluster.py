@@ -165,6 +165,7 @@ class Network:
             broker_id=broker_id,
             topic_config=lambda _: self.config,
             dir_failed=dir_failed,
+            boot_id="boot",
         )
         logs.open("cluster")
         replicas = Replicas(

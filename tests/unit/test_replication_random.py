@@ -73,6 +73,7 @@ class World(Network):
             broker_id=broker_id,
             topic_config=lambda _: self.config,
             dir_failed=lambda folder, reason, partitions: self.fatal.append((reason, OSError(folder))),
+            boot_id="boot",
         )
         logs.open("cluster")
         replicas = Replicas(

@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 
 from zkbroker.broker import bootstrap, listening, session_file
 from zkbroker.broker.handover import hand_over
+from zkbroker.broker.losses import find_missing
 from zkbroker.broker.parts import Parts
 from zkbroker.broker.topic_configs import TopicConfigs
 from zkbroker.kafka.listener import preload_hot
@@ -65,7 +66,9 @@ class Broker:
     """Everything of one broker. ``start`` and ``stop`` return at once; ``ended(reason)`` comes once, at the end:
     None after a stop that was asked for, else why the broker could not start or go on.
 
-    ``zk`` is not started yet; ``close_session(id, password)`` ends a session that an earlier process left."""
+    ``zk`` is not started yet; ``close_session(id, password)`` ends a session that an earlier process left. ``boot_id``
+    tells one boot of the machine from the next, None where it is not known: a process that was killed loses nothing
+    if the next one runs on the same boot."""
 
     def __init__(
         self,
@@ -83,6 +86,7 @@ class Broker:
         fatal: Callable[[str, BaseException], None],
         ended: Callable[[str | None], None],
         warmed_up: Callable[[], None] = lambda: None,
+        boot_id: str | None = None,
         bind: Callable[[Endpoint], listening.BoundSocket] = listening.bind,
     ) -> None:
         self._config = config
@@ -93,6 +97,7 @@ class Broker:
         self._fatal = fatal
         self._ended = ended
         self._warmed_up = warmed_up
+        self._boot_id = boot_id
         self._bind = bind
         self._random = source
         self._disk = disk
@@ -164,10 +169,15 @@ class Broker:
         )
         # Before the logs are loaded, which they are with their topics' settings.
         yield patient.ask(topic_configs.start)
-        self._logs = self._open_logs(cluster_id, topic_configs)
+        logs = self._logs = self._open_logs(cluster_id, topic_configs)
         # Not earlier: recovery after a crash takes this thread for as long as it needs.
         self._watchdog.start()
         self._every(config.get_int("zookeeper.session.timeout.ms") / 1000 / TICKS_PER_SESSION, self._watchdog.tick)
+        missing = yield patient.ask(lambda: find_missing(zk, self._broker_id, logs, self._log))
+        if missing:
+            logs.losses.add(missing)
+        if logs.losses.replicas:
+            self._log(f"{len(logs.losses.replicas)} replicas lack records they may be counted for; they follow first")
         previous_session_id = yield patient.ask(self._close_previous_session)
         self._keep_session()
         self._make_parts(cluster_id, topic_configs, previous_session_id)
@@ -194,6 +204,7 @@ class Broker:
             topic_config=topic_configs.get,
             dir_failed=self._dir_failed,
             producer_id_expiration_ms=self._config.get_int("producer.id.expiration.ms"),
+            boot_id=self._boot_id,
         )
         logs.open(cluster_id)
         self._log(f"broker {self._broker_id} of cluster {cluster_id}; {len(logs.logs)} logs loaded")
@@ -278,7 +289,8 @@ class Broker:
             port = endpoint.port or self._bound[endpoint.listener].port
             endpoints.append(Endpoint(endpoint.listener, host, port))
         protocols = tuple(sorted(self._config.protocols.items()))
-        return BrokerRegistration(self._broker_id, -1, tuple(endpoints), protocols, self._config.rack)
+        lossy = () if self._logs is None else tuple(self._logs.losses.replicas.values())
+        return BrokerRegistration(self._broker_id, -1, tuple(endpoints), protocols, self._config.rack, lossy)
 
     def _session_changed(self, state: SessionState) -> None:
         if self._parts is not None and self.state is State.RUNNING:

@@ -72,6 +72,7 @@ class Node:
         log: Callable[[str], None],
         applied_later: Callable[[Applied], object] = lambda applied: None,
         served_again: Callable[[], object] = lambda: None,
+        states_told: Callable[[ClusterDelta], object] = lambda delta: None,
         brokers_changed: Callable[[Sequence[BrokerRegistration]], object] = lambda brokers: None,
     ) -> None:
         self._broker_id = broker_id
@@ -90,6 +91,7 @@ class Node:
         """A replica that failed has a role now. Only a snapshot's receipt tells the controller so: subscribe again."""
         self._brokers_changed = brokers_changed
         """Told of all live brokers whenever they changed."""
+        self._states_told = states_told
         self._failed: dict[TopicPartition, None] = {}
         """What the controller was told to be failed, and counts as dead, since the last snapshot."""
         self._number = -1
@@ -120,7 +122,7 @@ class Node:
         was_ready = self._metadata.is_ready
         before = {broker.broker_id: broker for broker in self._metadata.live_brokers()}
         self._metadata.apply(delta)
-        self._take_brokers(before)
+        self._take_brokers(before, bool(delta.brokers) and not delta.is_snapshot)
         for topic, topic_id in delta.deleted_topics:
             self._topic_gone(topic, topic_id)
         failures = self._take_partitions(delta)
@@ -128,6 +130,7 @@ class Node:
             self._set_strays_aside(delta)
         for deleted in delta.deleted_replicas:
             self._delete(deleted)
+        self._states_told(delta)
         if not was_ready and self._metadata.is_ready:
             self._became_ready()
         return Applied(delta.controller_epoch, delta.number, tuple(failures))
@@ -276,9 +279,12 @@ class Node:
 
     # Brokers
 
-    def _take_brokers(self, before: dict[int, BrokerRegistration]) -> None:
+    def _take_brokers(self, before: dict[int, BrokerRegistration], has_news: bool) -> None:
         now = {broker.broker_id: broker for broker in self._metadata.live_brokers()}
         if now == before:
+            if has_news:
+                # A change that the line protocol does not tell: a lossy replica may join now.
+                self._replicas.brokers_changed()
             return
         for broker_id, broker in now.items():
             endpoint = broker.endpoint(REPLICATION_LISTENER)

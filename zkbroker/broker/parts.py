@@ -16,6 +16,7 @@ from zkbroker.broker.complaining import Complaining, SilenceWatch, StallWatch
 from zkbroker.broker.controller_link import ControllerLink
 from zkbroker.broker.controller_loop import ControllerLoop
 from zkbroker.broker.detection import FailureDetection
+from zkbroker.broker.losses import UnsettledLosses
 from zkbroker.broker.metadata import ClusterMetadata
 from zkbroker.broker.node import Node
 from zkbroker.broker.own_states import OwnStates
@@ -104,6 +105,14 @@ class Parts:
             failed=registration_failed,
             log=log,
         )
+        self._losses = UnsettledLosses(
+            broker_id=broker_id,
+            zk=zk,
+            reactor=reactor,
+            losses=logs.losses,
+            changed=self.registration.update,
+            log=log,
+        )
         self.replicas = Replicas(
             broker_id=broker_id,
             reactor=reactor,
@@ -139,6 +148,7 @@ class Parts:
             replica_deleted=self._replica_deleted,
             became_ready=became_ready,
             log=log,
+            states_told=self._losses.told,
             served_again=lambda: self._reactor.callLater(0, self.channel.subscribe_again, "replicas work again"),
             applied_later=lambda applied: self.channel.applied(applied).addErrback(_told_again_later),
             brokers_changed=lambda brokers: self.detection.brokers_changed(brokers),
@@ -168,6 +178,7 @@ class Parts:
             doubt=self.metadata.doubt,
             log=log,
         )
+        self.metadata.hold = self.detection.hold
         self.channel = ControllerChannel(
             reactor=reactor,
             clock=clock,
@@ -343,6 +354,7 @@ class Parts:
         for factory in self._factories:
             factory.close_connections()
         self._link.stop()
+        self._losses.stop()
         yield self._step("give up the office", self.controller.stop)
         self.channel.stop()
         self._fetchers.stop()

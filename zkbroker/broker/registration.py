@@ -28,6 +28,7 @@ from zkbroker.zookeeper.client import (
     SetData,
     Stat,
     ZooKeeperClient,
+    ZooKeeperError,
 )
 from zkbroker.zookeeper.znodes import brokers as znode
 
@@ -93,6 +94,8 @@ class Registration:
         """The session that holds the place, and since when it is waited for."""
         self._complaint = ""
         """What was logged last about failing, so that it is not said five times a second."""
+        self._is_outdated = False
+        """The znode does not say yet what ``describe`` says."""
 
     def __repr__(self) -> str:
         return f"Registration({self._path} {self.state.value} epoch={self.broker_epoch})"
@@ -107,6 +110,25 @@ class Registration:
         self.state = RegistrationState.STOPPED
         self._attempt += 1
         self._cancel_retry()
+
+    def update(self) -> None:
+        """What ``describe`` says has changed: write it, in the same broker epoch. Tried until it is written."""
+        if self.state is RegistrationState.REGISTERED:
+            self._is_outdated = False
+            self._zk.get(self._path).addCallback(self._update_if_mine, self.broker_epoch).addErrback(self._not_updated)
+
+    def _update_if_mine(self, found: tuple[bytes, Stat], epoch: int) -> Deferred[Any] | None:
+        if self.state is not RegistrationState.REGISTERED or not found[1].czxid == epoch == self.broker_epoch:
+            return None  # the next registration says it
+        data = znode.encode(self._describe(), timestamp_ms=self._clock.wall_ms())
+        return self._zk.set(self._path, data, found[1].version)
+
+    def _not_updated(self, failure: Failure) -> None:
+        failure.trap(ZooKeeperError)
+        self._is_outdated = True
+        if self.state is RegistrationState.REGISTERED and self._zk.is_connected:
+            self._cancel_retry()
+            self._retry = self._reactor.callLater(RETRY_S, self.update)
 
     def remove(self) -> Deferred[None]:
         """Delete the own znode, so that peers know at once, and register no more. Never fails.
@@ -128,6 +150,8 @@ class Registration:
         elif state in (SessionState.CONNECTED, SessionState.RECONNECTED):
             if self.state is RegistrationState.REGISTERED:
                 self._look()
+                if self._is_outdated:
+                    self.update()
             else:
                 self._register()
 

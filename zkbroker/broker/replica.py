@@ -64,6 +64,8 @@ class Shared:
     mark_news: Turn[Replica]
     """Replicas whose high watermark moved and whose followers may not know."""
     fetchers: FetcherPort | None = None
+    is_lossy: Callable[[TopicPartition], bool] = lambda partition: False
+    """It may lack records that it is counted for, and nothing in ZooKeeper is known to say otherwise."""
     cold_read_released: Callable[[int], None] | None = None
     """Told how many bytes read for a follower are held no more."""
 
@@ -208,13 +210,14 @@ class Replica:
         if log.epochs.highest_seen >= state.leader_epoch and self.led_epoch != state.leader_epoch:
             # Led before a restart: what was handed out in this epoch may have been lost with the process, and appending
             # again would give one (epoch, offset) two contents. The controller must raise the epoch.
-            self._leave_leadership()
-            self.follower = None
-            self.refusal = (
-                f"named leader in leader epoch {state.leader_epoch}, but the log already holds "
-                f"epoch {log.epochs.highest_seen} from before this broker registered"
+            self._refuse_leadership(
+                state,
+                f"the log already holds epoch {log.epochs.highest_seen} from before this broker registered",
             )
-            shared.report(f"{self.partition}: {self.refusal}")
+            return
+        if shared.is_lossy(self.partition) and not state.recovering and self.led_epoch != state.leader_epoch:
+            # Only a controller that knows nothing of lossy replicas (an older zkbroker) elects one.
+            self._refuse_leadership(state, "the log came back without its unflushed end")
             return
         now = shared.clock.monotonic()
         predecessor = self.leader
@@ -251,6 +254,12 @@ class Replica:
         if leader.counted_end < leader.log_end_offset:
             self.flush()
         self.tell_followers()
+
+    def _refuse_leadership(self, state: PartitionState, why: str) -> None:
+        self._leave_leadership()
+        self.follower = None
+        self.refusal = f"named leader in leader epoch {state.leader_epoch}, but {why}"
+        self._shared.report(f"{self.partition}: {self.refusal}")
 
     def _become_follower(self, state: PartitionState) -> None:
         self._leave_leadership()

@@ -89,6 +89,7 @@ class Replicas:
             fatal=fatal,
             report=report,
             proposals=self._proposals,
+            is_lossy=logs.losses.replicas.__contains__,
             deadlines=Deadlines(reactor, clock),
             woken=Turn(reactor, self._wake),
             mark_news=Turn(reactor, self._tell_marks, settings.mark_news_seconds),

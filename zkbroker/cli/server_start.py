@@ -106,6 +106,15 @@ def _install_reactor() -> Any:
     return reactor
 
 
+def _boot_id() -> str | None:
+    """Linux names each boot of the machine; in a container too it is the machine's. None elsewhere."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip() or None
+    except OSError:
+        return None
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the broker; returns the exit status."""
     arguments = _parser().parse_args(argv)
@@ -200,6 +209,7 @@ def run(config: BrokerConfig) -> int:
         log=log,
         fatal=fatal,
         ended=ended,
+        boot_id=_boot_id(),
         warmed_up=pressure.settle_memory,
     )
 

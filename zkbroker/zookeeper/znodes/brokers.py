@@ -6,8 +6,9 @@ Example::
      "endpoints":["PLAINTEXT://h1:9092","REPLICATION://h1:9192"],"jmx_port":-1,"port":9092,"host":"h1",
      "version":5,"timestamp":"1795337114141"}
 
-and ``"rack":"r1"`` where it is set. Versions 1 to 5 are read, as Kafka reads them: 1 has host and port only, 2 adds
-endpoints, 3 the rack, 4 the protocol map, 5 the features.
+and ``"rack":"r1"`` where it is set; zkbroker adds ``lossy`` (``model/lossy.py``) while replicas of the broker may lack
+records that they are counted for, ``true`` where the list would be too long. Versions 1 to 5 are read, as Kafka reads
+them: 1 has host and port only, 2 adds endpoints, 3 the rack, 4 the protocol map, 5 the features.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from zkbroker.model.cluster import REPLICATION_LISTENER, BrokerRegistration, Endpoint
+from zkbroker.model.cluster import ALL_LOSSY, REPLICATION_LISTENER, BrokerRegistration, Endpoint, LossyReplica
+from zkbroker.model.lossy import lossy_from_json, lossy_to_json
 from zkbroker.zookeeper.znodes.codec import Fields, dump, last_part, load, parse_int
 
 ROOT_PATH = "/brokers"
@@ -26,6 +28,8 @@ SEQID_PATH = "/brokers/seqid"
 
 VERSION = 5
 PORT_MAX = 65_535
+LOSSY_BYTES_MAX = 256 * 1024
+"""A znode holds 1 MiB at most (``jute.maxbuffer``)."""
 
 SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 
@@ -69,6 +73,10 @@ def encode(
     }
     if registration.rack is not None:
         value["rack"] = registration.rack
+    if registration.lossy:
+        listed = lossy_to_json(registration.lossy)
+        is_short = ALL_LOSSY not in registration.lossy and len(dump({"lossy": listed})) <= LOSSY_BYTES_MAX
+        value["lossy"] = listed if is_short else True
     return dump(value)
 
 
@@ -98,7 +106,17 @@ def decode(path: str, data: bytes, czxid: int) -> BrokerRegistration:
     if not protocols:
         protocols = {listener: listener for listener in listeners}
     rack = fields.text("rack") if fields.has("rack") else None
-    return BrokerRegistration(broker_id, czxid, endpoints, tuple(protocols.items()), rack)
+    return BrokerRegistration(broker_id, czxid, endpoints, tuple(protocols.items()), rack, _lossy(fields))
+
+
+def _lossy(fields: Fields) -> tuple[LossyReplica, ...]:
+    """What is not understood stands for the worst, so that nobody is elected who should not be."""
+    if not fields.has("lossy"):
+        return ()
+    try:
+        return lossy_from_json(fields.values["lossy"])
+    except ValueError:
+        return (ALL_LOSSY,)
 
 
 def _default_protocol(listener: str) -> str:

@@ -1,0 +1,181 @@
+"""Replicas of this broker that may lack records: found at the start, and settled with the cluster.
+
+The list (``log/losses.py``) stands in ``/brokers/ids/N``. While a replica is on it no controller elects it, lets it
+into an ISR or leaves it in an ISR or ELR that anybody else can hold. It comes off the list when nothing in ZooKeeper
+counts on what it lost: the controller told a state without it, and a fenced write shows that it was in office then.
+(A deposed controller may tell a state from before the replica joined the ISR. Whoever is in office tells what is in
+ZooKeeper, and cannot have let the replica in, as it was on the list.) The durable list shrinks first, the registration
+then; only then may the replica join an ISR again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+from twisted.internet.defer import Deferred, inlineCallbacks
+
+from zkbroker.broker.controller_reading import ClusterReader
+from zkbroker.log.dirs import LogDirs
+from zkbroker.log.losses import Losses
+from zkbroker.model.cluster import ClusterDelta, LossyReplica
+from zkbroker.model.topics import PartitionState, TopicPartition
+from zkbroker.zookeeper.client import Check, MultiError, ZooKeeperClient, ZooKeeperError
+from zkbroker.zookeeper.znodes import ZnodeError
+from zkbroker.zookeeper.znodes import brokers as broker_znode
+from zkbroker.zookeeper.znodes import controller as controller_znode
+from zkbroker.zookeeper.znodes import states as state_znode
+from zkbroker.zookeeper.znodes import topics as topic_znode
+
+RETRY_S = 1.0
+"""Pause before a replica is settled that could not be: ZooKeeper was away, or the controller changed."""
+
+
+@inlineCallbacks
+def find_missing(
+    zk: ZooKeeperClient, broker_id: int, logs: LogDirs, log: Callable[[str], None]
+) -> Generator[Deferred[Any], Any, list[LossyReplica]]:
+    """Replicas that a state counts in and whose log is not there: the folder is new or was emptied, or the crash took
+    it. Asked before the broker registers.
+
+    A log that no folder ever heard of, in a partition's first leader epoch, is none of them: the broker stopped before
+    it made it."""
+    # a write, even of nothing, is answered only when the server that is asked has all earlier ones
+    _, stat = yield zk.get(broker_znode.IDS_PATH)
+    yield zk.multi([Check(broker_znode.IDS_PATH, stat.version)])
+    reader = ClusterReader(zk, log)
+    names: list[str] = yield zk.children(topic_znode.TOPICS_PATH)
+    found = yield reader.get_all([topic_znode.topic_path(name) for name in names])
+    wanted: dict[str, tuple[TopicPartition, str]] = {}
+    for name in names:
+        path = topic_znode.topic_path(name)
+        topic = reader.topic(name, found[path][0]) if path in found else None
+        if topic is None:
+            continue
+        for number, replicas in topic.partitions.items():
+            partition = TopicPartition(name, number)
+            own = logs.get(partition)
+            is_there = own is not None and (not own.topic_id or own.topic_id == topic.topic_id)
+            if broker_id in replicas and not is_there:
+                wanted[state_znode.state_path(name, number)] = partition, topic.topic_id
+    states = yield reader.get_all(list(wanted))
+    missing = []
+    for path, (data, stat) in states.items():
+        partition, topic_id = wanted[path]
+        try:
+            state = state_znode.decode(path, data, stat.version)
+        except ZnodeError:
+            continue  # nobody goes by it either
+        if broker_id not in state.isr and broker_id not in state.elr:
+            continue
+        if state.leader_epoch == 0 and logs.losses.may_be_new(partition):
+            continue
+        missing.append(LossyReplica(*partition, topic_id, -1, -1))
+    return missing
+
+
+class UnsettledLosses:
+    """Takes replicas off the list of lossy ones. ``changed`` is called when the list is shorter."""
+
+    def __init__(
+        self,
+        *,
+        broker_id: int,
+        zk: ZooKeeperClient,
+        reactor: Any,
+        losses: Losses,
+        changed: Callable[[], object],
+        log: Callable[[str], None],
+    ) -> None:
+        self._broker_id = broker_id
+        self._zk = zk
+        self._reactor = reactor
+        self._losses = losses
+        self._changed = changed
+        self._log = log
+        self._controller_epoch = -1
+        """Of the controller that told what ``_released`` holds."""
+        self._released: dict[TopicPartition, None] = {}
+        """No state that this controller told counts on what they lost."""
+        self._is_asking = False
+        self._retry: Any = None
+        self._is_stopped = False
+
+    def __repr__(self) -> str:
+        return f"UnsettledLosses({len(self._losses.replicas)} replicas, {len(self._released)} released)"
+
+    def stop(self) -> None:
+        self._is_stopped = True
+        self._cancel_retry()
+
+    def told(self, delta: ClusterDelta) -> None:
+        """The controller told a snapshot or delta, which is applied."""
+        if not self._losses.replicas:
+            return
+        if delta.controller_epoch != self._controller_epoch:
+            self._controller_epoch = delta.controller_epoch
+            self._released.clear()
+        states = dict(delta.partitions)
+        topics = {partition.topic for partition in states}
+        hidden = {*delta.unreadable_topics, *(deleted.topic for deleted in delta.deleted_replicas)}
+        for partition, lossy in self._losses.replicas.items():
+            state = states.get(partition)
+            if state is not None:
+                if self._is_released(lossy, state):
+                    self._released[partition] = None
+            elif (partition.topic, lossy.topic_id) in delta.deleted_topics or (
+                delta.is_snapshot and partition.topic not in topics and partition.topic not in hidden
+            ):
+                self._released[partition] = None
+        self._settle()
+
+    def _is_released(self, lossy: LossyReplica, state: PartitionState) -> bool:
+        if lossy.topic_id and lossy.topic_id != state.topic_id:
+            return True
+        if state.leader == self._broker_id and state.recovering:
+            return True  # elected uncleanly: what is left is all there is
+        return self._broker_id not in state.isr and self._broker_id not in state.elr
+
+    def _settle(self) -> None:
+        if self._released and not self._is_asking and not self._is_stopped:
+            self._cancel_retry()
+            self._is_asking = True
+            self._ask().addErrback(self._failed).addBoth(self._asked)
+
+    @inlineCallbacks
+    def _ask(self) -> Generator[Deferred[Any], Any, None]:
+        controller_epoch, released = self._controller_epoch, tuple(self._released)
+        data, stat = yield self._zk.get(controller_znode.EPOCH_PATH)
+        if controller_znode.decode_epoch(data) != controller_epoch:
+            self._forget_released(controller_epoch)  # another controller will tell its own snapshot
+            return
+        yield self._zk.multi([Check(controller_znode.EPOCH_PATH, stat.version)])
+        for partition in released:
+            self._released.pop(partition, None)
+        yield self._losses.forget(released)
+        left = len(self._losses.replicas)
+        self._log(f"{len(released)} replicas that lost records are settled, {left} are left")
+        self._changed()
+
+    def _forget_released(self, controller_epoch: int) -> None:
+        if self._controller_epoch == controller_epoch:
+            self._released.clear()
+
+    def _failed(self, failure: Any) -> None:
+        failure.trap(ZooKeeperError)
+        if failure.check(MultiError) is not None:
+            self._forget_released(self._controller_epoch)
+            return
+        if not self._is_stopped:
+            self._retry = self._reactor.callLater(RETRY_S, self._settle)
+
+    def _asked(self, result: Any) -> Any:
+        self._is_asking = False
+        if self._retry is None or not self._retry.active():
+            self._settle()
+        return result
+
+    def _cancel_retry(self) -> None:
+        if self._retry is not None and self._retry.active():
+            self._retry.cancel()
+        self._retry = None
