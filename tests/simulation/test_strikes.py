@@ -124,12 +124,14 @@ def test_power_loss_with_a_flush_policy_loses_nothing_acknowledged() -> None:
     with with_topic(3, log_flush_interval_messages="1") as world:
         for number in range(5):
             produce(world, b"%d" % number)
+        elections = world.counts["elections"]
         for broker_id in world.nodes:
             world.kill(broker_id, lose_unflushed=True)
         world.run_for(0.5)
         world.start_all()
+        world.run_for(0.5)
         # below min.insync.replicas a new leader's high watermark stands still
-        assert world.run_until(lambda: len(isr_of(world)) == 3, 10.0)
+        assert world.run_until(lambda: len(isr_of(world)) == 3 and world.counts["elections"] > elections, 10.0)
         assert consume(world) == [b"0", b"1", b"2", b"3", b"4"]
 
 
