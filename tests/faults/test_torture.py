@@ -12,7 +12,7 @@ import pytest
 from tests.faults.__main__ import main, schedule
 from tests.faults.arena import Arena, ArenaSettings
 from tests.faults.catalogue import catalogue
-from tests.faults.history import Acknowledged, Attempt, Read, Recorder, Scan, ScanEnded, Writer, encode
+from tests.faults.history import Acknowledged, Attempt, Event, Read, Recorder, Scan, ScanEnded, Writer, encode
 from tests.faults.report import write_report
 from tests.faults.torture import Torture, TortureSettings
 
