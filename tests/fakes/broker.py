@@ -160,6 +160,9 @@ class FakeBroker:
     def is_doubted(self, broker_id: int) -> bool:
         return False
 
+    def when_sure(self, answer: Callable[[], None]) -> None:
+        answer()
+
     def has_listener(self, broker_id: int, listener: str) -> bool:
         return any(view.broker_id == broker_id for view in self.brokers(listener))
 

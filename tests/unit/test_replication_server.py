@@ -412,10 +412,19 @@ def test_no_bytes_raise_out_of_the_listener(pieces: list[tuple[bytes, bytes]], s
 def test_the_specification_names_every_verb_and_its_examples_can_be_read(bench: Bench) -> None:
     specification = resources.files("zkbroker.replication").joinpath("PROTOCOL.md").read_text("utf-8")
     connection = ReplicationConnection(bench.server)
-    for verb in (*connection.people, *connection.channel.verbs, "HELLO", "FETCH", "BYE", "SNAPSHOT", "DELTA"):
+    for verb in (
+        *connection.people,
+        *connection.channel.verbs,
+        *connection.peers.verbs,
+        "HELLO",
+        "FETCH",
+        "BYE",
+        "SNAPSHOT",
+        "DELTA",
+    ):
         assert re.search(rf"\b{verb}\b", specification), verb
     blocks = re.findall(r"```\n(→.*?)```", specification, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         lines = [line.split("   ")[0] for line in block.splitlines()]
         while lines:

@@ -13,6 +13,12 @@ from zkbroker.model.suspicion import Evidence, Finding, Suspect
 from zkbroker.replication.link import LinkSettings
 from zkbroker.replication.ports import Identity, IdentitySource
 
+HOLD_S = 0.01
+"""A process that dies takes so long to close all its connections: its client may hear of it before its peers do."""
+
+STIR_S = 1.0
+"""For so long after a broker came, went or broke off nothing is held: what is known is news."""
+
 
 class DetectionSettings(NamedTuple):
     is_fast: bool = True
@@ -57,6 +63,7 @@ class FailureDetection:
         self._identity = identity
         self._is_fast = settings.is_fast
         self._office = office
+        self._tell_doubt = doubt
         self._log = log
         self._suspicions = Suspicions(broker_id, probe_s=settings.peers.probe_s, share_isr=share_isr)
         self._peers = Peers(
@@ -67,11 +74,12 @@ class FailureDetection:
             settings=settings.peers,
             found=self._found,
             met=self._met,
-            doubt=doubt,
+            doubt=self._doubt,
             link_settings=link_settings,
         )
         self._timer: Any = None
         self._timer_at: float | None = None
+        self._stirred_at = clock.monotonic()
         self._last_told: dict[int, Condemned] = {}
         """The verdict that was logged last, by broker."""
 
@@ -82,6 +90,7 @@ class FailureDetection:
 
     def brokers_changed(self, brokers: Sequence[BrokerRegistration]) -> None:
         """Told by the controller: all that are registered."""
+        self._stirred_at = self._clock.monotonic()
         if self._is_fast:
             self._suspicions.brokers_changed(brokers, self._clock.monotonic())
             self._peers.brokers_changed(brokers)
@@ -97,6 +106,13 @@ class FailureDetection:
     def verdicts(self) -> list[Condemned]:
         """All that stand: for a controller that takes office."""
         return self._suspicions.condemned()
+
+    def hold(self, answer: Callable[[], None]) -> None:
+        """Call it when this broker has heard what the client, who asks who leads, may know already."""
+        if self._is_fast and self._clock.monotonic() - self._stirred_at > STIR_S:
+            self._reactor.callLater(HOLD_S, answer)
+        else:
+            answer()
 
     def stop(self) -> None:
         self._is_fast = False
@@ -139,6 +155,10 @@ class FailureDetection:
         if self._suspicions.met(broker_id, broker_epoch, incarnation, now):
             held_s = self._suspicions.held_until(broker_id) - now
             self._log(f"broker {broker_id} was suspected falsely: it is not fenced early for {held_s:.0f} s")
+
+    def _doubt(self, broker_id: int, is_doubted: bool) -> None:
+        self._stirred_at = self._clock.monotonic()
+        self._tell_doubt(broker_id, is_doubted)
 
     def _run(self, effects: list[Effect]) -> None:
         for effect in effects:

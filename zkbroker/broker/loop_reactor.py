@@ -122,11 +122,17 @@ class _Transport(asyncio.Protocol):
         if self._producer is not None and not self.disconnecting:
             self._producer.resumeProducing()
 
+    def eof_received(self) -> None:
+        # connection_lost comes a turn later: what was read in this one would be answered without knowing.
+        told = getattr(self._protocol, "readConnectionLost", None)
+        if told is not None and not self.disconnecting:
+            told()
+
     def connection_lost(self, exc: BaseException | None) -> None:
         self.connected = False
         self.disconnecting = True
         self._unwritten.clear()
-        reason = Failure(error.ConnectionDone() if exc is None else error.ConnectionLost(str(exc)))
+        reason = Failure(_why_lost(exc))
         protocol, self._protocol, self._producer = self._protocol, None, None
         if protocol is not None:
             protocol.connectionLost(reason)
@@ -200,6 +206,12 @@ class _Transport(asyncio.Protocol):
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
         self.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(enabled))
+
+
+def _why_lost(exc: BaseException | None) -> Exception:
+    if exc is None:
+        return error.ConnectionDone()
+    return error.TimeoutError(str(exc)) if isinstance(exc, TimeoutError) else error.ConnectionLost(str(exc))
 
 
 def _address(name: tuple[Any, ...] | None) -> IPv4Address | IPv6Address:

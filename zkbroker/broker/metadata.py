@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from zkbroker.kafka.ports import BrokerView, CurrentLeader, TopicView
 from zkbroker.model.cluster import BrokerRegistration, ClusterDelta
@@ -10,6 +10,10 @@ from zkbroker.model.topics import PartitionState, TopicPartition
 
 INTERNAL_TOPICS = frozenset({"__consumer_offsets", "__transaction_state"})
 """Topics that Metadata marks as internal, as Kafka does."""
+
+
+def _at_once(answer: Callable[[], None]) -> None:
+    answer()
 
 
 class ClusterMetadata:
@@ -25,6 +29,8 @@ class ClusterMetadata:
         self._topics: dict[str, TopicView] = {}
         self._names: dict[str, str] = {}
         self._doubted: dict[int, None] = {}
+        self.hold: Callable[[Callable[[], None]], None] = _at_once
+        """How an answer about leaders is held until it can be believed; see ``when_sure``."""
 
     def __repr__(self) -> str:
         return (
@@ -148,6 +154,9 @@ class ClusterMetadata:
 
     def is_doubted(self, broker_id: int) -> bool:
         return broker_id in self._doubted
+
+    def when_sure(self, answer: Callable[[], None]) -> None:
+        self.hold(answer)
 
     def has_listener(self, broker_id: int, listener: str) -> bool:
         broker = self._brokers.get(broker_id)

@@ -19,11 +19,9 @@ from zkbroker.replication.ports import IdentitySource
 PING_S = 0.05
 """A peer whose connection lives answers PING within this, or is probed like one whose connection broke."""
 
-ROUND_PAUSE_S = 0.05
-"""Between two rounds of probes, as long as the connection is down."""
-
-HURRY_S = 1.0
-"""After so long the rounds come as seldom as they are told."""
+ROUND_PAUSES_S = ((0.1, 0.01), (1.0, 0.05))
+"""Between two rounds of probes, as long as the connection is down: within so long of its end, so long. At first often:
+a process that dies closes its listeners some milliseconds after some of its connections."""
 
 TELL_AGAIN_S = 0.4
 """A finding that lasts is told so often."""
@@ -144,7 +142,7 @@ class Peer:
         """When the connection was closed by FIN or RST; None since it is up again, or ended otherwise."""
         self._probing_since: float | None = None
         self._accepted_at = float("-inf")
-        """When a probe was accepted last. A process that dies closes its listeners after some of its connections."""
+        """When a probe was accepted last."""
         self._round: ProbeRound | None = None
         self._timer: Any = None
         """Either the pause between two rounds, or how long PING may take."""
@@ -240,7 +238,7 @@ class Peer:
         if self._closed_at is not None:
             left_s = self._closed_at + probe_s - self._peers.shell.clock.monotonic()
             # The first silent attempt ends when the time is up, not later.
-            timeout_s = max(left_s, ROUND_PAUSE_S) if left_s > 0 else probe_s
+            timeout_s = max(left_s, PING_S) if left_s > 0 else probe_s
         self._round = ProbeRound(self._peers.shell.reactor, self._endpoints, timeout_s, self._round_done)
 
     def _round_done(self, finding: Finding) -> None:
@@ -252,8 +250,8 @@ class Peer:
                 self._stop_probing()
                 self._peers.found(self.suspect, finding, -1.0)
                 return
-        began_at = now if self._probing_since is None else self._probing_since
-        pause_s = ROUND_PAUSE_S if now - began_at < HURRY_S else TELL_AGAIN_S
+        probing_s = 0.0 if self._probing_since is None else now - self._probing_since
+        pause_s = next((pause_s for within_s, pause_s in ROUND_PAUSES_S if probing_s < within_s), TELL_AGAIN_S)
         self._timer = self._peers.shell.reactor.callLater(pause_s, self._begin_round)
         if self.link.is_up:
             # It lives, and is silent.

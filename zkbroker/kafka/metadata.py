@@ -9,6 +9,8 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
+from twisted.python.failure import Failure
+
 from zkbroker.kafka.cluster import OPERATIONS_OF_CLUSTER
 from zkbroker.kafka.messages import ZERO_UUID, topic_id_from_bytes, topic_id_to_bytes
 from zkbroker.kafka.ports import BrokerView, MetadataPort, TopicView
@@ -74,6 +76,22 @@ def serve(services: Services, request: Request, message: MetadataMessage) -> Non
     if version < _ASKED_BY_ID_FROM and any(name is None or topic_id for name, topic_id in topics or ()):
         refuse(request, message, ErrorCode.INVALID_REQUEST, None)  # ids may only be asked for from version 12 on
         return
+    if topics:
+        services.metadata.when_sure(lambda: _serve_guarded(services, request, message))
+    else:
+        _serve(services, request, message)
+
+
+def _serve_guarded(services: Services, request: Request, message: MetadataMessage) -> None:
+    try:
+        _serve(services, request, message)
+    except Exception:
+        request.connection.request_failed(request, message, Failure())
+
+
+def _serve(services: Services, request: Request, message: MetadataMessage) -> None:
+    version = request.version
+    topics = message.topics
     parts = _current_parts(services)
     if topics is None or (not topics and version == 0):  # version 0 has no null: empty means all
         encoded = parts.get((version, None))

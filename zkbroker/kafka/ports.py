@@ -200,6 +200,11 @@ class MetadataPort(Protocol):
         to it, and ask again much later than its successor is known."""
         ...
 
+    def when_sure(self, answer: Callable[[], None]) -> None:
+        """Call it at once, or a few milliseconds later. A client whose leader died asks in the same millisecond in
+        which this broker hears of it, perhaps before; told of the dead one it asks again after half a second."""
+        ...
+
     def has_listener(self, broker_id: int, listener: str) -> bool:
         """True when that broker is alive and reachable through this listener (else LEADER_NOT_AVAILABLE / -1)."""
         ...

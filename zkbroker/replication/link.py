@@ -271,6 +271,12 @@ class LinkConnection(LineConnection):
         if self.link is not None:
             self.link.received(message)
 
+    def readConnectionLost(self) -> None:
+        """FIN came (on reactors that tell it): nothing is answered any more. Known before what else was read in the
+        same turn is served, no client is sent to a broker that is gone."""
+        self._is_closing = True
+        self.closed("Connection was closed cleanly.")
+
     def closed(self, reason: str) -> None:
         if self.link is not None:
             self.link.lost(reason, LinkEnd.TIMED_OUT if self.timed_out else LinkEnd.CUT)

@@ -121,7 +121,7 @@ class ReplicationConnection(LineConnection):
         """Who said HELLO; None before."""
         self._sessions: dict[int, FetchSession] = {}
         self.channel = ChannelServer(self, server.controller, server.delta_rows)
-        self._peer_verbs = PeerServer(self, server.peers)
+        self.peers = PeerServer(self, server.peers)
         self.people: dict[str, Callable[[Message], list[str]]] = {
             "HELP": lambda message: list(HELP),
             "PING": lambda message: ["PONG"],
@@ -150,8 +150,8 @@ class ReplicationConnection(LineConnection):
                 self.send(encode_text(message.correlation, self.people[message.verb](message)))
             elif message.verb in self.channel.verbs:
                 self.channel.request(self._known_caller(), message)
-            elif message.verb in self._peer_verbs.verbs:
-                self._peer_verbs.request(self._known_caller(), message)
+            elif message.verb in self.peers.verbs:
+                self.peers.request(self._known_caller(), message)
             elif message.verb == "BYE":
                 self._bye(self._known_caller())
             else:
