@@ -120,6 +120,7 @@ class CommittedChecker:
         state = partition.state
         if (
             state is None
+            or state.recovering
             or view.broker_id not in state.members
             or view.content.end >= partition.true_hw
             or view.replica.log.is_offline

@@ -204,6 +204,8 @@ class Ghost:
     def __init__(self, min_insync_replicas: int, trace: Callable[[str], None]) -> None:
         self.min_insync_replicas = min_insync_replicas
         """Of topics that do not say."""
+        self.unclean_elections = False
+        """Whether anybody may be elected uncleanly."""
         self.trace = trace
         self.now = 0.0
         """True seconds of the step."""

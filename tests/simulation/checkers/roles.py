@@ -35,9 +35,8 @@ class RoleChecker:
             self._check_leader(view, leader)
         if before is None or before.isr != after.isr or before.leader is not leader:
             self._check_maximal(view)
-            was = () if before is None or before.leader is not leader else before.isr.maximal
             for joiner in after.isr.maximal:
-                if was and joiner not in was and joiner not in after.isr.isr:
+                if joiner not in after.isr.isr:
                     self._check_joiner(view, leader, joiner)
 
     def vanished(self, view: View) -> None:

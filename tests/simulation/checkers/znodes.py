@@ -149,6 +149,8 @@ class ZnodeChecker:
             raise Violation(3, f"{partition!r}: recovering with ISR {list(isr)}")
 
     def _check_election(self, partition: Partition, old: State, new: State) -> None:
+        if new.recovering and not old.recovering and not self._ghost.unclean_elections:
+            raise Violation(6, f"{partition!r}: an unclean election of {new.leader}, which nobody allowed")
         if new.leader != NO_LEADER and new.leader != old.leader:
             self.elections_count += 1
             if new.leader not in old.members and not new.recovering:
