@@ -34,7 +34,7 @@ class WorldSettings:
     kafka_port: int = 9092
     replication_port: int = 19092
     trace_lines_max: int | None = None
-    collect_every_steps: int = 2_000
+    collect_every_steps: int = 6_000
     """How often garbage is collected, which shows failures that nobody handled; 0 is never."""
 
     def broker_config(self, broker_id: int) -> dict[str, str]:

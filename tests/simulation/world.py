@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import logging
@@ -78,15 +79,14 @@ class World(Strikes):
         self._early_observer: Any = globalLogBeginner._temporaryObserver
         if self._early_observer is not None:
             globalLogPublisher.removeObserver(self._early_observer)
+        # Collections come at fixed steps, and find nothing of an earlier world.
+        self._collects = gc.isenabled()
+        gc.disable()
+        gc.collect()
+        _freeze_once()
         globalLogPublisher.addObserver(self._logged)
         self._handler = _Lines(self)
         logging.getLogger("zkbroker").addHandler(self._handler)
-        self._collects = gc.isenabled()
-        # Collections come at fixed steps; what was there before the first world is not looked at again.
-        gc.disable()
-        if not gc.get_freeze_count():
-            gc.collect()
-            gc.freeze()
 
     def __repr__(self) -> str:
         return f"World(seed={self.seed} steps={self.steps} now={self.now:.3f} {list(self.nodes.values())})"
@@ -306,6 +306,12 @@ class World(Strikes):
             self.counts["elections"] += leader not in (-1, before[0])
             self.counts["isr_shrinks"] += any(one not in isr for one in before[1])
             self.counts["isr_expansions"] += any(one not in before[1] for one in isr)
+
+
+@functools.cache
+def _freeze_once() -> None:
+    """What is there before the first world is never garbage, and need not be looked at again and again."""
+    gc.freeze()
 
 
 class _Lines(logging.Handler):
