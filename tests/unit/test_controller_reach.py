@@ -84,7 +84,7 @@ def test_others_go_first_and_longer_each_time() -> None:
     assert office.reach.aside_s(office.now) == 0.0
     waits = []
     for _ in range(5):
-        assert office.passes(10.0) is not None
+        assert office.passes(100.0) is not None
         office.reach.stepped_down(office.now)
         office.reach.another_holds()
         waits.append(office.reach.aside_s(office.now))
@@ -108,4 +108,5 @@ def test_when_another_had_the_office_meanwhile_it_steps_down_again() -> None:
     office = Office(2, 3)
     assert office.passes(10.0) is not None
     office.steps_down(followed=True)
-    assert office.passes(10.0) is not None
+    assert office.passes(5.9) is None
+    assert office.passes(1.0) is not None

@@ -29,6 +29,7 @@ from zkbroker.controller.effects import (
 from zkbroker.controller.office import ControllerRules, Deposed
 from zkbroker.model.channel import AlterPartitionRequest, AlterPartitionResponse, IsrProposal
 from zkbroker.model.cluster import BrokerRegistration, Endpoint
+from zkbroker.model.complaints import StalledDir, Unreachable, Word
 from zkbroker.model.errors import BrokerError
 from zkbroker.model.topics import PartitionState, TopicPartition
 
@@ -104,7 +105,8 @@ class Stage:
         yield from self.perform(self.controller.topic_read(self.topics[plain[0]]))
 
     def do_config(self, plain: list[str], named: dict[str, str]) -> Output:
-        rules = TopicRules(unclean=named["unclean"] == "true")
+        minimum = named.get("min")
+        rules = TopicRules(None if minimum is None else int(minimum), named.get("unclean") == "true")
         yield from self.perform(self.controller.topic_rules_changed(plain[0], rules))
 
     def do_isr(self, plain: list[str], named: dict[str, str]) -> Output:
@@ -137,6 +139,23 @@ class Stage:
         """``folder 2 t-0 t-1``: broker 2 lost the folder of these."""
         failed = [partition_of(text) for text in plain[1:]]
         yield from self.perform(self.controller.log_dir_failed(int(plain[0]), failed, "I/O error"))
+
+    def do_complain(self, plain: list[str], named: dict[str, str]) -> Output:
+        """``complain 2@20 unreachable=1@10 for=2.5``, ``silent=3@30``, ``stalled=t-0,t-1 waiting=t-0``, or nothing."""
+        broker, epoch = (int(part) for part in plain[0].split("@"))
+        seconds = float(named.get("for", "2"))
+
+        def peers(key: str) -> tuple[Unreachable, ...]:
+            found = re.findall(r"(\d+)@(\d+)", named.get(key, ""))
+            return tuple(Unreachable(int(peer), int(peer_epoch), seconds) for peer, peer_epoch in found)
+
+        def partitions(key: str) -> tuple[TopicPartition, ...]:
+            return tuple(partition_of(text) for text in named.get(key, "").split(",") if text)
+
+        replicas = partitions("stalled")
+        stalled = (StalledDir("/data", seconds, replicas, partitions("waiting")),) if replicas else ()
+        word = Word(peers("unreachable"), stalled, peers("silent"))
+        yield from self.perform(self.controller.complained(broker, epoch, word, self.now))
 
     def do_delete(self, plain: list[str], named: dict[str, str]) -> Output:
         yield from self.perform(self.controller.deletions_requested(plain))

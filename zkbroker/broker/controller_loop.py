@@ -108,6 +108,7 @@ class ControllerLoop(OfficeRequests):
         self._topic_failures: dict[str, int] = {}
         self._known: tuple[int, int] = (-1, -1)
         self._watch = OfficeWatch(
+            broker_id=broker_id,
             reactor=reactor,
             clock=clock,
             session_timeout_s=settings.session_timeout_s,

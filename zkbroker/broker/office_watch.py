@@ -16,12 +16,14 @@ class OfficeWatch:
     def __init__(
         self,
         *,
+        broker_id: int,
         reactor: Any,
         clock: Clock,
         session_timeout_s: float,
         others: Callable[[], list[int] | None],
         step_down: Callable[[str], None],
     ) -> None:
+        self._broker_id = broker_id
         self._reactor = reactor
         self._clock = clock
         self._reach = OfficeReach(session_timeout_s)
@@ -45,8 +47,9 @@ class OfficeWatch:
             call.cancel()
 
     def heard(self, broker_id: int) -> None:
-        """A broker's heartbeat or complaint arrived."""
-        self._reach.heard(broker_id, self._clock.monotonic())
+        """A broker's heartbeat or complaint arrived. That this broker hears itself means nothing."""
+        if broker_id != self._broker_id:
+            self._reach.heard(broker_id, self._clock.monotonic())
 
     def another_holds(self) -> None:
         """Another broker is in office."""

@@ -8,6 +8,8 @@ SILENT_SHARE of the session timeout are more than those it hears, itself among t
 2. Whoever stepped down lets others go first at each vacancy, for ASIDE_SHARE of the session timeout, twice as long
    each time up to the timeout itself. A broker that is cut off does not win the office again and again: it gets it only
    where nobody else wants it.
+   And whoever has stepped down lately is twice as patient in office each time: when all are cut off from all, the
+   office soon stays where it is.
 3. If nobody took the office meanwhile, all others are away, and stepping down again would help nobody: it stays until
    one of them is heard.
 4. A process that was stopped finds old moments and full sockets: it listens for a while before it judges.
@@ -24,6 +26,8 @@ ASIDE_SHARE = 1 / 6
 
 FORGOTTEN_AFTER_S = 600.0
 """A broker that has not stepped down for so long is like any other."""
+
+DOUBLINGS_MAX = 6
 
 LOOKS_PER_SESSION = 20
 """``look`` is to be called so often in one session timeout."""
@@ -75,7 +79,7 @@ class OfficeReach:
         self._looked_at = now
         heard_at = self._heard_at
         self._heard_at = {other: now if is_late else heard_at.get(other, now) for other in sorted(others)}
-        silent_s = self._timeout_s * SILENT_SHARE
+        silent_s = self._timeout_s * SILENT_SHARE * 2.0 ** min(self._times_lately(now), DOUBLINGS_MAX)
         silent = [other for other, at in self._heard_at.items() if now - at >= silent_s]
         if self._is_alone or len(silent) <= len(self._heard_at) - len(silent) + 1:
             return None
@@ -84,12 +88,15 @@ class OfficeReach:
 
     def stepped_down(self, now: float) -> None:
         """It did what ``look`` said."""
-        self._times = 1 if now - self._stepped_down_at > FORGOTTEN_AFTER_S else self._times + 1
+        self._times = self._times_lately(now) + 1
         self._stepped_down_at = now
         self._was_followed = False
 
     def aside_s(self, now: float) -> float:
         """How long this broker waits at a vacancy before it stands."""
-        if now - self._stepped_down_at > FORGOTTEN_AFTER_S:
+        if self._times_lately(now) == 0:
             return 0.0
-        return min(self._timeout_s, self._timeout_s * ASIDE_SHARE * 2.0 ** min(self._times - 1, 10))
+        return min(self._timeout_s, self._timeout_s * ASIDE_SHARE * 2.0 ** min(self._times - 1, DOUBLINGS_MAX))
+
+    def _times_lately(self, now: float) -> int:
+        return 0 if now - self._stepped_down_at > FORGOTTEN_AFTER_S else self._times
