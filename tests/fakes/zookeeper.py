@@ -202,6 +202,11 @@ class FakeZooKeeper:
             _cancel(record.expiry)
             record.expiry = None
 
+    def _knows(self, session_id: int, client: FakeSession) -> bool:
+        """Whether a ping of this client would be answered."""
+        record = self._sessions.get(session_id)
+        return self.is_serving and record is not None and record.client is client
+
     def _transact(self, ops: Sequence[Op], session_id: int) -> list[MultiResult]:
         results, changes = self.tree.transact(ops, session_id, self._clock.wall_ms())
         self.committed(ops, results, session_id)

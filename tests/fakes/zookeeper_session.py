@@ -107,7 +107,7 @@ class FakeSession:
         self._held = 0
         self._connection = 0
         """Number of the connection; what belongs to an older one is dropped."""
-        self._connected_at = 0.0
+        self._asks_since = 0.0
         self._last_reply_at = float("-inf")
         self._pending: deque[_Call] = deque()
         self._outbound: deque[_Call] = deque()
@@ -257,6 +257,8 @@ class FakeSession:
             self._connect_later()
             return
         self._uncut()
+        # While it was cut off it asked in vain.
+        self._asks_since = self._clock.monotonic()
         if not self._is_paused:
             self._zookeeper._heard(self._session_id, self)
 
@@ -289,6 +291,8 @@ class FakeSession:
     def resume(self) -> None:
         """The process goes on, first with what was sent to it meanwhile."""
         self._is_paused = False
+        # While it stood still it asked nothing.
+        self._asks_since = self._clock.monotonic()
         if not self._is_cut:
             self._zookeeper._heard(self._session_id, self)
         held, self._held = self._held, 0
@@ -408,10 +412,13 @@ class FakeSession:
             handle.watch()
 
     def _ping(self) -> None:
-        """The real client asks every sixth of its timeout: the last such moment was answered."""
+        """The real client asks every sixth of its timeout: the last such moment was answered, if the session is there."""
+        if not self._zookeeper._knows(self._session_id, self):
+            return
         period_s = self._timeout_s / PINGS_PER_TIMEOUT
-        age_s = self._clock.monotonic() - self._connected_at
-        self._last_reply_at = max(self._last_reply_at, self._connected_at + age_s // period_s * period_s)
+        periods = (self._clock.monotonic() - self._asks_since) // period_s
+        if periods >= 1:
+            self._last_reply_at = max(self._last_reply_at, self._asks_since + periods * period_s)
 
     def _broken(self) -> None:
         if not self._is_connected:
@@ -462,8 +469,8 @@ class FakeSession:
         self._password = self._zookeeper._password(opened)
         self._is_expired = False
         self._is_connected = True
-        self._connected_at = self._clock.monotonic()
-        self._last_reply_at = max(self._last_reply_at, self._connected_at)
+        self._asks_since = self._clock.monotonic()
+        self._last_reply_at = max(self._last_reply_at, self._asks_since)
         self._tell(SessionState.RECONNECTED if opened == old_id else SessionState.CONNECTED)
 
     def _tell(self, state: SessionState) -> None:

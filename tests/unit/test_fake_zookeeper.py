@@ -49,6 +49,24 @@ def test_a_paused_process_learns_of_its_expiry_when_it_goes_on() -> None:
     assert states == [CONNECTED, SUSPENDED, EXPIRED, CONNECTED]
 
 
+def test_what_happened_during_a_pause_is_no_sign_of_life_when_the_process_goes_on() -> None:
+    world = FakeWorld()
+    client, _ = _connected(world)
+    before = client.last_reply_at
+    client.pause()
+    world.reactor.advance(5.0)
+    client.resume()
+    assert client.is_connected and client.last_reply_at == before
+    short, _ = _connected(world)
+    before = short.last_reply_at
+    short.pause()
+    world.reactor.advance(1.5)
+    short.resume()
+    assert short.last_reply_at == before
+    world.reactor.advance(0.5)
+    assert short.last_reply_at > before
+
+
 def test_a_short_pause_loses_nothing() -> None:
     world = FakeWorld()
     client, states = _connected(world)
