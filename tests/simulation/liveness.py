@@ -125,7 +125,7 @@ class Liveness:
         if _is_excused(partition):
             return []
         if state.leader < 0:
-            return [f"{partition!r} has no leader: {state}, lossy {list(partition.lossy)}"]
+            return [f"{partition!r} has no leader: {state}, lossy {list(partition.lossy)} {list(partition.unsettled)}"]
         view = partition.views.get(state.leader)
         leader = None if view is None else view.replica.leader
         if leader is None or leader.leader_epoch != state.leader_epoch:
@@ -181,8 +181,8 @@ class Liveness:
 
 
 def _is_excused(partition: Partition) -> bool:
-    """Without a leader because all who might hold what is committed lost unflushed data: only a person may decide."""
+    """Without a leader because all who might hold what is committed may lack some of it: only a person may decide."""
     state = partition.state
     if state is None or state.leader >= 0:
         return False
-    return all(member in partition.lossy for member in state.members)
+    return all(member in partition.lossy or member in partition.unsettled for member in state.members)

@@ -11,7 +11,7 @@ from tests.fakes.crash_disk import CrashDisk
 from tests.unit.log_tools import T0, TOPIC_ID, HeldThreads, World, batch
 from zkbroker.log.checkpoints import FLUSH_POLICY_FILE
 from zkbroker.log.dirs import LogDirs
-from zkbroker.log.losses import BOOT_FILE, BootRecord, decode_boot, encode_boot
+from zkbroker.log.losses import BOOT_FILE, MADE_FILE, BootRecord, decode_boot, encode_boot
 from zkbroker.model.cluster import LossyReplica
 from zkbroker.model.errors import StartError
 from zkbroker.model.topic_config import TopicConfig
@@ -59,6 +59,7 @@ def filled(machine: Machine, count: int = 5) -> LogDirs:
     log.assign_epoch(3, log.log_end_offset)
     for _ in range(count):
         log.append_as_leader(batch(2), 3)
+    log.flush_later()
     return dirs
 
 
@@ -76,7 +77,7 @@ def test_a_kill_loses_nothing_and_a_clean_stop_neither() -> None:
 
 def test_another_boot_without_a_clean_stop_may_have_lost_anything() -> None:
     machine = Machine()
-    filled(machine).logs[T0].flush_later()
+    filled(machine)
     machine.lose_power()
     dirs = machine.start()
     assert lossy(dirs) == [T0], "what had been flushed is there, what came after it nobody knows"
@@ -99,7 +100,6 @@ def test_where_no_boot_is_known_only_a_clean_stop_counts() -> None:
 def test_under_the_flush_policy_a_loss_of_power_takes_nothing_that_counts(seed: int) -> None:
     machine = Machine(FLUSHED)
     dirs = filled(machine)
-    dirs.logs[T0].flush_later()
     counted = dirs.logs[T0].flushed_end_offset
     dirs.logs[T0].append_as_leader(batch(3), 3)
     machine.lose_power(seed)
@@ -264,22 +264,41 @@ def test_an_emptied_folder_has_nothing_and_says_so() -> None:
     dirs = machine.start()
     dirs.create(T0, TOPIC_ID)
     dirs.create(T1, TOPIC_ID)
-    assert not dirs.losses.may_be_new(T0)  # nothing was written by an earlier process: the folders are new
     machine.kill()
     dirs = machine.start()
-    assert dirs.losses.may_be_new(TopicPartition("never", 0))
-    dirs.close(1)
-    dirs = machine.start()
-    assert not dirs.losses.may_be_new(T0), "the checkpoints know it"
+    never = TopicPartition("never", 0)
+    assert dirs.losses.was_never_made(never, TOPIC_ID)
+    assert not dirs.losses.was_never_made(T0, TOPIC_ID)
     machine.kill()
     machine.disk.remove_dir("/b/t-1")
-    machine.disk.remove_dir("/b")
     dirs = machine.start()
-    assert not dirs.losses.may_be_new(TopicPartition("never", 0))
+    assert not dirs.losses.was_never_made(T1, TOPIC_ID), "somebody removed it"
+    dirs.close(1)
+    machine.disk.unlink(f"/b/{MADE_FILE}")
+    machine.kill()
+    dirs = machine.start()
+    assert not dirs.losses.was_never_made(T0, TOPIC_ID), "the checkpoints know it"
+    assert dirs.losses.was_never_made(never, TOPIC_ID)
+    machine.kill()
+    for entry in machine.disk.list_dir("/b"):
+        machine.disk.unlink(f"/b/{entry.name}")
+    dirs = machine.start()
+    assert not dirs.losses.was_never_made(never, TOPIC_ID), "a folder is new: who knows what was in its predecessor"
     gone = LossyReplica("t", 1, TOPIC_ID, -1, -1)
     dirs.losses.add([gone])
     machine.kill()
     assert machine.start().losses.replicas == {T1: gone}
+
+
+def test_the_list_of_logs_that_were_made_does_not_grow_for_ever() -> None:
+    machine = Machine()
+    dirs = machine.start()
+    dirs.create(T0, TOPIC_ID)
+    path = f"{FOLDER}/{MADE_FILE}"
+    machine.kill()
+    machine.disk.write_file(path, machine.disk.read_file(path) + b"old 1 id\n" * 40_000)
+    machine.start()
+    assert machine.disk.read_file(path) == f"t 0 {TOPIC_ID}\n".encode()
 
 
 def test_a_topic_of_the_same_name_does_not_inherit_a_loss() -> None:
@@ -378,7 +397,7 @@ def test_whoever_is_not_called_lossy_holds_all_that_counted(seed: int) -> None:
     machine.world.threads = HeldThreads()
     dirs = machine.start()
     if T0 not in dirs.logs:
-        assert not dirs.losses.may_be_new(T0), "a state that names it makes it lossy"
+        assert not dirs.losses.was_never_made(T0, TOPIC_ID), "a state that names it makes it lossy"
         return
     left = dirs.logs[T0].log_end_offset
     assert T0 in dirs.losses.replicas or left >= counted, f"{left} of {counted} are left"

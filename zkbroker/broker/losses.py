@@ -38,8 +38,7 @@ def find_missing(
     """Replicas that a state counts in and whose log is not there: the folder is new or was emptied, or the crash took
     it. Asked before the broker registers.
 
-    A log that no folder ever heard of, in a partition's first leader epoch, is none of them: the broker stopped before
-    it made it."""
+    A log that was never made is none of them: the broker stopped before it heard of the partition."""
     # a write, even of nothing, is answered only when the server that is asked has all earlier ones
     _, stat = yield zk.get(broker_znode.IDS_PATH)
     yield zk.multi([Check(broker_znode.IDS_PATH, stat.version)])
@@ -68,7 +67,7 @@ def find_missing(
             continue  # nobody goes by it either
         if broker_id not in state.isr and broker_id not in state.elr:
             continue
-        if state.leader_epoch == 0 and logs.losses.may_be_new(partition):
+        if logs.losses.was_never_made(partition, topic_id):
             continue
         missing.append(LossyReplica(*partition, topic_id, -1, -1))
     return missing

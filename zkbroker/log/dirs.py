@@ -361,6 +361,7 @@ class LogDirs:
         log = Log(self._context, partition, topic_id, log_dir, folder, config)
         try:
             self._checkpoints.forget_predecessor(log_dir, partition)
+            self.losses.made(log)
             log.create_files()
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:

@@ -35,6 +35,11 @@ logger = logging.getLogger(__name__)
 
 BOOT_FILE = ".zkbroker_boot"
 
+MADE_FILE = ".zkbroker_made"
+"""A line for each log that was made in the folder. Never flushed: it is asked only while the page cache is whole."""
+MADE_BYTES_MAX = 256 * 1024
+"""A longer one is begun anew at the start, with the logs that are there."""
+
 
 class BootRecord(NamedTuple):
     """The content of a folder's boot file."""
@@ -96,6 +101,8 @@ class Losses:
         """Logs that lost something at this start."""
         self.replicas: dict[TopicPartition, LossyReplica] = {}
         self._number = 0
+        self._made: set[bytes] = set()
+        """Lines of the lists of logs that were made. Never iterated."""
 
     def __repr__(self) -> str:
         return f"Losses({self._boot_id or 'boot unknown'}, {len(self.replicas)} replicas)"
@@ -104,6 +111,9 @@ class Losses:
 
     def read(self, folder: str) -> None:
         """Raises OSError. A file that is no boot record says nothing, like none."""
+        made = os.path.join(folder, MADE_FILE)
+        if self._disk.exists(made):
+            self._made.update(self._disk.read_file(made).splitlines())
         path = os.path.join(folder, BOOT_FILE)
         try:
             record = decode_boot(self._disk.read_file(path))
@@ -163,13 +173,26 @@ class Losses:
             elif known is not None:
                 self.replicas[partition] = known._replace(last_epoch=-1, log_end_offset=-1)
         self._write_all()
+        for folder in self._folders():
+            path = os.path.join(folder, MADE_FILE)
+            if self._disk.exists(path) and len(self._disk.read_file(path)) > MADE_BYTES_MAX:
+                there = [_line(log.partition, log.topic_id) for log in logs.values() if log.log_dir == folder]
+                self._disk.replace_file(path, b"".join(there))
 
-    def may_be_new(self, partition: TopicPartition) -> bool:
-        """A log that is not there was perhaps never made: no folder lost anything, and none has heard of it."""
-        return all(
+    def was_never_made(self, partition: TopicPartition, topic_id: str) -> bool:
+        """Nobody removed the log: no folder lost anything, and none has heard of it. So it never held anything."""
+        return _line(partition, topic_id).rstrip() not in self._made and all(
             start.is_continuous and not any(partition in known for known in start.offsets)
             for start in self._starts.values()
         )
+
+    def made(self, log: Log) -> None:
+        """A log was made. Raises OSError."""
+        handle = self._disk.open_data(os.path.join(log.log_dir, MADE_FILE), create=True)
+        try:
+            self._disk.write(handle, self._disk.size(handle), _line(log.partition, log.topic_id))
+        finally:
+            self._disk.close(handle)
 
     def add(self, lossy: Iterable[LossyReplica]) -> None:
         """Replicas whose logs turned out to be missing. Raises OSError."""
@@ -200,6 +223,10 @@ class Losses:
     def _write(self, folder: str, record: BootRecord) -> None:
         self._disk.replace_file(os.path.join(folder, BOOT_FILE), encode_boot(record))
         self._records[folder] = record
+
+
+def _line(partition: TopicPartition, topic_id: str) -> bytes:
+    return f"{partition.topic} {partition.partition} {topic_id}\n".encode()
 
 
 def _replace_all(disk: Disk, paths: Sequence[str], data: bytes) -> None:

@@ -22,11 +22,14 @@ class CommittedChecker:
         """Told of each batch when it is committed."""
         self.on_loss: list[Callable[[Partition, int], None]] = []
         """Told when committed records from an offset on are lost as the rules permit."""
+        self._down: dict[int, None] = {}
+        """Brokers that lost unflushed data and have not registered since."""
 
     # Who lost what it had not flushed
 
     def lost_unflushed(self, broker_id: int) -> None:
         """A machine went down with what it had not flushed, or a disk lost some of it."""
+        self._down[broker_id] = None
         for partition in self._ghost.partitions.values():
             if broker_id in partition.replicas:
                 self.lost(partition, broker_id)
@@ -34,8 +37,6 @@ class CommittedChecker:
     def lost(self, partition: Partition, broker_id: int) -> None:
         """A replica may lack some of what it had."""
         partition.lossy[broker_id] = None
-        if broker_id in partition.counted:
-            return
         is_counted = partition.state is not None and broker_id in partition.state.members
         for view in partition.views.values():
             leader = view.replica.leader
@@ -43,10 +44,13 @@ class CommittedChecker:
                 is_counted = True
         if is_counted:
             partition.counted[broker_id] = None
+            partition.unsettled[broker_id] = None
 
     # What the observer tells
 
     def committed(self, commit: Commit) -> None:
+        if commit.path.startswith("/brokers/ids/") and commit.op != "delete":
+            self._down.pop(int(commit.path.rpartition("/")[2]), None)
         if not commit.path.endswith("/state") or commit.op == "delete":
             return
         _, _, _, topic, _, number, _ = commit.path.split("/")
@@ -54,6 +58,12 @@ class CommittedChecker:
         if partition is None:
             return
         state = decode_state(commit.data, commit.version)
+        if commit.version == 0:
+            # whoever lost its unflushed data before cannot tell that it never had the partition
+            partition.unsettled.update((member, None) for member in state.members if member in self._down)
+        for broker_id in list(partition.unsettled):
+            if broker_id not in state.members or (state.recovering and state.leader == broker_id):
+                del partition.unsettled[broker_id]
         view = partition.views.get(state.leader)
         if view is not None and not state.recovering:
             self._check_elected(view)

@@ -100,6 +100,7 @@ class Partition:
         "superseded_at",
         "topic",
         "true_hw",
+        "unsettled",
         "views",
     )
 
@@ -135,6 +136,8 @@ class Partition:
         """Brokers that lost unflushed data and were not seen with the whole committed history since."""
         self.counted: dict[int, None] = {}
         """Those of them that were counted on when they lost it: in the ISR or ELR, or in a leader's maximal ISR."""
+        self.unsettled: dict[int, None] = {}
+        """Those that were counted on when they lost it, until a state is written that does not count on them."""
         self.resets = 0
         """How often committed records were lost as the rules permit."""
         self.views: dict[int, View] = {}
