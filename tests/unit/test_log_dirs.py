@@ -132,6 +132,18 @@ def test_records_that_lost_their_topic_id_are_inherited_by_no_topic(tmp_path: Pa
     assert dirs.create(T0, "A" * 22).log_end_offset == is_listed
 
 
+def test_a_clean_stop_before_the_topic_id_is_known_again_lets_the_next_start_be(tmp_path: Path) -> None:
+    """What the simulator found: killed while it made a log, started, and stopped before the controller was heard."""
+    world, dirs, _ = opened(tmp_path)
+    dirs.abandon()
+    (tmp_path / "t-0" / "partition.metadata").write_bytes(b"")
+    dirs = world.open()
+    assert dirs.logs[T0].topic_id == ""
+    dirs.close(1)
+    dirs = world.open()
+    assert dirs.create(T0, TOPIC_ID).topic_id == TOPIC_ID
+
+
 def test_recovery_points_list_logs_whose_topic_id_is_on_disk(tmp_path: Path) -> None:
     world = World(tmp_path)
     threads = world.threads = HeldThreads()

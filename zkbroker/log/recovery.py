@@ -156,7 +156,8 @@ def _refuse_old_format(log: Log) -> None:
 def _load_topic_id(log: Log, *, may_be_torn: bool, remarks: list[str]) -> None:
     """Raises MalformedFile. Of a log that was just made a loss of power may leave a torn file: it is durable before any
     data counts as such."""
-    data = log.context.disk.read_file(os.path.join(log.folder, METADATA_FILE))
+    path = os.path.join(log.folder, METADATA_FILE)
+    data = log.context.disk.read_file(path)
     try:
         log.topic_id = decode_partition_metadata(data)
     except MalformedFile:
@@ -164,6 +165,8 @@ def _load_topic_id(log: Log, *, may_be_torn: bool, remarks: list[str]) -> None:
         if not (may_be_torn and (b"\0" in data or head.startswith(data[: len(head)]))):
             raise
         remarks.append(f"{METADATA_FILE} is torn: the topic id is taken from the controller")
+        # This process may stop cleanly before the controller says it, and a clean start would not forgive the file.
+        log.context.disk.unlink(path)
     log.durability.is_metadata_on_disk = not may_be_torn
 
 
