@@ -245,6 +245,7 @@ def test_the_accused_is_not_trusted_for_a_while_and_longer_each_time() -> None:
         room.follow(partition)
     assert not room.complaints.is_trusted(1, T0)
     room.complaints.time_passed(HOLD_S - 1)
+    assert room.complaints.next_deadline() == HOLD_S  # nobody need say anything for it to end
     assert not room.complaints.is_trusted(1, T1)
     room.complaints.time_passed(HOLD_S)
     assert room.complaints.is_trusted(1, T0)
@@ -256,6 +257,22 @@ def test_the_accused_is_not_trusted_for_a_while_and_longer_each_time() -> None:
     assert not room.complaints.is_trusted(1, T0)
     room.complaints.time_passed(HOLD_S * 3 + 1)
     assert room.complaints.is_trusted(1, T0)
+
+
+def test_people_are_told() -> None:
+    room = Room()
+    room.unreachable(2, 1)
+    room.unreachable(3, 1)
+    room.stalled(1, (T0,), ())
+    room.follow()
+    assert room.complaints.lines() == [
+        "broker 1's log folder /data has stalled",
+        "broker 2 cannot reach leader 1",
+        "broker 3 cannot reach leader 1",
+        "broker 1 is not given leaderships for another 60 s",
+    ]
+    room.complaints.time_passed(100.0)
+    assert room.complaints.lines() == []
 
 
 def test_elections_on_other_grounds_prefer_whom_we_trust() -> None:

@@ -168,7 +168,8 @@ class ControllerLoop(OfficeRequests):
         """What the controller has to say to people, for STATUS."""
         if self._term is None:
             return [f"controller={self._known[0]} controller_epoch={self._known[1]}"]
-        return [repr(self._term), *self._term.reader.complaints()]
+        failures = self._term.controller.settling.complaints.lines()
+        return [repr(self._term), *self._term.reader.complaints(), *failures]
 
     # The office
 

@@ -70,7 +70,8 @@ def fetcher_settings(config: BrokerConfig, timeout_s: float) -> FetcherSettings:
         wait_max_ms=config.get_int("replica.fetch.wait.max.ms"),
         min_bytes=config.get_int("replica.fetch.min.bytes"),
         backoff_s=config.get_int("replica.fetch.backoff.ms") / 1000,
-        answer_timeout_s=config.get_int("replica.socket.timeout.ms") / 1000,
+        # After a network that dropped packets is whole again, the kernel may take as long again until it tries.
+        answer_timeout_s=min(config.get_int("replica.socket.timeout.ms") / 1000, timeout_s),
         unreachable_s=timeout_s * UNREACHABLE_SHARE,
     )
 

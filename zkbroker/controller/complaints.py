@@ -86,6 +86,20 @@ class Complaints:
         said = {speaker: spoken.word for speaker, spoken in sorted(self._spoken.items())}
         return f"Complaints({said}, held={sorted(self._holds)})"
 
+    def lines(self) -> list[str]:
+        """For STATUS: who complains of whom, and who is kept from leading."""
+        told = []
+        for speaker, spoken in sorted(self._spoken.items()):
+            if self._word(speaker) is None:
+                continue
+            told += [f"broker {speaker} cannot reach leader {one.broker_id}" for one in spoken.word.unreachable]
+            told += [f"broker {one.broker_id} has stopped fetching from broker {speaker}" for one in spoken.word.silent]
+            told += [f"broker {speaker}'s log folder {one.log_dir} has stalled" for one in spoken.word.stalled]
+        for broker_id, hold in sorted(self._holds.items()):
+            if self._now < hold.until:
+                told.append(f"broker {broker_id} is not given leaderships for another {hold.until - self._now:.0f} s")
+        return told
+
     # What is said
 
     def said(self, broker_id: int, broker_epoch: int, word: Word, now: float) -> list[TopicPartition]:
@@ -108,8 +122,10 @@ class Complaints:
         self._spoken.pop(broker_id, None)
 
     def next_deadline(self) -> float | None:
-        """When ``time_passed`` has something to do: a word ends, or has become old enough to count for more."""
+        """When ``time_passed`` has something to do: a word ends, or has become old enough to count for more; somebody
+        is trusted again."""
         moments = [spoken.until for spoken in self._spoken.values()]
+        moments += [hold.until for hold in self._holds.values() if hold.until > self._now]
         for spoken in self._spoken.values():
             moments += [ripe for one in spoken.peers if (ripe := self._leaves_at(spoken, one)) > self._now]
         return min(moments, default=None)
