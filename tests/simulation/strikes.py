@@ -12,6 +12,7 @@ from tests.fakes.zookeeper import FakeZooKeeper
 from tests.simulation.events import Event, EventQueue
 from tests.simulation.network import HostState, Network
 from tests.simulation.process import Node, Process
+from tests.simulation.settings import WorldSettings
 from tests.simulation.trace import Trace
 from zkbroker.zookeeper.client import Delete
 
@@ -29,6 +30,8 @@ class Strikes:
     trace: Trace
     counts: Counter[str]
     zookeeper: FakeZooKeeper
+    settings: WorldSettings
+    now: float
 
     def call_later(self, delay: float, kind: str, function: Callable[[], object], text: str = "") -> Event:
         raise NotImplementedError
@@ -120,6 +123,24 @@ class Strikes:
             held, process.held = process.held, []
             self.queue.release(held)
             process.zk.resume()
+
+    def stall(self, broker_id: int, seconds: float) -> None:
+        """The reactor's thread hangs, while ZooKeeper's threads go on and keep the session; the watchdog ends the
+        process after a session timeout of that."""
+        process = self.nodes[broker_id].process
+        if process is None or process.is_paused:
+            return
+        self.trace.add("fault", f"stall {broker_id} for {seconds:.3f} s")
+        self.counts["stalls"] += 1
+        process.busy_until = max(process.busy_until, self.now + seconds)
+        if seconds > self.settings.session_timeout_s:
+            self.call_later(self.settings.session_timeout_s, "fault", lambda: self._give_up(process), "watchdog")
+
+    def _give_up(self, process: Process) -> None:
+        if process.is_alive and process.busy_until > self.now:
+            self.trace.add("exit", "the watchdog saw the reactor hang", process.node.broker_id)
+            self.counts["exits"] += 1
+            self.process_gone(process)
 
     def drift(self, broker_id: int, rate: float) -> None:
         """Its clocks go ``rate`` seconds per true second from now on."""

@@ -135,6 +135,25 @@ def test_power_loss_with_a_flush_policy_loses_nothing_acknowledged() -> None:
         assert consume(world) == [b"0", b"1", b"2", b"3", b"4"]
 
 
+def test_a_stalled_process_keeps_its_session_until_its_watchdog_ends_it() -> None:
+    with booted(1) as world:
+        process = world.nodes[2].process
+        assert process is not None
+        ran: list[float] = []
+        world.stall(2, 1.2)
+        process.reactor.callLater(0.1, lambda: ran.append(world.now))
+        start = world.now
+        world.run_for(1.1)
+        assert (ran, is_registered(world, 2)) == ([], True)
+        assert world.run_until(lambda: ran, 0.2)
+        assert ran[0] - start >= 1.2
+        world.stall(2, 60.0)
+        world.run_for(1.4)
+        assert world.nodes[2].is_running and is_registered(world, 2)
+        world.run_for(0.2)
+        assert not world.nodes[2].is_running
+
+
 # Clocks
 
 

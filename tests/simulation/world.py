@@ -76,6 +76,7 @@ class World(Strikes):
             node = self.nodes[broker_id] = Node(self, broker_id)
             self.network.add_host(broker_id, node.host)
         # Before a program has begun its logging Twisted keeps all of it, and prints failures.
+        _muffle_once()
         self._early_observer: Any = globalLogBeginner._temporaryObserver
         if self._early_observer is not None:
             globalLogPublisher.removeObserver(self._early_observer)
@@ -306,6 +307,24 @@ class World(Strikes):
             self.counts["elections"] += leader not in (-1, before[0])
             self.counts["isr_shrinks"] += any(one not in isr for one in before[1])
             self.counts["isr_expansions"] += any(one not in before[1] for one in isr)
+
+
+@functools.cache
+def _muffle_once() -> None:
+    """What is left of killed processes when a world is gone is nothing to print."""
+    early: Any = globalLogBeginner._temporaryObserver
+    if early is None:
+        return
+
+    def muffled(event: dict[str, Any]) -> None:
+        failure = event.get("log_failure")
+        if failure is None or failure.check(ProcessGoneError) is None:
+            early(event)
+
+    globalLogPublisher.removeObserver(early)
+    observer: Any = muffled
+    globalLogPublisher.addObserver(observer)
+    globalLogBeginner._temporaryObserver = observer
 
 
 @functools.cache
