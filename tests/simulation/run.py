@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import logging
 import random
 import re
+import sys
 import traceback
 from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import NamedTuple
+
+from twisted.logger import globalLogBeginner
 
 from tests.simulation import workload
 from tests.simulation.checkers import install
@@ -69,8 +74,18 @@ class RunResult(NamedTuple):
 
 def run(spec: RunSpec) -> RunResult:
     """One run from its seed to the end; never raises for what the product does."""
+    _quiet()
     with applied(MUTANTS[spec.mutant]) if spec.mutant else nullcontext():
         return _run(spec)
+
+
+@functools.cache
+def _quiet() -> None:
+    """What brokers log goes to their world's trace; Twisted and ``logging`` would print it to stderr besides."""
+    logging.getLogger("zkbroker").addHandler(logging.NullHandler())
+    logging.getLogger("zkbroker").propagate = False
+    if sys.modules.get("pytest") is None:
+        globalLogBeginner.beginLoggingTo([lambda event: None], redirectStandardIO=False, discardBuffer=True)
 
 
 def _run(spec: RunSpec) -> RunResult:
