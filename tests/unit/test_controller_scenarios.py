@@ -28,7 +28,7 @@ from zkbroker.controller.effects import (
 )
 from zkbroker.controller.office import ControllerRules, Deposed
 from zkbroker.model.channel import AlterPartitionRequest, AlterPartitionResponse, IsrProposal
-from zkbroker.model.cluster import BrokerRegistration, Endpoint
+from zkbroker.model.cluster import BrokerRegistration, Endpoint, LossyReplica
 from zkbroker.model.complaints import StalledDir, Unreachable, Word
 from zkbroker.model.errors import BrokerError
 from zkbroker.model.topics import PartitionState, TopicPartition
@@ -72,8 +72,8 @@ class Stage:
         yield from self.perform(self.controller.turn_ended())
 
     def do_office(self, plain: list[str], named: dict[str, str]) -> Output:
-        """A new term: ``office epoch=2 [unclean=true] [deletions=t]`` reads all there is."""
-        rules = ControllerRules(unclean=named.get("unclean") == "true")
+        """A new term: ``office epoch=2 [unclean=true] [min=2] [deletions=t]`` reads all there is."""
+        rules = ControllerRules(unclean=named.get("unclean") == "true", min_insync_replicas=int(named.get("min", 1)))
         self.controller = Controller(9, int(named["epoch"]), rules)
         states = {tp: (state, self.mzxids[tp]) for tp, state in self.states.items()}
         deletions = [topic for topic in named.get("deletions", "").split(",") if topic]
@@ -84,12 +84,18 @@ class Stage:
         )
 
     def do_broker(self, plain: list[str], named: dict[str, str]) -> Output:
-        """``broker 1 up epoch=10 [kafka=true]``, ``broker 1 down``; ``quietly=true``: nobody notices."""
+        """``broker 1 up epoch=10 [kafka=true] [lossy=t-0@3:10]``, ``broker 1 down``; ``quietly=true``: nobody notices.
+
+        ``lossy``: what is left of its log of that partition ends in leader epoch 3 at offset 10; ``@-1:-1`` nothing."""
         broker_id = int(plain[0])
         if plain[1] == "up":
             listener = "PLAINTEXT" if named.get("kafka") else "REPLICATION"
+            lossy = tuple(
+                LossyReplica(topic, int(number), f"id-of-{topic}", int(epoch), int(end))
+                for topic, number, epoch, end in re.findall(r"(\w+)-(\d+)@(-?\d+):(-?\d+)", named.get("lossy", ""))
+            )
             self.brokers[broker_id] = BrokerRegistration(
-                broker_id, int(named["epoch"]), (Endpoint(listener, f"h{broker_id}", 9093),)
+                broker_id, int(named["epoch"]), (Endpoint(listener, f"h{broker_id}", 9093),), lossy=lossy
             )
             self.zxid = max(self.zxid, int(named["epoch"]))
         else:

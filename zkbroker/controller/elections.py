@@ -146,17 +146,21 @@ def settled_state(
 
     ``alive``: registered and the replica's log folder works. A leader that is shutting down keeps leading while
     nobody else can. When no ISR member is there the ISR stays as it is, all of it: they died together, and each
-    of them holds every acknowledged record, unless it comes back with a ``loss``.
+    of them holds every acknowledged record, unless it comes back with a ``loss``. A leader that was elected uncleanly
+    (``recovering``) leads with what is left, though its broker may not have settled its loss yet.
     """
+
+    def lost(replica: int) -> LossyReplica | None:
+        return None if state.recovering and replica == state.leader else loss(replica)
 
     def online(replica: int) -> bool:
         return alive(replica) and not shutting_down(replica)
 
     def electable(replica: int) -> bool:
-        return online(replica) and loss(replica) is None
+        return online(replica) and lost(replica) is None
 
     def has_log(replica: int) -> bool:
-        lossy = loss(replica)
+        lossy = lost(replica)
         return online(replica) and (lossy is None or not lossy.is_gone)
 
     def settled(election: Election, reason: str) -> PartitionState:
@@ -166,22 +170,22 @@ def settled_state(
             election.isr,
             election.recovering,
             min_insync_replicas,
-            lambda r: loss(r) is not None,
+            lambda r: lost(r) is not None,
         )
         return elected(state, election._replace(elr=elr), controller_epoch, reason)
 
     leader = state.leader
-    isr = standing_members(state, lambda replica: loss(replica) is not None)
+    isr = standing_members(state, lambda replica: lost(replica) is not None)
     if leader in isr and electable(leader):
         kept = tuple(member for member in isr if electable(member))
         if kept != state.isr:
-            return settled(Election(leader, kept, state.recovering), _left(state.isr, kept, loss))
+            return settled(Election(leader, kept, state.recovering), _left(state.isr, kept, lost))
         elr = eligible_after(
-            state, leader, kept, state.recovering, min_insync_replicas, lambda replica: loss(replica) is not None
+            state, leader, kept, state.recovering, min_insync_replicas, lambda replica: lost(replica) is not None
         )
         return None if elr == state.elr else _with_elr(state, elr, controller_epoch, state.reason)
-    if leader in isr and alive(leader) and loss(leader) is None:
-        election = elect_for_shutdown(state.replicas, isr, lambda r: alive(r) and loss(r) is None, shutting_down)
+    if leader in isr and alive(leader) and lost(leader) is None:
+        election = elect_for_shutdown(state.replicas, isr, lambda r: alive(r) and lost(r) is None, shutting_down)
         if election is not None:
             here = tuple(member for member in election.isr if electable(member))
             return settled(Election(election.leader, here, state.recovering), f"broker {leader} is shutting down")
@@ -191,10 +195,10 @@ def settled_state(
         kept = tuple(member for member in isr if member == leader or electable(member))
         if kept == state.isr:
             return None
-        return settled(Election(leader, kept, state.recovering), _left(state.isr, kept, loss))
+        return settled(Election(leader, kept, state.recovering), _left(state.isr, kept, lost))
     election = elect_offline(state.replicas, isr, electable, unclean=False)
     if election is not None:
-        reason = "elected: a member of the ISR is back" if leader == NO_LEADER else _lost_leader(leader, loss)
+        reason = "elected: a member of the ISR is back" if leader == NO_LEADER else _lost_leader(leader, lost)
         recovering = state.recovering and election.isr == state.isr
         return settled(election._replace(recovering=recovering), reason)
     election = elect_eligible(state.replicas, state.elr, electable)
@@ -202,9 +206,9 @@ def settled_state(
         return settled(
             election, f"broker {election.leader} is in the ELR, no member of ISR {_ids(state.isr)} is online"
         )
-    if unclean and not any(alive(member) and loss(member) is None for member in (*isr, *state.elr)):
+    if unclean and not any(alive(member) and lost(member) is None for member in (*isr, *state.elr)):
         election = (
-            elect_lossy(state, online, loss)
+            elect_lossy(state, online, lost)
             or elect_offline(state.replicas, (), has_log, unclean=True)
             or elect_offline(state.replicas, (), online, unclean=True)
         )
@@ -212,25 +216,25 @@ def settled_state(
             return settled(election, f"unclean: no member of ISR {_ids(state.isr)} is online")
     if len(state.replicas) == 1:
         # nobody else holds, or ever will hold, more than what is left
-        election = elect_lossy(state, online, loss)
+        election = elect_lossy(state, online, lost)
         if election is not None:
             return settled(
                 election, f"the only replica came back without what broker {election.leader} had not flushed"
             )
     reason = state.reason
-    if all(loss(member) is not None for member in isr):
+    if all(lost(member) is not None for member in isr):
         reason = (
             f"{_brokers(isr)} came back without unflushed data and nobody else has it: only an unclean election "
             "(unclean.leader.election.enable=true for the topic) brings the partition back, with what is left"
         )
     elif leader != NO_LEADER:
-        reason = f"{_lost_leader(leader, loss)}, no member of the ISR is online"
+        reason = f"{_lost_leader(leader, lost)}, no member of the ISR is online"
     elif isr != state.isr:
-        reason = _left(state.isr, isr, loss)
+        reason = _left(state.isr, isr, lost)
     if leader != NO_LEADER or isr != state.isr:
         return settled(Election(NO_LEADER, isr, state.recovering), reason)
     elr = eligible_after(
-        state, leader, isr, state.recovering, min_insync_replicas, lambda replica: loss(replica) is not None
+        state, leader, isr, state.recovering, min_insync_replicas, lambda replica: lost(replica) is not None
     )
     if elr == state.elr and reason == state.reason:
         return None
