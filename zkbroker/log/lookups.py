@@ -49,25 +49,28 @@ def read_segments(
         found = _read_segment(log, segment, offset, max_bytes, limit_offset, min_one_batch, cached_only)
         if found is None:
             return None
-        data, (start, end, first, next_offset) = found
-        if end > start:
-            chunk = data if end - start == len(data) else memoryview(data)[start:end]
-            return LogRead((chunk,), end - start, first, next_offset)
-        if segment.base_offset >= limit_offset:
-            break
+        if found is not _PAST:
+            return found
     return LogRead((), 0, offset, offset)
+
+
+_PAST = LogRead((), 0, -1, -1)
+"""The segment holds no batch that ends behind the wanted offset: it lies in the next one. Nothing else may lead there,
+or a reader loses the rest of this segment."""
 
 
 def _read_segment(
     log: Log, segment: Segment, offset: int, max_bytes: int, limit_offset: int, min_one_batch: bool, cached_only: bool
-) -> tuple[bytes | memoryview, tuple[int, int, int, int]] | None:
+) -> LogRead | None:
     disk = log.context.disk
     handle = segment.file().handle
     position = segment.lookup(offset)
-    size = min(max_bytes + READ_SLACK_BYTES, segment.size - position)
+    size = max_bytes + READ_SLACK_BYTES
     while True:
+        left = segment.size - position
+        size = min(size, left)
         if size <= 0:
-            return b"", (0, 0, offset, offset)
+            return _PAST
         data: bytes | memoryview | None
         data = disk.read_cached(handle, position, size) if cached_only else disk.read(handle, position, size)
         if data is None:
@@ -78,18 +81,24 @@ def _read_segment(
                 # The index was damaged in a way that cannot be seen in itself.
                 segment.index.distrust()
                 position = 0
-                size = min(max_bytes + READ_SLACK_BYTES, segment.size)
+                size = max_bytes + READ_SLACK_BYTES
                 continue
         start, end, first, next_offset, needed = segment.read_at(data, offset, max_bytes, limit_offset, min_one_batch)
-        if end > start or needed == 0:
-            return data, (start, end, first, next_offset)
-        more = min(needed, segment.size - position)
-        if len(data) < min(size, more):
+        if end > start:
+            chunk = data if end - start == len(data) else memoryview(data)[start:end]
+            return LogRead((chunk,), end - start, first, next_offset)
+        if needed == 0:
+            return LogRead((), 0, offset, offset)
+        if needed == left + HEADER_BYTES:
+            return _PAST
+        if len(data) < size:
             # Fewer bytes than there are: the rest is not in the page cache.
-            return None if cached_only else (b"", (0, 0, offset, offset))
-        if more <= size:
-            return data, (0, 0, offset, offset)
-        size = more
+            if cached_only:
+                return None
+            raise OSError(errno.EIO, f"{segment.path} ends at byte {position + len(data)}, not {segment.size}")
+        if needed > left:
+            raise BrokerError(ErrorCode.CORRUPT_MESSAGE, f"the last record batch of {segment.path} is not whole")
+        size = needed + max_bytes
 
 
 class _ReadJob(NamedTuple):

@@ -8,6 +8,7 @@ import os
 from zkbroker.log.disk import Disk, Handle
 from zkbroker.log.files import OldFiles, OpenFile
 from zkbroker.log.indexes import RELATIVE_OFFSET_MAX, OffsetIndex, TimeIndex, TransactionIndex
+from zkbroker.model.errors import BrokerError, ErrorCode
 from zkbroker.records.batch import HEADER_BYTES, BatchHeader, cut, read_header
 
 FILE_NAME_DIGITS = 20
@@ -303,23 +304,23 @@ class Segment:
     def read_at(
         self, data: bytes | memoryview, offset: int, max_bytes: int, limit_offset: int, min_one_batch: bool
     ) -> tuple[int, int, int, int, int]:
-        """``cut`` of what was read, and how many bytes more are needed for a first batch that is not whole (or 0)."""
+        """``cut`` of what was read, and how many bytes are needed if those did not tell: 0 when they did, also when
+        the wanted batch must not be sent. The segment has no such batch if HEADER_BYTES more are needed than it has.
+        Raises BrokerError for what is no batch."""
         start, end, first, next_offset = cut(data, offset, max_bytes, limit_offset, min_one_batch)
         if end > start:
             return start, end, first, next_offset, 0
-        place = 0
+        place = needed = 0
         while place + HEADER_BYTES <= len(data):
             header = read_header(data, place)
             if header.size < HEADER_BYTES:
-                break
-            if place + header.size > len(data):
-                wanted = header.next_offset > offset
+                raise BrokerError(ErrorCode.CORRUPT_MESSAGE, f"no record batch where one should begin in {self.path}")
+            if header.next_offset > offset:
                 fits = min_one_batch or header.size <= max_bytes
-                if (wanted and fits and header.next_offset <= limit_offset) or not wanted:
-                    return 0, 0, offset, offset, place + header.size + (0 if wanted else max_bytes)
-                break
+                needed = place + header.size if fits and header.next_offset <= limit_offset else 0
+                return 0, 0, offset, offset, needed
             place += header.size
-        return 0, 0, offset, offset, 0
+        return 0, 0, offset, offset, place + HEADER_BYTES
 
     def reload_max_timestamp(self) -> None:
         """Largest timestamp from the time index's last entry and the batches after it."""
