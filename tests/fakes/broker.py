@@ -145,6 +145,9 @@ class FakeBroker:
 
     # MetadataPort
 
+    def named_brokers(self, listener: str) -> list[BrokerView]:
+        return self.brokers(listener)
+
     def brokers(self, listener: str) -> list[BrokerView]:
         return self.views.get(listener, [])
 

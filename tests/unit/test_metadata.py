@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from zkbroker.broker.metadata import ClusterMetadata
+from twisted.internet.task import Clock
+
+from zkbroker.broker.metadata import NAMED_AFTER_S, ClusterMetadata
 from zkbroker.kafka.ports import BrokerView, CurrentLeader
 from zkbroker.model.cluster import BrokerRegistration, ClusterDelta, Endpoint
 from zkbroker.model.topics import PartitionState, TopicPartition
@@ -48,6 +50,38 @@ def test_a_delta_replaces_only_what_it_names_and_never_changes_a_view_in_place()
     assert metadata.current_leader(T1) == CurrentLeader(1, 0)
     assert metadata.live_broker_epoch(1) is None and metadata.live_broker_epoch(2) == 1
     assert metadata.version == version + 1 and metadata.controller_id == 2
+
+
+def named(metadata: ClusterMetadata) -> list[int]:
+    return [view.broker_id for view in metadata.named_brokers("PLAINTEXT")]
+
+
+def test_a_broker_that_has_gone_is_named_for_a_while() -> None:
+    """librdkafka, told at once that a leadership has moved and that the old leader is gone, drops the partition."""
+    metadata = ClusterMetadata("c", 1)
+    clock = Clock()
+    metadata.call_later = clock.callLater
+    metadata.apply(snapshot())
+    metadata.apply(ClusterDelta(1, 1, 1, removed_brokers=(2,), partitions=((T0, state(leader=1, leader_epoch=1)),)))
+    assert [view.broker_id for view in metadata.brokers("PLAINTEXT")] == [1]
+    assert not metadata.has_listener(2, "PLAINTEXT")
+    assert named(metadata) == [1, 2] and metadata.named_brokers("PLAINTEXT")[1].port == 9092
+    clock.advance(NAMED_AFTER_S - 0.1)
+    assert named(metadata) == [1, 2]
+    clock.advance(0.2)
+    assert named(metadata) == [1]
+    # A snapshot without it counts as much, and who comes back and goes again is named for the whole while.
+    metadata.apply(snapshot())
+    metadata.apply(snapshot(brokers=(broker(1),)))
+    assert named(metadata) == [1, 2]
+    clock.advance(NAMED_AFTER_S - 1)
+    metadata.apply(snapshot())
+    assert named(metadata) == [1, 2]
+    metadata.apply(ClusterDelta(1, 1, 1, removed_brokers=(2,)))
+    clock.advance(2)
+    assert named(metadata) == [1, 2]
+    clock.advance(NAMED_AFTER_S)
+    assert named(metadata) == [1] and clock.getDelayedCalls() == []
 
 
 def test_a_recreated_topic_keeps_nothing_of_its_predecessor() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 from zkbroker.kafka.ports import BrokerView, CurrentLeader, TopicView
 from zkbroker.model.cluster import BrokerRegistration, ClusterDelta
@@ -10,6 +11,10 @@ from zkbroker.model.topics import PartitionState, TopicPartition
 
 INTERNAL_TOPICS = frozenset({"__consumer_offsets", "__transaction_state"})
 """Topics that Metadata marks as internal, as Kafka does."""
+
+
+NAMED_AFTER_S = 5.0
+"""So long a broker that has gone is still named to clients: longer than they need to hear who leads instead."""
 
 
 def _at_once(answer: Callable[[], None]) -> None:
@@ -31,6 +36,9 @@ class ClusterMetadata:
         self._doubted: dict[int, None] = {}
         self.hold: Callable[[Callable[[], None]], None] = _at_once
         """How an answer about leaders is held until it can be believed; see ``when_sure``."""
+        self.call_later: Callable[[float, Callable[[], None]], object] | None = None
+        """Lets brokers that have gone be named for a while; see ``named_brokers``."""
+        self._departed: dict[int, BrokerRegistration] = {}
 
     def __repr__(self) -> str:
         return (
@@ -40,6 +48,7 @@ class ClusterMetadata:
 
     def apply(self, delta: ClusterDelta) -> None:
         """Take a snapshot or the next delta; its order and epoch were checked by the channel and the broker."""
+        before = dict(self._brokers)
         if delta.is_snapshot:
             # Replicas of topics that the controller cannot read just now keep their roles: clients still find them.
             kept = [self._topics[name] for name in delta.unreadable_topics if name in self._topics]
@@ -53,12 +62,27 @@ class ClusterMetadata:
             self._brokers[broker.broker_id] = broker
         for broker_id in delta.removed_brokers:
             self._brokers.pop(broker_id, None)
+        self._remember_departed(before)
         for name, topic_id in delta.deleted_topics:
             view = self._topics.get(name)
             if view is not None and view.topic_id == topic_id:
                 del self._topics[name]
                 self._names.pop(topic_id, None)
         self._take_partitions(delta.partitions)
+
+    def _remember_departed(self, before: Mapping[int, BrokerRegistration]) -> None:
+        for broker_id in self._brokers:
+            self._departed.pop(broker_id, None)
+        if self.call_later is None:
+            return
+        for broker_id, registration in sorted(before.items()):
+            if broker_id not in self._brokers:
+                self._departed[broker_id] = registration
+                self.call_later(NAMED_AFTER_S, partial(self._forget, registration))
+
+    def _forget(self, registration: BrokerRegistration) -> None:
+        if self._departed.get(registration.broker_id) is registration:
+            del self._departed[registration.broker_id]
 
     def _take_partitions(self, changed: Iterable[tuple[TopicPartition, PartitionState]]) -> None:
         fresh: dict[str, dict[int, PartitionState]] = {}
@@ -127,8 +151,15 @@ class ClusterMetadata:
         return self._ready
 
     def brokers(self, listener: str) -> list[BrokerView]:
+        return self._views(self._brokers, listener)
+
+    def named_brokers(self, listener: str) -> list[BrokerView]:
+        return self._views({**self._departed, **self._brokers}, listener)
+
+    @staticmethod
+    def _views(brokers: Mapping[int, BrokerRegistration], listener: str) -> list[BrokerView]:
         views = []
-        for broker in self.live_brokers():
+        for _, broker in sorted(brokers.items()):
             endpoint = broker.endpoint(listener)
             if endpoint is not None:
                 views.append(BrokerView(broker.broker_id, endpoint.host, endpoint.port, broker.rack))

@@ -93,6 +93,7 @@ class Parts:
         if timeout_s != wanted_s:
             log(f"the ensemble allows a session timeout of {timeout_s:g} s, not {wanted_s:g} s")
         self.metadata = ClusterMetadata(cluster_id, broker_id)
+        self.metadata.call_later = reactor.callLater
         self.registration = Registration(
             zk=zk,
             reactor=reactor,

@@ -229,7 +229,7 @@ def _encode_body(
     services: Services | None, version: int, topics: list[bytes], wants_cluster_operations: bool = False
 ) -> bytes:
     flexible = version >= _FLEXIBLE_FROM
-    brokers = services.metadata.brokers(services.listener) if services else []
+    brokers = services.metadata.named_brokers(services.listener) if services else []
     out = bytearray(4 if version >= 3 else 0)
     out += encode_size(len(brokers), flexible)
     for view in brokers:
