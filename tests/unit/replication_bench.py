@@ -39,6 +39,9 @@ class FakePeers:
     def met(self, caller: Identity) -> None:
         self.callers.append(caller)
 
+    def left(self, caller: Identity) -> None:
+        self.callers.remove(caller)
+
     def bye_heard(self, caller: Identity) -> None:
         self.byes.append(caller)
 

@@ -242,6 +242,23 @@ def test_closed_listeners_alone_are_nothing(cluster: Cluster) -> None:
     assert cluster[1].reasons() == cluster[2].reasons() == set()
 
 
+def test_calls_that_it_still_holds_are_traffic(cluster: Cluster) -> None:
+    """A firewall that rejects what comes in, not what goes out."""
+    cluster.wire.rejected.add("h3")
+    for machine in (cluster[1], cluster[2]):
+        for transport in machine.ends():
+            if (
+                transport.protocol not in machine.server.connections
+                and transport.other.protocol in cluster[3].server.connections
+            ):
+                cluster.wire.cut(transport)
+    cluster.wire.run(2.0)
+    assert cluster[1].reasons() == cluster[2].reasons() == set()
+    cluster[3].kill()
+    cluster.wire.run(0.1)
+    assert cluster[1].reasons() == {"broker 3 refused connections, 2 of 2 peers agree"}
+
+
 def test_a_false_suspicion_is_found_out_and_held_down(cluster: Cluster) -> None:
     """A firewall that rejects: the process lives on, loses its registration, and comes back."""
     victim = cluster[3]

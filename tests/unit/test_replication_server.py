@@ -424,7 +424,7 @@ def test_the_specification_names_every_verb_and_its_examples_can_be_read(bench: 
     ):
         assert re.search(rf"\b{verb}\b", specification), verb
     blocks = re.findall(r"```\n(→.*?)```", specification, re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     for block in blocks:
         lines = [line.split("   ")[0] for line in block.splitlines()]
         while lines:

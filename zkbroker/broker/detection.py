@@ -128,7 +128,11 @@ class FailureDetection:
     # PeersPort
 
     def met(self, caller: Identity) -> None:
+        self._peers.called(caller.broker_id, caller.broker_epoch)
         self._met(caller.broker_id, caller.broker_epoch, caller.incarnation)
+
+    def left(self, caller: Identity) -> None:
+        self._peers.hung_up(caller.broker_id, caller.broker_epoch)
 
     def bye_heard(self, caller: Identity) -> None:
         if self._is_fast:

@@ -64,6 +64,8 @@ class Peers:
         self.met = met
         self.doubt = doubt
         self._peers: dict[int, Peer] = {}
+        self._calls: dict[tuple[int, int], int] = {}
+        """Connections that others hold to this broker's listener, by id and broker epoch of the caller."""
 
     def __repr__(self) -> str:
         return f"Peers({[self._peers[broker_id] for broker_id in sorted(self._peers)]})"
@@ -107,6 +109,23 @@ class Peers:
         peer = self._peers.get(broker_id)
         if peer is not None:
             peer.link.send_probe(suspect)
+
+    def called(self, broker_id: int, broker_epoch: int) -> None:
+        """It said HELLO at this broker's listener."""
+        self._calls[broker_id, broker_epoch] = self._calls.get((broker_id, broker_epoch), 0) + 1
+
+    def hung_up(self, broker_id: int, broker_epoch: int) -> None:
+        """One of its connections to this broker's listener is gone."""
+        left = self._calls[broker_id, broker_epoch] = self._calls[broker_id, broker_epoch] - 1
+        if not left:
+            del self._calls[broker_id, broker_epoch]
+            peer = self._peers.get(broker_id)
+            if peer is not None and peer.suspect.broker_epoch == broker_epoch:
+                peer.hung_up()
+
+    def has_calls_of(self, suspect: Suspect) -> bool:
+        """Does it hold a connection to this broker? Then its process lives, whatever becomes of calls to it."""
+        return (suspect.broker_id, suspect.broker_epoch) in self._calls
 
     def said_bye(self, broker_id: int, broker_epoch: int) -> None:
         """Heard on another connection than this broker's own."""
@@ -210,6 +229,15 @@ class Peer:
             self._stop_probing()
             self.probe()
 
+    def hung_up(self) -> None:
+        """The last of its connections to this broker is gone."""
+        if self._closed_at is not None:
+            self._closed_at = self._peers.shell.clock.monotonic()
+        if self._timer is not None and not self.link.is_up:
+            # What was found out so far said that it lives.
+            self._timer.cancel()
+            self._begin_round()
+
     def peer_heard(self) -> None:
         if self._probing_since is not None:
             self._stop_probing()
@@ -256,6 +284,8 @@ class Peer:
         if self.link.is_up:
             # It lives, and is silent.
             return
+        if self._peers.has_calls_of(self.suspect) and finding is not Finding.ACCEPTED:
+            finding = Finding.TALKING
         closed_ago_s = -1.0 if self._closed_at is None else now - self._closed_at
         silent_s = min(closed_ago_s, now - self._accepted_at)
         if finding is Finding.UNREACHABLE and silent_s < self._peers.settings.probe_s:

@@ -87,7 +87,17 @@ class _Filed(NamedTuple):
 class _Account:
     """All that is known about one suspect."""
 
-    __slots__ = ("asked_at", "filed", "look_at", "majority_at", "opened_at", "suspect", "told_at", "verdict")
+    __slots__ = (
+        "asked_at",
+        "filed",
+        "look_at",
+        "majority_at",
+        "opened_at",
+        "suspect",
+        "told_at",
+        "verdict",
+        "was_inferred",
+    )
 
     def __init__(self, suspect: Suspect, now: float) -> None:
         self.suspect = suspect
@@ -96,6 +106,8 @@ class _Account:
         self.asked_at: dict[int, float] = {}
         self.majority_at: float | None = None
         self.verdict: Condemned | None = None
+        self.was_inferred = False
+        """A verdict stood that was no proof: it may have been acted on, even if it fell since."""
         self.told_at = float("-inf")
         self.look_at = now
         """When this account wants to be looked at again without news."""
@@ -144,8 +156,7 @@ class Suspicions:
                 continue
             del self._accounts[broker_id]
             known = self._incarnations.get(broker_id)
-            was_inferred = account.verdict is not None and not account.verdict.is_certain
-            if was_inferred and known is not None and known[0] == account.suspect.broker_epoch:
+            if account.was_inferred and known is not None and known[0] == account.suspect.broker_epoch:
                 self._fenced[broker_id] = known
 
     def controller_changed(self, controller_id: int) -> None:
@@ -240,6 +251,7 @@ class Suspicions:
             if account.verdict is None:
                 account.opened_at = now
             account.verdict = verdict
+            account.was_inferred = account.was_inferred or not verdict.is_certain
             account.told_at = now
             effects.append(verdict)
         if suspect.broker_id == self.controller_id:

@@ -218,6 +218,10 @@ class PeersPort(Protocol):
         """It said HELLO here."""
         ...
 
+    def left(self, caller: Identity) -> None:
+        """A connection on which it said HELLO is gone, or it says HELLO anew there. Comes once after each ``met``."""
+        ...
+
     def bye_heard(self, caller: Identity) -> None:
         """It said that it stops."""
         ...

@@ -269,6 +269,9 @@ class ReplicationConnection(LineConnection):
         self._forget_caller()
 
     def _forget_caller(self) -> None:
+        caller, self._caller = self._caller, None
+        if caller is not None and self._server.peers is not None:
+            self._server.peers.left(caller)
         for session_id in list(self._sessions):
             self._end_session(session_id)
         self.channel.close()
