@@ -318,7 +318,12 @@ def _muffle_once() -> None:
 
     def muffled(event: dict[str, Any]) -> None:
         failure = event.get("log_failure")
-        if failure is None or failure.check(ProcessGoneError) is None:
+        if failure is None:
+            # A heading of a failure would stand alone.
+            is_told = not event.get("isError")
+        else:
+            is_told = failure.check(ProcessGoneError) is None
+        if is_told:
             early(event)
 
     globalLogPublisher.removeObserver(early)
