@@ -24,13 +24,13 @@ from zkbroker.broker.producer_ids import ProducerIds
 from zkbroker.broker.registration import Registration, RegistrationSettings
 from zkbroker.broker.replicas import Replicas
 from zkbroker.broker.settings import (
-    UNREACHABLE_SHARE,
     channel_settings,
     controller_settings,
     detection_settings,
     fetcher_settings,
     listener_limits,
     replica_settings,
+    unreachable_seconds,
 )
 from zkbroker.broker.status import Status
 from zkbroker.broker.topic_configs import TopicConfigs
@@ -195,7 +195,7 @@ class Parts:
         self._silence = SilenceWatch(
             self.replicas.followers_heard,
             broker_epoch=self.metadata.live_broker_epoch,
-            silent_s=timeout_s * UNREACHABLE_SHARE,
+            silent_s=unreachable_seconds(timeout_s),
             fetch_wait_s=config.get_int("replica.fetch.wait.max.ms") / 1000,
         )
         self._complaining = Complaining(

@@ -18,11 +18,19 @@ before the ensemble can have expired it."""
 UNREACHABLE_SHARE = 1 / 3
 """Of the session timeout: a leader that has owed an answer for so long is complained of."""
 
+UNREACHABLE_S_MIN = 1.5
+"""But no sooner than this, however short the timeout: a busy machine delays a process for a second now and then."""
+
 
 def contact_seconds_max(timeout_s: float) -> float:
     """X of the contact rule, seconds. ``timeout_s`` is the session timeout that the ensemble agreed to, here and below:
     it may be shorter than ``zookeeper.session.timeout.ms``."""
     return timeout_s * CONTACT_SHARE
+
+
+def unreachable_seconds(timeout_s: float) -> float:
+    """How long a peer may owe an answer before it is complained of."""
+    return max(UNREACHABLE_S_MIN, timeout_s * UNREACHABLE_SHARE)
 
 
 def controller_settings(config: BrokerConfig, timeout_s: float) -> ControllerSettings:
@@ -72,7 +80,7 @@ def fetcher_settings(config: BrokerConfig, timeout_s: float) -> FetcherSettings:
         backoff_s=config.get_int("replica.fetch.backoff.ms") / 1000,
         # After a network that dropped packets is whole again, the kernel may take as long again until it tries.
         answer_timeout_s=min(config.get_int("replica.socket.timeout.ms") / 1000, timeout_s),
-        unreachable_s=timeout_s * UNREACHABLE_SHARE,
+        unreachable_s=unreachable_seconds(timeout_s),
     )
 
 

@@ -7,8 +7,9 @@ follows for a partition:
 2. The leader says that appends in its log folder do not complete: the same, on its own word.
 3. An ISR follower says so of a log it follows with: it leaves the ISR.
 4. An ISR follower cannot reach the leader, and its fellows can: it leaves the ISR, on its own word or on the leader's,
-   whichever the controller hears. That waits for FOLLOWER_LEAVES_SHARE of the session timeout: had it left before its
-   fellows spoke, rule 1 would lack its voice, and a member to go on with.
+   whichever the controller hears. That waits for FOLLOWER_LEAVES_SHARE of the session timeout, and with a new
+   controller for VOICES_COME_SHARE of it: had it left before its fellows spoke, rule 1 would lack its voice, and a
+   member to go on with.
 
 Never to the harm of anybody (rule 2 of fast failover): only while a member of the ISR is there to lead, and the ISR
 without the accused holds ``min.insync.replicas``. So the last replica standing is never touched, and whoever leaves an
@@ -46,6 +47,10 @@ FOLLOWER_LEAVES_SHARE = 2 / 3
 """Of the session timeout: a follower that could not reach its leader for so long leaves the ISR, its fellows not having
 joined in. With the time of a renewal and a write that is still within the session timeout."""
 
+VOICES_COME_SHARE = 3 / 10
+"""Of the session timeout: so long after the first voice all others that there are have come: brokers speak each tenth
+of it, once they have found the controller."""
+
 HOLD_S = 60.0
 """For so long whoever was found unreachable or stalled is not trusted (rule 6 of fast failover has the same)."""
 
@@ -59,6 +64,8 @@ class _Spoken(NamedTuple):
     until: float
     stalled: Mapping[TopicPartition, StalledDir]
     waiting: frozenset[TopicPartition]
+    first_said: Mapping[tuple[int, int], float]
+    """Peer and its incarnation → when this controller first heard a complaint of it that has stood since."""
 
     @property
     def peers(self) -> tuple[Unreachable, ...]:
@@ -105,15 +112,17 @@ class Complaints:
     def said(self, broker_id: int, broker_epoch: int, word: Word, now: float) -> list[TopicPartition]:
         """A broker's whole word. Returns the partitions to be settled again."""
         self._now = max(self._now, now)
-        known = self._image.broker_epoch(broker_id)
-        if known != broker_epoch:
+        if self._image.broker_epoch(broker_id) != broker_epoch:
             return []
         before = self._spoken.pop(broker_id, None)
         if word:
             until = now + self._session_timeout_s * WORD_VALID_SHARE
             stalled = {partition: one for one in word.stalled for partition in one.replicas}
             waiting = frozenset(partition for one in word.stalled for partition in one.waiting)
-            self._spoken[broker_id] = _Spoken(broker_epoch, word, now, until, stalled, waiting)
+            known = before.first_said if before is not None and before.broker_epoch == broker_epoch else {}
+            keys = [(one.broker_id, one.broker_epoch) for one in word.unreachable + word.silent]
+            first_said = {key: known.get(key, now) for key in keys}
+            self._spoken[broker_id] = _Spoken(broker_epoch, word, now, until, stalled, waiting, first_said)
         touched = [] if before is None else self._touched(broker_id, before.word)
         return list(dict.fromkeys(touched + self._touched(broker_id, word)))
 
@@ -142,8 +151,11 @@ class Complaints:
                 touched += self._touched(speaker, spoken.word)
         return list(dict.fromkeys(touched))
 
-    def _leaves_at(self, spoken: _Spoken, unreachable: Unreachable) -> float:
-        return spoken.at + self._session_timeout_s * FOLLOWER_LEAVES_SHARE - unreachable.seconds
+    def _leaves_at(self, spoken: _Spoken, peer: Unreachable) -> float:
+        """When rule 4 applies to this complaint, if it stands until then."""
+        long_ago = spoken.at + self._session_timeout_s * FOLLOWER_LEAVES_SHARE - peer.seconds
+        first_said = spoken.first_said[peer.broker_id, peer.broker_epoch]
+        return max(long_ago, first_said + self._session_timeout_s * VOICES_COME_SHARE)
 
     def _touched(self, speaker: int, word: Word) -> list[TopicPartition]:
         accused = {unreachable.broker_id for unreachable in word.unreachable}
@@ -225,9 +237,8 @@ class Complaints:
             if member == state.leader:
                 continue
             stalled = self._waits(member, partition)
-            long_s = self._session_timeout_s * FOLLOWER_LEAVES_SHARE
-            unreachable = self._unreachable(member, state.leader, long_s)
-            is_cut_off = unreachable or self._is_silent(state.leader, member, long_s)
+            unreachable = self._unreachable(member, state.leader, for_long=True)
+            is_cut_off = unreachable or self._is_silent_for_long(state.leader, member)
             left = tuple(other for other in isr if other != member)
             if not (stalled or is_cut_off) or not self._is_enough(partition, state, left):
                 continue
@@ -251,21 +262,21 @@ class Complaints:
             return None
         return spoken
 
-    def _unreachable(self, speaker: int, accused: int, seconds_min: float = 0.0) -> bool:
+    def _unreachable(self, speaker: int, accused: int, *, for_long: bool = False) -> bool:
         spoken = self._word(speaker)
-        return spoken is not None and self._names(spoken, spoken.word.unreachable, accused, seconds_min)
+        return spoken is not None and self._names(spoken, spoken.word.unreachable, accused, for_long)
 
-    def _is_silent(self, speaker: int, accused: int, seconds_min: float) -> bool:
+    def _is_silent_for_long(self, speaker: int, accused: int) -> bool:
         spoken = self._word(speaker)
-        return spoken is not None and self._names(spoken, spoken.word.silent, accused, seconds_min)
+        return spoken is not None and self._names(spoken, spoken.word.silent, accused, True)
 
-    def _names(self, spoken: _Spoken, peers: Sequence[Unreachable], accused: int, seconds_min: float) -> bool:
+    def _names(self, spoken: _Spoken, peers: Sequence[Unreachable], accused: int, for_long: bool) -> bool:
         epoch = self._image.broker_epoch(accused)
         # A deadline that was computed from the same numbers has come, whatever the last bit of their sum says.
-        seconds_min -= 1e-6
+        now = self._now + 1e-6
         return any(
             (one.broker_id, one.broker_epoch) == (accused, epoch)
-            and one.seconds + (self._now - spoken.at) >= seconds_min
+            and (not for_long or self._leaves_at(spoken, one) <= now)
             for one in peers
         )
 

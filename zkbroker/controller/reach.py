@@ -22,6 +22,9 @@ from collections.abc import Iterable
 SILENT_SHARE = 1 / 2
 """Of the session timeout. Heartbeats come about each quarter of it."""
 
+SILENT_S_MIN = 2.0
+"""But no sooner than this, however short the timeout: a busy machine delays processes for a second now and then."""
+
 ASIDE_SHARE = 1 / 6
 
 FORGOTTEN_AFTER_S = 600.0
@@ -79,7 +82,9 @@ class OfficeReach:
         self._looked_at = now
         heard_at = self._heard_at
         self._heard_at = {other: now if is_late else heard_at.get(other, now) for other in sorted(others)}
-        silent_s = self._timeout_s * SILENT_SHARE * 2.0 ** min(self._times_lately(now), DOUBLINGS_MAX)
+        silent_s = max(SILENT_S_MIN, self._timeout_s * SILENT_SHARE) * 2.0 ** min(
+            self._times_lately(now), DOUBLINGS_MAX
+        )
         silent = [other for other, at in self._heard_at.items() if now - at >= silent_s]
         if self._is_alone or len(silent) <= len(self._heard_at) - len(silent) + 1:
             return None
