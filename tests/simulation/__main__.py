@@ -155,7 +155,7 @@ def _simulate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> i
         if options.shrink:
             best = Shrinker(result, run=run, say=say, seconds_max=SHRINK_SECONDS_MAX).shrink()
             print("\n".join(["", "THE SMALLEST FOUND", *report(best, whole_trace=options.trace)]))
-    print("\n".join(["", *summary(campaign)]))
+    say("\n".join(["", *summary(campaign)]))  # with the time it took: not among what one seed always prints
     if campaign.failures:
         return 1
     missing = missing_counts(campaign) if options.seeds is not None and options.profile in (None, ALL) else []

@@ -17,10 +17,6 @@ from tests.simulation.profiles import Profile
 STEPS_BETWEEN_MIN = 1
 """Two faults may strike in a row: what is rare alone is what nobody thought of together."""
 
-START_STEPS_MAX = 600
-"""Faults wait up to so many steps at the beginning: some runs are disturbed from their first step on, others only once
-their cluster stands."""
-
 REBUILT_SUFFIXES = (".index", ".snapshot")
 """Files that a start can do without. A flipped bit in records below the recovery point, in a time index or in a
 checkpoint (no checksums) nobody notices at a start, in Kafka neither."""
@@ -50,7 +46,7 @@ class FaultDriver:
             raise ValueError(f"profile {profile.name}: no such faults: {', '.join(unknown)}")
         self._steps_between = 1000.0 / sum(self._weights) if self._weights else float("inf")
         self._number = 0
-        self._next_step: float = self._random.choice((0, self._random.randrange(START_STEPS_MAX), START_STEPS_MAX))
+        self._next_step: float = world.steps
         self._is_stopped = not self._weights
         self.struck: list[Struck] = []
         self._draw_next()

@@ -31,6 +31,11 @@ TRACE_LINES_KEPT = 400
 RESTART_S = 0.3
 """After so long a broker that ended is started again, once faults are over."""
 
+UNDISTURBED_SHARE = 0.8
+"""Of the runs: faults begin, and steps are counted, once the cluster stands; in the others from the first event on."""
+
+START_S_MAX = 10.0
+
 FLUSH_KEY = "log.flush.interval.messages"
 
 
@@ -53,7 +58,7 @@ class RunResult(NamedTuple):
 
     spec: RunSpec
     steps: int
-    """Steps done; the step of the violation, if there is one."""
+    """Steps done, with those of the start and of the time after all healed; if there is a violation: until it."""
     violation: str | None
     counts: Mapping[str, int]
     faults: tuple[Struck, ...] = ()
@@ -96,10 +101,13 @@ def _run(spec: RunSpec) -> RunResult:
         violation, trace_back = None, ""
         try:
             clients = _workload(world, spec, shape)
-            driver = FaultDriver(world, PROFILES[spec.profile], disabled=spec.without_faults)
-            world.checkers.append(driver)
             world.start_all()
             clients.start()
+            if shape.random() < UNDISTURBED_SHARE:
+                world.run_until(lambda: _stands(world, clients), START_S_MAX)
+            world.counts["steps_of_the_start"] += world.steps
+            driver = FaultDriver(world, PROFILES[spec.profile], disabled=spec.without_faults)
+            world.checkers.append(driver)
             world.run_steps(spec.steps)
             driver.stop()
             world.heal_all()
@@ -122,6 +130,16 @@ def _run(spec: RunSpec) -> RunResult:
             tuple(world.trace.lines()) if violation is not None or spec.keeps_trace else (),
             trace_back,
         )
+
+
+def _stands(world: World, clients: Workload) -> bool:
+    """Every broker serves, and every topic is there."""
+    if not all(node.is_ready for node in world.nodes.values()):
+        return False
+    topics = {
+        partition.topic for partition in clients.checkers.ghost.partitions.values() if partition.state is not None
+    }
+    return topics >= set(clients.settings.topics)
 
 
 class Supervisor:
@@ -167,6 +185,12 @@ def _workload(world: World, spec: RunSpec, shape: random.Random) -> Workload:
     min_insync_replicas = int(world.settings.config["min.insync.replicas"])
     checkers = install(world, min_insync_replicas=min(min_insync_replicas, len(world.nodes)))
     drawn = workload.drawn(shape, clients=spec.clients, changes_topics=PROFILES[spec.profile].changes_topics)
+    # Steps are dear: records in most of them, also such that a deposed leader has alone.
+    drawn = dataclasses.replace(
+        drawn,
+        batches_per_turn=shape.choice((0.6, 1.5, 3.0)),
+        weak_producers=drawn.weak_producers + (1 if spec.clients is None and shape.random() < 0.5 else 0),
+    )
     if spec.partitions is not None:
         drawn = dataclasses.replace(drawn, topics=dict.fromkeys(drawn.topics, spec.partitions))
     return Workload(world, checkers, drawn)
