@@ -7,7 +7,7 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred, fail, succeed
 
 from tests.harness.zookeeper_worlds import FakeWorld
-from zkbroker.broker.handover import hand_over
+from zkbroker.broker.handover import CLIENTS_TOLD_S, hand_over
 from zkbroker.model.errors import BrokerError, ErrorCode
 from zkbroker.model.topics import TopicPartition
 
@@ -16,7 +16,7 @@ LED = (TopicPartition("t", 0), TopicPartition("t", 1))
 
 
 class Shutdown:
-    def __init__(self, *answers: Answer, others: int = 1) -> None:
+    def __init__(self, *answers: Answer, others: int = 1, has_clients: bool = False) -> None:
         self.world = FakeWorld()
         self.answers = list(answers)
         self.asked = 0
@@ -26,6 +26,7 @@ class Shutdown:
         self.done = hand_over(
             ask=self._ask,
             somebody_else=lambda: self.others > 0,
+            has_clients=lambda: has_clients,
             seconds_max=1.0,
             clock=self.world.clock,
             reactor=self.world.reactor,
@@ -47,6 +48,15 @@ def test_it_ends_when_no_leadership_remains() -> None:
     shutdown.pass_time(0.3)
     assert (shutdown.asked, shutdown.lines) == (2, ["all leaderships have moved"])
     assert 0.1 <= shutdown.ended_at < 0.2
+
+
+def test_clients_are_answered_for_a_while_after_the_leaderships_have_moved() -> None:
+    """librdkafka, whose connection closes while it waits for nothing, looks for the new leader only a second later."""
+    shutdown = Shutdown(lambda: succeed(()), has_clients=True)
+    shutdown.pass_time(CLIENTS_TOLD_S - 0.01)
+    assert shutdown.ended_at == -1.0
+    shutdown.pass_time(0.02)
+    assert CLIENTS_TOLD_S <= shutdown.ended_at <= CLIENTS_TOLD_S + 0.01
 
 
 def test_what_nobody_can_take_does_not_hold_it_up_for_longer_than_allowed() -> None:

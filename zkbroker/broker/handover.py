@@ -14,12 +14,17 @@ from zkbroker.model.topics import TopicPartition
 SHUTDOWN_RETRY_S = 0.1
 """Pause before the controller is asked again about leaderships that remain."""
 
+CLIENTS_TOLD_S = 0.1
+"""So long clients are still answered, then: that another broker leads, and which (KIP-951). One whose connection closes
+while it waits for nothing looks for the new leader a second later (librdkafka)."""
+
 
 @inlineCallbacks
 def hand_over(
     *,
     ask: Callable[[], Deferred[tuple[TopicPartition, ...]]],
     somebody_else: Callable[[], bool],
+    has_clients: Callable[[], bool],
     seconds_max: float,
     clock: Clock,
     reactor: Any,
@@ -42,9 +47,15 @@ def hand_over(
         else:
             if not remaining:
                 log("all leaderships have moved")
+                if has_clients():
+                    yield _pause(reactor, CLIENTS_TOLD_S)
                 return
-        pause: Deferred[None] = Deferred()
-        reactor.callLater(SHUTDOWN_RETRY_S, pause.callback, None)
-        yield pause
+        yield _pause(reactor, SHUTDOWN_RETRY_S)
     if remaining:
         log(f"{len(remaining)} leaderships could not move")
+
+
+def _pause(reactor: Any, seconds: float) -> Deferred[None]:
+    over: Deferred[None] = Deferred()
+    reactor.callLater(seconds, over.callback, None)
+    return over

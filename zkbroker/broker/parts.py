@@ -367,6 +367,10 @@ class Parts:
         self._logs.write_checkpoints_now(high_watermarks)
         return epoch
 
+    def has_clients(self) -> bool:
+        """Is any client connected?"""
+        return any(factory.connections for factory in self._factories)
+
     def _step(self, what: str, act: Callable[[], Any]) -> Deferred[None]:
         """One step that may fail or hang without keeping the others from being done."""
 
