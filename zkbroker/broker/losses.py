@@ -2,7 +2,8 @@
 
 The list (``log/losses.py``) stands in ``/brokers/ids/N``. While a replica is on it no controller elects it, lets it
 into an ISR or leaves it in an ISR or ELR that anybody else can hold. It comes off the list when nothing in ZooKeeper
-counts on what it lost: the controller told a state without it, and a fenced write shows that it was in office then.
+counts on what it lost: the controller told a state with a leader and without it, and a fenced write shows that it was
+in office then.
 (A deposed controller may tell a state from before the replica joined the ISR. Whoever is in office tells what is in
 ZooKeeper, and cannot have let the replica in, as it was on the list.) The durable list shrinks first, the registration
 then; only then may the replica join an ISR again.
@@ -19,7 +20,7 @@ from zkbroker.broker.controller_reading import ClusterReader
 from zkbroker.log.dirs import LogDirs
 from zkbroker.log.losses import Losses
 from zkbroker.model.cluster import ClusterDelta, LossyReplica
-from zkbroker.model.topics import PartitionState, TopicPartition
+from zkbroker.model.topics import NO_LEADER, PartitionState, TopicPartition
 from zkbroker.zookeeper.client import Check, MultiError, ZooKeeperClient, ZooKeeperError
 from zkbroker.zookeeper.znodes import ZnodeError
 from zkbroker.zookeeper.znodes import brokers as broker_znode
@@ -131,6 +132,10 @@ class UnsettledLosses:
     def _is_released(self, lossy: LossyReplica, state: PartitionState) -> bool:
         if lossy.topic_id and lossy.topic_id != state.topic_id:
             return True
+        if self._broker_id not in state.replicas:
+            return True
+        if state.leader == NO_LEADER:
+            return False  # a person may still choose by what is left of each
         if state.leader == self._broker_id and state.recovering:
             return True  # elected uncleanly: what is left is all there is
         return self._broker_id not in state.isr and self._broker_id not in state.elr

@@ -119,12 +119,13 @@ def elect_eligible(replicas: tuple[int, ...], elr: tuple[int, ...], online: Pres
     return None
 
 
-def elect_lossy(state: PartitionState, online: Presence, loss: Loss) -> Election | None:
-    """An unclean election that loses least: of the members of ISR and ELR that lost something, the one with the newest
-    epoch and then the longest log. One whose log is gone is no better than any other replica."""
+def elect_lossy(replicas: tuple[int, ...], online: Presence, loss: Loss) -> Election | None:
+    """An unclean election that loses least: of those that came back with a loss, the one with the newest epoch and then
+    the longest log, whether it left the ISR on its return or is its last member. One whose log is gone is no better
+    than any other replica."""
     found: tuple[int, LossyReplica] | None = None
-    for replica in state.replicas:
-        lossy = loss(replica) if replica in state.isr or replica in state.elr else None
+    for replica in replicas:
+        lossy = loss(replica)
         if lossy is None or lossy.is_gone or not online(replica):
             continue
         if found is None or lossy[3:] > found[1][3:]:
@@ -208,7 +209,7 @@ def settled_state(
         )
     if unclean and not any(alive(member) and lost(member) is None for member in (*isr, *state.elr)):
         election = (
-            elect_lossy(state, online, lost)
+            elect_lossy(state.replicas, online, lost)
             or elect_offline(state.replicas, (), has_log, unclean=True)
             or elect_offline(state.replicas, (), online, unclean=True)
         )
@@ -216,7 +217,7 @@ def settled_state(
             return settled(election, f"unclean: no member of ISR {_ids(state.isr)} is online")
     if len(state.replicas) == 1:
         # nobody else holds, or ever will hold, more than what is left
-        election = elect_lossy(state, online, lost)
+        election = elect_lossy(state.replicas, online, lost)
         if election is not None:
             return settled(
                 election, f"the only replica came back without what broker {election.leader} had not flushed"
