@@ -8,6 +8,7 @@ from twisted.python.failure import Failure
 
 from zkbroker.broker.metadata import ClusterMetadata
 from zkbroker.broker.node import Node
+from zkbroker.model.channel import UNREGISTERED
 from zkbroker.model.cluster import BrokerRegistration, ClusterDelta, DeletedReplica, Endpoint
 from zkbroker.model.topics import PartitionState, TopicPartition
 from zkbroker.zookeeper.client import ConnectionLossError
@@ -40,6 +41,9 @@ class Recorder:
 
     def brokers_changed(self) -> None:
         self.told.append("brokers changed")
+
+    def registration_lost(self) -> None:
+        self.told.append("no roles")
 
     def hosted(self) -> list[tuple[TopicPartition, str]]:
         return self.folders
@@ -204,6 +208,27 @@ def test_a_state_that_waits_for_settings_dies_with_the_registration() -> None:
     node.apply_delta(snapshot())
     recorder.loads["t"].pop().callback(None)
     assert recorder.taken() == ["apply t-0 leader=1 epoch=0"]
+
+
+def test_a_broker_that_the_controller_counts_out_leads_nothing_until_a_snapshot() -> None:
+    """Cut from ZooKeeper alone it went on as a leader, and told clients so, until it was connected again: for two
+    minutes, in the torture, clients asked it and nobody else who leads."""
+    node, recorder, _ = make()
+    node.apply_delta(snapshot(partitions=((T0, state()),)))
+    metadata = node._metadata
+    recorder.taken()
+    node.channel_lost("resigned")
+    assert recorder.taken() == ["log: channel to the controller lost: resigned"] and not metadata.is_doubted(1)
+    version = metadata.version
+    node.channel_lost(UNREGISTERED)
+    assert "no roles" in recorder.taken()
+    # What was encoded for clients before is not sent any more.
+    assert metadata.is_doubted(1) and metadata.version > version
+    node.apply_delta(ClusterDelta(1, 5, 1))
+    assert metadata.is_doubted(1)
+    node.apply_delta(snapshot(partitions=((T0, state()),)))
+    assert not metadata.is_doubted(1)
+    assert any(line.startswith("apply t-0 leader=1") for line in recorder.taken())
 
 
 def test_an_assigned_folder_without_a_topic_id_is_no_stray() -> None:

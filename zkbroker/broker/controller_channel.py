@@ -7,6 +7,7 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred, fail, succeed
 
 from zkbroker.controller.effects import PushDelta
+from zkbroker.model.channel import UNREGISTERED
 from zkbroker.model.cluster import ClusterDelta
 from zkbroker.model.errors import BrokerError, ErrorCode
 from zkbroker.replication.ports import Subscriber
@@ -80,7 +81,7 @@ class Subscribers:
             subscription = self._subscriptions[broker_id]
             if self._broker_epoch(broker_id) != subscription.subscriber.broker_epoch:
                 del self._subscriptions[broker_id]
-                subscription.subscriber.close("the registration of this broker is gone")
+                subscription.subscriber.close(UNREGISTERED)
 
     def push(self, effect: PushDelta) -> None:
         orders = dict(effect.orders)

@@ -14,7 +14,14 @@ from twisted.python.failure import Failure
 
 from zkbroker.broker.metadata import ClusterMetadata
 from zkbroker.broker.topic_configs import TopicConfigs
-from zkbroker.model.channel import AlterPartitionRequest, AlterPartitionResponse, Applied, NewTopic, TopicResult
+from zkbroker.model.channel import (
+    UNREGISTERED,
+    AlterPartitionRequest,
+    AlterPartitionResponse,
+    Applied,
+    NewTopic,
+    TopicResult,
+)
 from zkbroker.model.clock import Clock
 from zkbroker.model.cluster import REPLICATION_LISTENER, BrokerRegistration, ClusterDelta, DeletedReplica
 from zkbroker.model.topics import PartitionState, TopicPartition
@@ -44,6 +51,8 @@ class ReplicaSet(Protocol):
     def delete(self, partition: TopicPartition, topic_id: str) -> Deferred[None]: ...
 
     def brokers_changed(self) -> None: ...
+
+    def registration_lost(self) -> None: ...
 
     def hosted(self) -> list[tuple[TopicPartition, str]]: ...
 
@@ -118,6 +127,7 @@ class Node:
         self._number = delta.number
         if delta.is_snapshot:
             self._failed.clear()
+            self._metadata.doubt(self._broker_id, False)
         self._forget_replaced_topics(delta)
         was_ready = self._metadata.is_ready
         before = {broker.broker_id: broker for broker in self._metadata.live_brokers()}
@@ -146,6 +156,11 @@ class Node:
 
     def channel_lost(self, reason: str) -> None:
         self._log(f"channel to the controller lost: {reason}")
+        if reason == UNREGISTERED:
+            # Whoever cannot hear ZooKeeper would go on leading, and tell clients so, until it hears it again. If the
+            # registration is there after all, the next snapshot gives back what is dropped here.
+            self._replicas.registration_lost()
+            self._metadata.doubt(self._broker_id, True)
 
     def zookeeper_age_s(self) -> float:
         return self._clock.monotonic() - self._zk.last_reply_at

@@ -10,6 +10,10 @@ from typing import NamedTuple
 from zkbroker.model.errors import ErrorCode
 from zkbroker.model.topics import PartitionState, TopicPartition
 
+UNREGISTERED = "the registration of this broker is gone"
+"""Why a controller ends a subscription when the subscriber's registration has gone. The subscriber acts on it: it may
+hear so from the controller long before it hears it from ZooKeeper."""
+
 
 class IsrProposal(NamedTuple):
     """A leader's wish to change its ISR (KIP-497), fenced by every epoch it was decided under."""
