@@ -45,8 +45,9 @@ def test_a_write_whose_answer_is_lost_is_looked_for_behind_all_writes_under_way(
     server = LaggingServer()
     writer = FencedWriter(server, 1, Clock(), lambda topic: None)  # type: ignore[arg-type]
     found: list[Any] = []
-    writer.write_states([StateWrite(T0, STATE, 5)]).addBoth(found.append)
+    [chunk] = writer.write_states([StateWrite(T0, STATE, 5)])
+    chunk.addBoth(found.append)
     assert server.calls == ["write", "nothing", "read"]
-    [[(partition, state)]] = found[0]
+    [(partition, state)] = found[0]
     assert partition == T0
     assert (state.isr, state.partition_epoch) == ((1, 2), 6)

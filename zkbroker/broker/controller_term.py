@@ -46,6 +46,9 @@ from zkbroker.zookeeper.znodes import notifications as notification_znode
 from zkbroker.zookeeper.znodes import topics as topic_znode
 from zkbroker.zookeeper.znodes.paths import PERSISTENT_PATHS
 
+FOLLOW_UP_S = 0.002
+"""After a fence: time for the news to leave this process before it settles what the fenced broker followed."""
+
 
 class TermContext(NamedTuple):
     """What a term works with, handed on by the controller loop."""
@@ -232,7 +235,7 @@ class Term:
     def _perform(self, effect: Effect) -> None:
         match effect:
             case WriteStates():
-                self.writer.write_states(effect.writes).addCallbacks(self._written, self.failed)
+                self._write(effect.writes)
             case FenceBroker():
                 first, rest = effect.writes[:OPS_COUNT_MAX], effect.writes[OPS_COUNT_MAX:]
                 fenced = self.writer.fence_broker(effect.broker_id, effect.broker_epoch, first)
@@ -254,9 +257,8 @@ class Term:
             case Log():
                 self.context.log(effect.line)
 
-    def _written(self, chunks: list[list[Found]]) -> None:
+    def _written(self, found: list[Found]) -> None:
         if not self.is_closed:
-            found = [entry for chunk in chunks for entry in chunk]
             self.event(lambda: self.controller.states_found(found))
 
     def _fenced(
@@ -265,16 +267,26 @@ class Term:
         if self.is_closed:
             return
         is_gone, found = outcome
-        now = self.context.clock.monotonic()
-        self.event(lambda: self.controller.broker_fenced(broker_id, broker_epoch, is_gone, now))
-        self.event(lambda: self.controller.states_found(found))
-        if is_gone:
-            self.writer.write_states(rest).addCallbacks(self._written, self.failed)
-        else:
+        if not is_gone:
             unwritten = gather([self.writer.read_state(write) for write in rest])
             unwritten.addCallback(
-                lambda states: self._written([list(zip([write.partition for write in rest], states, strict=True))])
+                lambda states: self._written(list(zip([write.partition for write in rest], states, strict=True)))
             ).addErrback(self.failed)
+        elif rest:
+            self._write(rest)
+        self.event(lambda: self.controller.broker_fenced(broker_id, broker_epoch, is_gone, found))
+        self.flush()
+        if is_gone:
+            self.context.reactor.callLater(FOLLOW_UP_S, self._follow_up, broker_id)
+
+    def _follow_up(self, broker_id: int) -> None:
+        if not self.is_closed:
+            self.event(lambda: self.controller.fence_followed_up(broker_id))
+
+    def _write(self, writes: Sequence[StateWrite]) -> None:
+        """Several multis at a time; brokers are told of each as soon as it is written."""
+        for chunk in self.writer.write_states(writes):
+            chunk.addCallbacks(self._written, self.failed)
 
     def broker_condemned(self, verdict: Condemned) -> None:
         """Its peers agree that it is dead. Before the cluster is read there is nothing to decide: then ``verdicts`` of

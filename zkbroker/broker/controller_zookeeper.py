@@ -189,9 +189,9 @@ class FencedWriter:
             return
         yield self.write_all([Delete(f"{path}/{name}") for name in names])
 
-    def write_states(self, writes: Sequence[StateWrite]) -> Deferred[list[list[Found]]]:
-        """Write each; several multis are under way at a time. Gives what ZooKeeper holds then, for each."""
-        return gather([self._write_chunk(chunk) for chunk in self._chunks(writes)])
+    def write_states(self, writes: Sequence[StateWrite]) -> list[Deferred[list[Found]]]:
+        """Write each; several multis are under way at a time. Each gives what ZooKeeper holds then."""
+        return [self._write_chunk(chunk) for chunk in self._chunks(writes)]
 
     @staticmethod
     def _chunks(writes: Sequence[StateWrite]) -> list[list[StateWrite]]:

@@ -133,14 +133,14 @@ class Controller:
         if not verdict.is_certain and not self.settling.gains(broker_id):
             del self.image.fenced[broker_id]
             return []
-        self.settling.unsettle(self.image.partitions_of(broker_id))
+        # Partitions that nobody leads now come first; the others when those are led again.
+        hosted = self.image.partitions_of(broker_id)
+        leaderless = [partition for partition in hosted if self._led_by(partition) == broker_id]
+        self.settling.unsettle(leaderless or hosted)
         effects = [Log(f"fencing broker {broker_id} (epoch {epoch}): {verdict.reason}"), *self.settling.settle()]
         writes = tuple(write for effect in effects if isinstance(effect, WriteStates) for write in effect.writes)
         effects = [effect for effect in effects if not isinstance(effect, WriteStates)]
-        # partitions that nobody leads now come first
-        leaderless = tuple(write for write in writes if self._led_by(write.partition) == broker_id)
-        rest = tuple(write for write in writes if self._led_by(write.partition) != broker_id)
-        return [*effects, FenceBroker(broker_id, epoch, leaderless + rest)]
+        return [*effects, FenceBroker(broker_id, epoch, writes)]
 
     def _is_fenced_one(self, broker: BrokerRegistration) -> bool:
         """It was read before its registration was deleted, and is told of after."""
@@ -151,22 +151,39 @@ class Controller:
         state = self.image.states.get(partition)
         return NO_LEADER if state is None else state.leader
 
-    def broker_fenced(self, broker_id: int, broker_epoch: int, is_gone: bool, now: float) -> list[Effect]:
-        """``FenceBroker`` ended. Not ``is_gone``: the registration is still there, nothing was written."""
+    def broker_fenced(
+        self,
+        broker_id: int,
+        broker_epoch: int,
+        is_gone: bool,
+        found: Sequence[tuple[TopicPartition, PartitionState | None]],
+    ) -> list[Effect]:
+        """``FenceBroker`` ended, and ZooKeeper holds that. Not ``is_gone``: the registration is still there, nothing
+        was written."""
+        self.settling.states_found(found)
         if self.image.broker_epoch(broker_id) == broker_epoch:
             if is_gone:
-                self._broker_gone(broker_id)
+                self._forget_broker(broker_id)
             elif self.image.fenced.pop(broker_id, None) is not None:
                 self.settling.effects.append(Log(f"broker {broker_id} (epoch {broker_epoch}) could not be fenced"))
                 self.settling.unsettle(self.image.partitions_of(broker_id))
         return self.settling.settle()
 
-    def _broker_gone(self, broker_id: int) -> None:
+    def fence_followed_up(self, broker_id: int) -> list[Effect]:
+        """Brokers were told who leads now what the fenced one led: settle what it followed."""
+        self.settling.unsettle(self.image.partitions_of(broker_id))
+        self.settling.effects += self.deletions.broker_gone()
+        return self.settling.settle()
+
+    def _forget_broker(self, broker_id: int) -> None:
         del self.image.brokers[broker_id]
         self.image.shutting_down.pop(broker_id, None)
         self.image.offline_replicas.pop(broker_id, None)
         self.settling.complaints.broker_gone(broker_id)
         self._changes.broker_gone(broker_id)
+
+    def _broker_gone(self, broker_id: int) -> None:
+        self._forget_broker(broker_id)
         self.settling.unsettle(self.image.partitions_of(broker_id))
         self.settling.effects += self.deletions.broker_gone()
 
