@@ -86,6 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     for name, about in (("brokers", "in the cluster"), ("partitions", "of each topic"), ("clients", "of each kind")):
         what.add_argument(f"--{name}", type=_positive, metavar="N", help=f"{name} {about} (default: by seed)")
     what.add_argument("--without-faults", type=_numbers, default=(), metavar="N,N", help="leave these faults out")
+    what.add_argument(
+        "--no-heal", action="store_true", help="end after the steps, without looking whether all comes round"
+    )
     show = parser.add_argument_group("what to show")
     show.add_argument("--trace", action="store_true", help="print every step")
     show.add_argument("--shrink", action="store_true", help="look for a smaller run that fails in the same way")
@@ -136,6 +139,7 @@ def _specs(parser: argparse.ArgumentParser, options: argparse.Namespace) -> list
             options.brokers,
             options.partitions,
             options.clients,
+            heals=not options.no_heal,
             keeps_trace=options.trace,
         )
         for seed in seeds

@@ -19,8 +19,18 @@ PROGRESS_EVERY_S = 10.0
 TRACE_LINES_SHOWN = 60
 """Of the end of a failed run's trace; ``--trace`` shows all of it."""
 
-MINIMUM_PER_MILLION_STEPS: Mapping[str, int] = {}
-"""What a campaign must have seen to be worth its name, over all profiles together."""
+MINIMUM_PER_MILLION_STEPS: Mapping[str, int] = {
+    "elections": 500,
+    "fast_fences": 20,
+    "false_suspicions": 100,
+    "truncations_with_bytes": 50,
+    "isr_shrinks": 600,
+    "isr_expansions": 500,
+    "lossy_restarts": 150,
+    "acked_all": 5_000,
+    "read_again": 8_000,
+}
+"""What a campaign over all profiles must have seen to be worth its name; about half of what it usually sees."""
 
 
 class Campaign(NamedTuple):
@@ -126,6 +136,8 @@ def command(spec: RunSpec) -> str:
         parts.append(f"--mutant {spec.mutant}")
     if spec.without_faults:
         parts.append(f"--without-faults {','.join(map(str, spec.without_faults))}")
+    if not spec.heals:
+        parts.append("--no-heal")
     for name in ("brokers", "partitions", "clients"):
         value = getattr(spec, name)
         if value is not None:

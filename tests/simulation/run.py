@@ -50,6 +50,8 @@ class RunSpec(NamedTuple):
     brokers: int | None = None
     partitions: int | None = None
     clients: int | None = None
+    heals: bool = True
+    """Afterwards faults end, and the cluster must come round."""
     keeps_trace: bool = False
 
 
@@ -110,9 +112,10 @@ def _run(spec: RunSpec) -> RunResult:
             world.checkers.append(driver)
             world.run_steps(spec.steps)
             driver.stop()
-            world.heal_all()
-            world.checkers.append(Supervisor())
-            clients.check_liveness()
+            if spec.heals:
+                world.heal_all()
+                world.checkers.append(Supervisor())
+                clients.check_liveness()
             if settings.config.get(FLUSH_KEY) == "1" and world.counts["permitted_losses"]:
                 raise Violation(6, f"{world.counts['permitted_losses']} losses though acknowledged means on the disk")
         except Violation as found:
