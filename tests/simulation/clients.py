@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 REQUEST_TIMEOUT_S = 1.5
 """After so long without an answer a client gives its connection up."""
 METADATA_AGAIN_S = 0.02
+FIRST_TURNS_S = 0.03
+"""Before it has heard of any topic a client is in a hurry."""
 NOBODY = -1
 
 MOVED = frozenset(
@@ -34,7 +36,7 @@ MOVED = frozenset(
 class Client:
     """Acts every ``turn_s`` or so; ``name`` is for values and the trace."""
 
-    turn_s = 0.15
+    turn_s = 0.1
 
     def __init__(self, world: World, history: History, name: str, *, delay_s_max: float, loss_share: float) -> None:
         self.world = world
@@ -67,7 +69,8 @@ class Client:
         raise NotImplementedError
 
     def _turn_later(self) -> None:
-        self.world.call_later(self.turn_s * (0.5 + self.random.random()), "client", self._turn)
+        seconds = self.turn_s if self.partition_counts else FIRST_TURNS_S
+        self.world.call_later(seconds * (0.5 + self.random.random()), "client", self._turn)
 
     def _turn(self) -> None:
         if self.is_stopped:

@@ -56,7 +56,7 @@ def drawn(random: Any, *, clients: int | None = None, changes_topics: bool = Fal
         acks_all_producers=counts[1],
         weak_producers=counts[2],
         consumers=counts[3],
-        batches_per_turn=random.choice((0.15, 0.4, 1.0)),
+        batches_per_turn=random.choice((0.3, 0.8, 2.0)),
         again_share=random.choice((0.1, 0.3)),
         delay_s_max=random.choice((0.001, 0.004, 0.02)),
         loss_share=random.choice((0.0, 0.01, 0.03)),
