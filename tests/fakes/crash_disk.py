@@ -89,6 +89,8 @@ class CrashDisk(Disk):
         """Writes and new names meet ENOSPC."""
         self.is_failing = False
         """Everything that touches the disk meets EIO."""
+        self.cached: Callable[[int], int | None] | None = None
+        """How much of so many bytes the page cache has, None for nothing of it; None: the file system cannot tell."""
         self.boots = 1
         """How often the machine was started, for the boot id that its processes are told."""
         self.open_handles = 0
@@ -227,7 +229,7 @@ class CrashDisk(Disk):
     def _fail(self, operation: str, path: str) -> None:
         if self.is_failing:
             raise OSError(errno.EIO, "Input/output error", path)
-        if self.is_full and operation in ("create", "write", "mkdir"):
+        if self.is_full and operation in ("create", "mkdir"):
             raise OSError(errno.ENOSPC, "No space left on device", path)
         self.fail(operation, path)
 
@@ -241,6 +243,13 @@ class CrashDisk(Disk):
 
     def _write(self, file: File, position: int, data: bytes, path: str) -> None:
         self._begin("write", path)
+        if self.is_full and position + len(data) > len(file.content):
+            # The last free bytes: a part of the write is done, as by a system call that is short.
+            self._put(file, position, data[: len(data) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device", path)
+        self._put(file, position, data)
+
+    def _put(self, file: File, position: int, data: bytes) -> None:
         if len(file.content) < position:
             file.content.extend(bytes(position - len(file.content)))
         file.content[position : position + len(data)] = data
@@ -288,11 +297,16 @@ class CrashDisk(Disk):
         self._fail("read", "")
         return bytes(self._of(handle).content[position : position + size])
 
-    def read_cached(self, handle: OpenedFile, position: int, size: int) -> bytes:  # type: ignore[override]
+    def read_cached(self, handle: OpenedFile, position: int, size: int) -> bytes | memoryview | None:  # type: ignore[override]
+        if self.cached is not None:
+            found = self.cached(size)
+            if found is None:
+                return None
+            size = found
         return self.read(handle, position, size)
 
     def can_read_cached(self, folder: str) -> bool:
-        return False
+        return self.cached is not None
 
     def truncate(self, handle: OpenedFile, size: int) -> None:  # type: ignore[override]
         self._truncate(self._of(handle), size, "")

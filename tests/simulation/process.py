@@ -166,6 +166,7 @@ class Process:
             clock=node.clock,
         )
         self._changes_left = -1
+        self.disk.cached = self._cached
         self.disk.before_change = self._before_change
         self.broker = Broker(
             config=world.config(node.broker_id),
@@ -231,6 +232,13 @@ class Process:
             lambda closed: self.reactor.callFromThread(done.callback, closed)
         )
         return done
+
+    def _cached(self, size: int) -> int | None:
+        """Most reads find all of it in the page cache, some a part or nothing."""
+        random = self.world.random
+        if random.random() >= self.world.settings.cold_share:
+            return size
+        return random.randint(1, size) if size and random.random() < 0.5 else None
 
     def _bind(self, endpoint: Endpoint) -> BoundSocket:
         bound: Any = _Socket(self.node.host, endpoint.port)
