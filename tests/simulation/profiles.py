@@ -57,7 +57,7 @@ _ZOOKEEPER = {
 }
 _DISKS = {"disk_slow": 1.0, "disk_full": 0.2, "disk_fails": 0.2, "flip_bit": 0.5}
 _SUSPICION = {"suspect": 1.5, "suspect_leader": 1.5, "suspect_controller": 0.5}
-_ELECTIONS = {"depose": 2.0, "delete_registration_of_leader": 1.5, "storm": 1.5}
+_ELECTIONS = {"depose": 2.0, "delete_registration_of_leader": 1.5, "storm": 1.5, "prefer": 1.0}
 _CLOCKS = {"drift": 0.5}
 
 

@@ -25,6 +25,11 @@ class RecordingWorld:
         self.counts: Counter[str] = Counter()
         self.settings = SimpleNamespace(session_timeout_s=SESSION_S)
         self.calls: list[tuple[Any, ...]] = []
+        self.zookeeper = SimpleNamespace(
+            tree=SimpleNamespace(znodes={"/brokers/topics/t/partitions/0/state": None}),
+            stat=lambda path: None,
+            write=lambda *ops: self.calls.append((self.steps, "write", ops)),
+        )
         self.lines: list[str] = []
         self.trace = SimpleNamespace(add=lambda kind, text: self.lines.append(f"{self.steps} {kind} {text}"))
         replica = SimpleNamespace(leader=object())
