@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.fakes.zookeeper import FakeSession
 from tests.harness.zookeeper_worlds import FakeWorld, connect, wait
 from zkbroker.broker.registration import FOREIGN_OWNER_TICKS, Registration, RegistrationSettings, RegistrationState
-from zkbroker.model.cluster import BrokerRegistration, Endpoint
+from zkbroker.model.cluster import BrokerRegistration, Endpoint, LossyReplica
 from zkbroker.model.errors import StartError
 from zkbroker.zookeeper.client import Create, Delete
 from zkbroker.zookeeper.znodes import brokers as znode
@@ -14,6 +14,7 @@ PATH = "/brokers/ids/1"
 DESCRIPTION = BrokerRegistration(
     1, -1, (Endpoint("PLAINTEXT", "h", 9092), Endpoint("REPLICATION", "h", 9192)), (("PLAINTEXT", "PLAINTEXT"),)
 )
+LOSSY = LossyReplica("t", 0, "vX7sTBNpQpmL0ZpGhB2cYw", 3, 17)
 SESSION_TIMEOUT_S = 2.0
 TICK_S = 0.5
 FOREIGN_WAIT_S = SESSION_TIMEOUT_S + FOREIGN_OWNER_TICKS * TICK_S
@@ -26,6 +27,7 @@ class Place:
         self.world = world
         self.told: list[str] = []
         self.lines: list[str] = []
+        self.describes = DESCRIPTION
         self.zk = zk if zk is not None else world.session()
         if not self.zk.is_connected:
             connect(world, self.zk)
@@ -34,7 +36,7 @@ class Place:
             reactor=world.reactor,
             clock=world.clock,
             settings=RegistrationSettings(SESSION_TIMEOUT_S, TICK_S),
-            describe=lambda: DESCRIPTION,
+            describe=lambda: self.describes,
             previous_session_id=previous_session_id,
             registered=lambda epoch: self.told.append(f"registered {epoch == self.czxid}"),
             lost=lambda reason: self.told.append(f"lost: {reason}"),
@@ -54,6 +56,10 @@ class Place:
     def owner(self) -> int:
         stat = self.world.zookeeper.stat(PATH)
         return -1 if stat is None else stat.ephemeral_owner
+
+    def listed(self) -> tuple[LossyReplica, ...]:
+        data = self.world.zookeeper.data(PATH)
+        return () if data is None else znode.decode(PATH, data, 7).lossy
 
     def pass_time(self, seconds: float) -> None:
         for _ in range(round(seconds / 0.01)):
@@ -323,3 +329,47 @@ def test_remove_does_not_fail_while_zookeeper_is_away() -> None:
     place.zk.disconnect()
     wait(place.world, place.registration.remove())
     assert place.registration.broker_epoch == -1
+
+
+def test_a_change_of_the_description_is_written_in_the_same_epoch() -> None:
+    place = registered(new_world())
+    epoch = place.czxid
+    place.describes = DESCRIPTION._replace(lossy=(LOSSY,))
+    place.registration.update()
+    place.pass_time(0.1)
+    assert place.listed() == (LOSSY,)
+    assert place.czxid == epoch
+    assert place.told == []
+    assert place.holds_its_place()
+    place.describes = DESCRIPTION
+    place.zk.lose_next_request()
+    place.registration.update()
+    place.pass_time(1)
+    assert place.listed() == (), "tried until it is written"
+    assert place.holds_its_place()
+
+
+def test_a_change_waits_for_the_connection() -> None:
+    place = registered(new_world())
+    place.zk.disconnect()
+    place.pass_time(0.1)
+    place.describes = DESCRIPTION._replace(lossy=(LOSSY,))
+    place.registration.update()
+    place.pass_time(0.5)
+    assert place.listed() == ()
+    place.zk.reconnect()
+    place.pass_time(0.5)
+    assert place.listed() == (LOSSY,)
+
+
+def test_a_change_is_not_written_into_another_incarnations_znode() -> None:
+    world = new_world()
+    place = registered(world)
+    other = BrokerRegistration(1, -1, (Endpoint("PLAINTEXT", "elsewhere", 1),), (("PLAINTEXT", "PLAINTEXT"),))
+    place.describes = DESCRIPTION._replace(lossy=(LOSSY,))
+    place.registration.update()
+    world.zookeeper.write(Delete(PATH, -1), Create(PATH, znode.encode(other, timestamp_ms=1)))
+    place.pass_time(0.002)
+    assert place.listed() == ()
+    place.pass_time(1)
+    assert place.registration.state is not RegistrationState.REGISTERED
