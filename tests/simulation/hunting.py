@@ -41,7 +41,7 @@ def hunt(
     specs = []
     for seed in seeds:
         chosen = names[seed % len(names)] if profile == "all" else profile or mutant.profile
-        specs.append(RunSpec(seed, chosen, steps, mutant.name, heals=False))
+        specs.append(RunSpec(seed, chosen, steps, mutant.name))
     began = time.monotonic()
     while specs:
         left_s = None if seconds_max is None else seconds_max - (time.monotonic() - began)
@@ -50,7 +50,7 @@ def hunt(
             break
         result = campaign.failures[0]
         spec = result.spec
-        if run(spec._replace(mutant="", heals=True)).violation is None:
+        if run(spec._replace(mutant="")).violation is None:
             say(f"{mutant.name}: caught with {spec.seed}, {time.monotonic() - began:.0f} s")
             caught = Caught(spec.seed, spec.profile, spec.steps, result.steps, invariant_of(result))
             return Hunted(caught, spec.seed - seeds[0] + 1, result)
@@ -80,7 +80,7 @@ def recheck(name: str, *, seconds_max: float = 60.0) -> str | None:
     known = RESULTS[name]
     end = time.monotonic() + seconds_max
     for seed in (known.seed, *range(RECHECK_SEED, RECHECK_SEED + RECHECK_SEEDS)):
-        if run(RunSpec(seed, known.profile, known.steps, name, heals=False)).violation is not None:
+        if run(RunSpec(seed, known.profile, known.steps, name)).violation is not None:
             return None
         if time.monotonic() > end:
             break
