@@ -191,8 +191,13 @@ class Bench:
         replica.last_stable_offset = replica.high_watermark
         return replica
 
-    def lead(self, broker_id: int, epoch: int, isr: tuple[int, ...], maximal: tuple[int, ...] = ()) -> Replica:
+    def lead(
+        self, broker_id: int, epoch: int, isr: tuple[int, ...], maximal: tuple[int, ...] = (), *, enters: bool = True
+    ) -> Replica:
+        """Take up the role; ``enters``: its epoch is entered in its cache."""
         replica = self.replica(broker_id)
+        if enters:
+            replica.log.epochs.assign(epoch, replica.log.log_end_offset)
         followers = {
             other: SimpleNamespace(broker_epoch=-1, log_end_offset=0) for other in (1, 2, 3) if other != broker_id
         }

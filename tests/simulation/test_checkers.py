@@ -143,6 +143,7 @@ def test_a_joiner_that_lacks_what_is_committed(bench: Bench) -> None:
     bench.lead(1, 0, (1, 2))
     bench.follow(2, 1, 0)
     bench.follow(3, 1, 0)
+    bench.step()
     for broker_id in (1, 2):
         bench.replica(broker_id).append(0, batch_of(b"a"))
     bench.step()
@@ -248,6 +249,7 @@ def test_what_is_not_committed_may_be_truncated(bench: Bench) -> None:
     bench.append_everywhere(batch_of(b"a"))
     bench.write_state(1, 0, (1, 3))
     bench.lead(1, 0, (1, 3)).leader.high_watermark = 1
+    follower.follower = None
     follower.append(0, batch_of(b"b"))
     bench.step()
     follower.truncate(1)
@@ -289,6 +291,43 @@ def test_a_joiner_that_does_not_stand_where_the_leader_believes(bench: Bench) ->
     bench.replica(1).leader = before[1]
     bench.replica(1).leader.isr.state = type(before[3])(isr=(1, 2), maximal=(1, 2, 3))
     bench.replica(1).leader.followers[3] = follower
+    assert bench.violated() == 12
+
+
+def joins(bench: Bench, end: int) -> None:
+    """Broker 1, who leads, counts broker 3 from now on, and believes that it ends there."""
+    leader = bench.replica(1).leader
+    state = leader.isr.state
+    leader.isr.state = type(state)(isr=state.isr, maximal=(*state.isr, 3))
+    leader.followers[3].broker_epoch, leader.followers[3].log_end_offset = bench.broker_epoch(3), end
+
+
+def test_a_joiner_that_lacks_what_there_was_when_the_epoch_began(bench: Bench) -> None:
+    bench.write_state(2, 0, (1, 2))
+    bench.lead(2, 0, (1, 2))
+    bench.follow(3, 2, 0)
+    bench.follow(1, 2, 0)
+    for broker_id in (2, 1):
+        bench.replica(broker_id).append(0, batch_of(b"a"))
+        bench.step()
+    bench.write_state(1, 1, (1, 2))
+    bench.step()
+    bench.lead(1, 1, (1, 2))
+    bench.follow(3, 1, 1)
+    bench.step()
+    joins(bench, 0)
+    assert bench.violated() == 12
+
+
+def test_a_joiner_whose_log_is_another(bench: Bench) -> None:
+    bench.write_state(1, 3, (1, 2))
+    bench.lead(1, 3, (1, 2))
+    bench.replica(3).append(2, batch_of(b"b"))
+    bench.follow(3, 1, 3)
+    bench.step()
+    bench.replica(1).append(3, batch_of(b"a"))
+    bench.step()
+    joins(bench, 1)
     assert bench.violated() == 12
 
 

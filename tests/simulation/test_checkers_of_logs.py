@@ -38,6 +38,7 @@ def test_a_follower_whose_high_watermark_covers_another_history(bench: Bench) ->
     # What it has from offset 1 on is of a later epoch than what is committed there.
     for broker_id in (1, 3):
         bench.replica(broker_id).append(0, batch_of(b"b"))
+    follower.follower = None
     follower.append(5, batch_of(b"c"))
     bench.write_state(1, 0, (1, 3))
     bench.lead(1, 0, (1, 3)).leader.high_watermark = 1
@@ -52,6 +53,12 @@ def test_a_follower_above_what_any_leader_committed(bench: Bench) -> None:
     _, follower, _ = bench.begin()
     bench.append_everywhere(batch_of(b"a"), mark=False)
     follower.mark(1)
+    assert bench.violated() == 7
+
+
+def test_a_follower_appends_what_its_leader_does_not_have(bench: Bench) -> None:
+    _, follower, _ = bench.begin()
+    follower.append(0, batch_of(b"a"))
     assert bench.violated() == 7
 
 
@@ -102,6 +109,15 @@ def test_an_epoch_cache_that_does_not_rise(bench: Bench) -> None:
     bench.append_everywhere(batch_of(b"a"))
     leader.log.epochs.entries = ((0, 0), (2, 1), (1, 3))
     leader.log.epochs.version += 1
+    assert bench.violated() == 9
+
+
+def test_a_leader_whose_epoch_is_not_in_its_cache(bench: Bench) -> None:
+    bench.begin()
+    bench.append_everywhere(batch_of(b"a"))
+    bench.write_state(2, 1, (1, 2, 3))
+    bench.step()
+    bench.lead(2, 1, (1, 2, 3), enters=False)
     assert bench.violated() == 9
 
 

@@ -85,6 +85,7 @@ class Partition:
         "counted",
         "deleting",
         "ends",
+        "epoch_starts",
         "key",
         "leaders",
         "led_by",
@@ -120,6 +121,8 @@ class Partition:
         """Leader epoch → the leader that ZooKeeper names for it (-1: none)."""
         self.led_by: dict[int, tuple[int, int]] = {}
         """Leader epoch → (broker, number of its process) that took the role."""
+        self.epoch_starts: dict[int, int] = {}
+        """Leader epoch → where its leader's log ended when it took up the role."""
         self.true_hw = 0
         """The largest high watermark that any leader ever had."""
         self.committed: list[Batch] = []

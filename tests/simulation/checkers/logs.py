@@ -41,6 +41,8 @@ class LogChecker:
     def changed(self, view: View, before: Fingerprint | None, after: Fingerprint) -> None:
         if before is None or before.epochs_version != after.epochs_version:
             self._check_epoch_cache(view)
+        if after.leader is not None and (before is None or before.leader is not after.leader):
+            self._check_leader_entry(view, after.leader.leader_epoch)
         self._check_offsets(view, before, after)
 
     def at_end(self, view: View) -> None:
@@ -122,6 +124,12 @@ class LogChecker:
                 f"{view!r}: the batch at {batch.base} has epoch {batch.epoch}, the epoch cache says {found}: "
                 f"{list(entries)}",
             )
+
+    def _check_leader_entry(self, view: View, epoch: int) -> None:
+        """A leader's epoch is in its cache before anything is appended in it (KAFKA-7415)."""
+        entries = view.replica.log.epochs.entries
+        if not entries or entries[-1][0] != epoch:
+            raise Violation(9, f"{view!r} leads in epoch {epoch}, which its epoch cache lacks: {list(entries)}")
 
     def _check_epoch_cache(self, view: View) -> None:
         entries = view.replica.log.epochs.entries

@@ -36,6 +36,8 @@ class LogChange(NamedTuple):
     """The replica was just brought up: ``appended`` is all that it has."""
     was_cut: bool
     """The log's generation rose: it was truncated, also if no bytes went."""
+    role_changed: bool = False
+    """In the same step the replica took another role: whose records these are is not known."""
 
 
 class Checker(Protocol):
@@ -203,6 +205,8 @@ class Observer:
             ):
                 change = self._read(node, view, before, after)
                 if change is not None:
+                    if before is not None and (before.follower is not after.follower):
+                        change = change._replace(role_changed=True)
                     for on_log in self._on_log:
                         on_log(view, change)
         for view, before, after in changes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.simulation.checkers.ghost import Ghost, View
-from tests.simulation.checkers.observer import Commit, Fingerprint
+from tests.simulation.checkers.observer import Commit, Fingerprint, LogChange
 from tests.simulation.violation import Violation
 
 REGISTRATION_GRACE_S = 4.0
@@ -26,6 +26,27 @@ class RoleChecker:
                 view = partition.views.get(partition.state.leader)
                 if view is not None:
                     self._check_maximal(view)
+
+    def log_changed(self, view: View, change: LogChange) -> None:
+        """7: a follower appends only what its leader has."""
+        follower = view.replica.follower
+        if follower is None or not change.appended or change.is_first_look or change.role_changed:
+            return
+        his = view.partition.views.get(follower.leader)
+        if his is None or his.replica.leader is None or his.replica.leader.leader_epoch != follower.leader_epoch:
+            return
+        batches = his.content.batches
+        index = his.content.index_of(change.appended[0].base)
+        for batch in change.appended:
+            other = batches[index] if index < len(batches) else None
+            if other is None or (other.base, other.epoch, other.data) != (batch.base, batch.epoch, batch.data):
+                raise Violation(
+                    7,
+                    f"{view!r} appended offset {batch.base} of epoch {batch.epoch} as follower of {his.broker_id} in "
+                    f"leader epoch {follower.leader_epoch}, which has there "
+                    f"{None if other is None else (other.base, other.epoch)}",
+                )
+            index += 1
 
     def changed(self, view: View, before: Fingerprint | None, after: Fingerprint) -> None:
         leader = after.leader
@@ -52,6 +73,7 @@ class RoleChecker:
 
     def _check_leader(self, view: View, leader: Any) -> None:
         partition, epoch = view.partition, leader.leader_epoch
+        partition.epoch_starts.setdefault(epoch, view.content.end)
         named = partition.leaders.get(epoch)
         if named != view.broker_id:
             raise Violation(2, f"{view!r} leads in leader epoch {epoch}, whose leader is {named}")
@@ -95,6 +117,14 @@ class RoleChecker:
                     f"{view!r}: broker {joiner} joins with broker epoch {epoch}; registered is {registered}, before "
                     f"that {gone}",
                 )
+        believed = leader.followers[joiner].log_end_offset
+        start = partition.epoch_starts.get(leader.leader_epoch, 0)
+        if believed < start:
+            raise Violation(
+                12,
+                f"{view!r}: broker {joiner} joins with an end of {believed}, the epoch began at {start}: older leaders "
+                f"may have committed what it lacks",
+            )
         his = partition.views.get(joiner)
         if his is not None and self._is_incarnation(his, epoch):
             self._check_position(view, leader, his)
@@ -115,3 +145,17 @@ class RoleChecker:
             raise Violation(
                 12, f"{view!r} believes that broker {his.broker_id} ends at {believed}: it ends at {his.content.end}"
             )
+        at = max(min(view.content.agreed, his.content.agreed), view.content.start, his.content.start)
+        mine, other = view.content, his.content
+        here, there = mine.index_of(at), other.index_of(at)
+        while here < len(mine.batches) and mine.batches[here].base < believed:
+            one = mine.batches[here]
+            two = other.batches[there] if there < len(other.batches) else None
+            if two is None or (one.base, one.epoch, one.data) != (two.base, two.epoch, two.data):
+                raise Violation(
+                    12,
+                    f"{view!r} lets broker {his.broker_id} join, whose log differs at offset {one.base}: "
+                    f"{one.epoch} here, {None if two is None else (two.base, two.epoch)} there",
+                )
+            here += 1
+            there += 1
