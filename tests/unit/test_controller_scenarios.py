@@ -19,6 +19,7 @@ from zkbroker.controller.effects import (
     DeleteTopicNodes,
     DropDeletionMarker,
     Effect,
+    FenceBroker,
     Log,
     PushDelta,
     PushSnapshot,
@@ -27,10 +28,12 @@ from zkbroker.controller.effects import (
     show_state,
 )
 from zkbroker.controller.office import ControllerRules, Deposed
+from zkbroker.controller.suspicion import Condemned
 from zkbroker.model.channel import AlterPartitionRequest, AlterPartitionResponse, IsrProposal
 from zkbroker.model.cluster import BrokerRegistration, Endpoint, LossyReplica
 from zkbroker.model.complaints import StalledDir, Unreachable, Word
 from zkbroker.model.errors import BrokerError
+from zkbroker.model.suspicion import Suspect
 from zkbroker.model.topics import PartitionState, TopicPartition
 
 SCENARIOS = sorted((Path(__file__).parent.parent / "scenarios" / "controller").glob("*.txt"))
@@ -58,6 +61,7 @@ class Stage:
         self.mzxids: dict[TopicPartition, int] = {}
         self.zxid = 1000
         self.held: list[StateWrite] | None = None
+        self.fence_fails = False
         self.controller = Controller(9, 1, ControllerRules())
 
     def run(self, line: str) -> Output:
@@ -163,6 +167,30 @@ class Stage:
         word = Word(peers("unreachable"), stalled, peers("silent"))
         yield from self.perform(self.controller.complained(broker, epoch, word, self.now))
 
+    def do_condemn(self, plain: list[str], named: dict[str, str]) -> Output:
+        """``condemn 2@20 [certain=true]``: its peers agree that it is dead; ``fence=fails``: that is not written."""
+        broker, epoch = (int(part) for part in plain[0].split("@"))
+        reason = f"broker {broker} refused connections"
+        verdict = Condemned(Suspect(broker, epoch, "there"), reason, named.get("certain") == "true")
+        self.fence_fails = named.get("fence") == "fails"
+        yield from self.perform(self.controller.broker_condemned(verdict, self.now))
+
+    def fence(self, effect: FenceBroker) -> Output:
+        yield f"fence broker {effect.broker_id} of epoch {effect.broker_epoch}"
+        yield from (f"  with {write!r}" for write in effect.writes)
+        if not self.fence_fails:
+            del self.brokers[effect.broker_id]
+            for write in effect.writes:
+                self.zxid += 1
+                self.states[write.partition] = write.state
+                self.mzxids[write.partition] = self.zxid
+        found = [(write.partition, self.states.get(write.partition)) for write in effect.writes]
+        fenced = self.controller.broker_fenced(effect.broker_id, effect.broker_epoch, not self.fence_fails, found)
+        yield from self.perform(fenced)
+        if not self.fence_fails:
+            yield from self.perform(self.controller.turn_ended())
+            yield from self.perform(self.controller.fence_followed_up(effect.broker_id))
+
     def do_delete(self, plain: list[str], named: dict[str, str]) -> Output:
         yield from self.perform(self.controller.deletions_requested(plain))
 
@@ -221,6 +249,8 @@ class Stage:
                         yield from self.write(list(effect.writes))
                     else:
                         self.held += effect.writes
+                case FenceBroker():
+                    yield from self.fence(effect)
                 case PushDelta():
                     yield from self.show_delta("delta", effect)
                 case Answer():

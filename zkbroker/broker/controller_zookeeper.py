@@ -214,11 +214,11 @@ class FencedWriter:
         is gone (it may have gone by itself, or made place for a newer one), and what ZooKeeper holds then.
 
         A znode's version says nothing about its incarnation, so its czxid is compared first. Should a newer one take
-        its place in that millisecond, it loses its registration and makes it again."""
+        its place in that millisecond, it loses its registration and makes it again. While the connection is away
+        nothing is written: by the time it is back the evidence is old."""
         path = broker_znode.broker_path(broker_id)
         try:
-            yield self.connected()
-            stat: Stat | None = yield self._zk.exists(path)
+            stat: Stat | None = (yield self._zk.exists(path)) if self._paused is None else None
             if stat is not None and stat.czxid == broker_epoch:
                 yield self.write([Delete(path, stat.version), *(op for write in writes for op in _ops(write))])
                 return True, [(write.partition, write.state) for write in writes]

@@ -15,6 +15,7 @@ from zkbroker.controller.complaints import Complaints
 from zkbroker.controller.deletions import Deletions
 from zkbroker.controller.effects import Answer, Effect, Log, StateWrite, WriteStates, show_state
 from zkbroker.controller.elections import Election, elected, first_state, is_same_write, settled_state
+from zkbroker.controller.eligible import effective_min_isr
 from zkbroker.controller.fencing import involved, is_better
 from zkbroker.controller.isr_changes import judge_proposal
 from zkbroker.controller.office import ControllerRules, Deposed, TopicFailed
@@ -59,13 +60,14 @@ class Settling:
         self._unsettled[partition] = None
 
     def gains(self, broker_id: int) -> bool:
-        """Would any partition be better off without that broker, which ``image.fenced`` names already?"""
-        for partition in self._image.partitions_of(broker_id):
-            state = self._image.states.get(partition)
-            if state is not None and broker_id in involved(state, self._image.fenced):
-                after = self._wanted(partition, state, self._image.suspects.get(partition, ()), ())
-                minimum = self._image.min_insync_replicas(partition.topic)
-                if after is not None and is_better(state, after, minimum):
+        """Would any partition be better off without that broker, which ``image.fenced`` names already? (``is_better``
+        in short: asked four times a second while a broker is condemned that cannot be fenced.)"""
+        image = self._image
+        for partition in image.partitions_of(broker_id):
+            state = image.states.get(partition)
+            if state is not None and broker_id in state.isr:
+                left = sum(image.is_electable(member, partition) for member in state.isr)
+                if left >= effective_min_isr(state, image.min_insync_replicas(partition.topic)):
                     return True
         return False
 
