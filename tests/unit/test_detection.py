@@ -196,6 +196,37 @@ def test_a_killed_broker_is_condemned_by_all_within_milliseconds(cluster: Cluste
         assert cluster[broker_id].doubted == {3}
 
 
+def test_who_asks_for_leaders_is_answered_when_the_peers_were_heard(cluster: Cluster) -> None:
+    told: list[set[int]] = []
+    cluster[1].detection.hold(lambda: told.append(set(cluster[1].doubted)))
+    assert told == []
+    cluster.wire.run(0.01)
+    assert told == [set()]
+    # The leader dies: it does not answer any more, and its connections close a moment later.
+    for transport in cluster[3].ends():
+        transport.reads = False
+    cluster[1].detection.hold(lambda: told.append(set(cluster[1].doubted)))
+    cluster.wire.run(0.02)
+    assert told == [set()]
+    cluster[3].kill()
+    cluster.wire.run(0.01)
+    assert told == [set(), {3}]
+    # What is known now is news: nobody waits.
+    cluster[1].detection.hold(lambda: told.append(set(cluster[1].doubted)))
+    assert told == [set(), {3}, {3}]
+
+
+def test_a_peer_that_is_silent_is_not_waited_for_long(cluster: Cluster) -> None:
+    for transport in cluster[3].ends():
+        transport.reads = False
+    told: list[str] = []
+    cluster[1].detection.hold(lambda: told.append("answer"))
+    cluster.wire.run(0.04)
+    assert told == []
+    cluster.wire.run(0.02)
+    assert told == ["answer"]
+
+
 def test_a_dead_controller_is_replaced_by_the_lowest_first(cluster: Cluster) -> None:
     cluster[1].kill()
     cluster.wire.run(0.05)

@@ -13,9 +13,6 @@ from zkbroker.model.suspicion import Evidence, Finding, Suspect
 from zkbroker.replication.link import LinkSettings
 from zkbroker.replication.ports import Identity, IdentitySource
 
-HOLD_S = 0.01
-"""A process that dies takes so long to close all its connections: its client may hear of it before its peers do."""
-
 STIR_S = 1.0
 """For so long after a broker came, went or broke off nothing is held: what is known is news."""
 
@@ -110,7 +107,7 @@ class FailureDetection:
     def hold(self, answer: Callable[[], None]) -> None:
         """Call it when this broker has heard what the client, who asks who leads, may know already."""
         if self._is_fast and self._clock.monotonic() - self._stirred_at > STIR_S:
-            self._reactor.callLater(HOLD_S, answer)
+            self._peers.roll_call.ask(answer)
         else:
             answer()
 

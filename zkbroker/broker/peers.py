@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from zkbroker.broker.probes import ProbeRound
+from zkbroker.broker.roll_call import RollCall
 from zkbroker.model.clock import Clock
 from zkbroker.model.cluster import REPLICATION_LISTENER, BrokerRegistration, Endpoint
 from zkbroker.model.suspicion import Evidence, Finding, Suspect, probed_endpoints, suspect_of
@@ -64,6 +65,7 @@ class Peers:
         self.met = met
         self.doubt = doubt
         self._peers: dict[int, Peer] = {}
+        self.roll_call = RollCall(reactor, self._ping_all)
         self._calls: dict[tuple[int, int], int] = {}
         """Connections that others hold to this broker's listener, by id and broker epoch of the caller."""
 
@@ -133,10 +135,14 @@ class Peers:
         if peer is not None and peer.suspect.broker_epoch == broker_epoch:
             self.found(peer.suspect, Finding.BYE, -1.0)
 
+    def _ping_all(self) -> dict[int, int]:
+        return {broker_id: peer.link.ping() for broker_id, peer in sorted(self._peers.items()) if peer.link.is_up}
+
     def stop(self) -> None:
         for broker_id in sorted(self._peers):
             self._peers[broker_id].stop()
         self._peers.clear()
+        self.roll_call.stop()
 
     def status_lines(self) -> list[str]:
         """One line for each peer, for people."""
@@ -190,6 +196,7 @@ class Peer:
         self._stop_probing()
         self._trust()
         self.link.stop()
+        self._peers.roll_call.gone(self.suspect.broker_id)
 
     def probe(self) -> None:
         """Say how it does: by its connection if that lives, else by new ones."""
@@ -228,6 +235,7 @@ class Peer:
             self._doubt()
             self._stop_probing()
             self.probe()
+        self._peers.roll_call.gone(self.suspect.broker_id)
 
     def hung_up(self) -> None:
         """The last of its connections to this broker is gone."""
@@ -238,7 +246,8 @@ class Peer:
             self._timer.cancel()
             self._begin_round()
 
-    def peer_heard(self) -> None:
+    def peer_heard(self, correlation: int) -> None:
+        self._peers.roll_call.heard(self.suspect.broker_id, correlation)
         if self._probing_since is not None:
             self._stop_probing()
             self._peers.found(self.suspect, Finding.TALKING, -1.0)

@@ -30,8 +30,8 @@ class PeerLinkOwner(Protocol):
 
     def peer_down(self, end: LinkEnd) -> None: ...
 
-    def peer_heard(self) -> None:
-        """It answered something."""
+    def peer_heard(self, correlation: int) -> None:
+        """It answered that request."""
         ...
 
 
@@ -86,8 +86,11 @@ class PeerLink:
         if self._link.is_outdated():
             self._link.reconnect("this broker registered anew")
 
-    def ping(self) -> None:
-        self._link.send(encode_request("PING", self._link.next_correlation()))
+    def ping(self) -> int:
+        """Returns the correlation number that the answer will have."""
+        number = self._link.next_correlation()
+        self._link.send(encode_request("PING", number))
+        return number
 
     def send_evidence(self, evidence: Evidence) -> None:
         """Lost when the link is down."""
@@ -118,7 +121,7 @@ class PeerLink:
     def message_received(self, message: Message) -> None:
         # An ERR is an answer too: an older broker does not know what was said.
         self._heard_at = self._shell.clock.monotonic()
-        self._owner.peer_heard()
+        self._owner.peer_heard(message.correlation)
 
     def _rung(self, now: float) -> None:
         if not self._link.is_up:
