@@ -124,30 +124,32 @@ def test_stopped_under_writes(cluster: Cluster, name: str, place: Callable[[Clus
 
 def test_falsely_suspected_under_writes(ensemble: ZooKeeperEnsemble, tmp_path: Path) -> None:
     """All connections of a leader are cut and new ones refused, as by a firewall that rejects; its process and its
-    session live. It loses its place, nothing acknowledged is lost, and it follows as soon as it can be reached."""
+    session live. It loses its place, nothing acknowledged is lost, and it follows as soon as it can be reached. Then
+    the same with the controller."""
     overrides = {"zookeeper.session.timeout.ms": int(SESSION_S * 1000), "replica.lag.time.max.ms": 30_000}
     cluster = Cluster(ensemble.connect_string, tmp_path, overrides=overrides)
     with CutOff() as cut_off:
         cut_off.attach(cluster)
-        _suspect_falsely(cluster, cut_off)
+        with cluster:
+            suspect_falsely(cluster, cut_off, "falsely-leader", led_by_another(cluster))
+            suspect_falsely(cluster, cut_off, "falsely-both", led_by_controller(cluster))
 
 
-def _suspect_falsely(cluster: Cluster, cut_off: CutOff) -> None:
-    with cluster:
-        replicas = led_by_another(cluster)
-        watched = Watched(cluster, "falsely", replicas)
-        cut_off.cut(replicas[0])
-        state = watched.wait_state(lambda found: found["leader"] not in (replicas[0], -1), "another leads")
-        assert state["reason"] == f"broker {replicas[0]} refused connections, 2 of 2 peers agree"
-        assert cluster.brokers[replicas[0]].is_running
-        cut_off.heal()
-        cluster.wait_isr("falsely", [1, 2, 3])
-        assert cluster.leader("falsely") != replicas[0]
-        watched.finish()
-        text = cluster.brokers[replicas[0]].log_text()
-        assert "no longer registered: its znode was deleted" in text
-        others = "".join(cluster.brokers[broker].log_text() for broker in replicas[1:])
-        assert f"broker {replicas[0]} was suspected falsely: it is not fenced early for 60 s" in others
+def suspect_falsely(cluster: Cluster, cut_off: CutOff, topic: str, replicas: list[int]) -> None:
+    victim, *others = replicas
+    watched = Watched(cluster, topic, replicas)
+    cut_off.cut(victim)
+    state = watched.wait_state(lambda found: found["leader"] not in (victim, -1), "another leads")
+    assert state["reason"] == f"broker {victim} refused connections, 2 of 2 peers agree"
+    assert cluster.brokers[victim].is_running
+    cluster.wait_for(lambda: cluster.controller_id() in others, "another is controller")
+    cut_off.heal()
+    cluster.wait_isr(topic, [1, 2, 3])
+    assert cluster.leader(topic) != victim
+    watched.finish()
+    assert "no longer registered: its znode was deleted" in cluster.brokers[victim].log_text()
+    told = "".join(cluster.brokers[broker].log_text() for broker in others)
+    assert f"broker {victim} was suspected falsely: it is not fenced early for 60 s" in told
 
 
 def test_session_detection_waits_for_the_session(ensemble: ZooKeeperEnsemble, tmp_path: Path) -> None:
