@@ -177,7 +177,7 @@ class Process:
             run_in_thread=self.run_in_thread,
             zk=self.zk,
             close_session=self._close_session,
-            watchdog=_IdleWatchdog(world),
+            watchdog=_IdleWatchdog(self),
             log=self.log,
             fatal=self._fatal,
             ended=self._ended,
@@ -233,6 +233,12 @@ class Process:
         )
         return done
 
+    def logs_are_open(self) -> None:
+        """Some processes have so little memory for the tails of their logs that they read from their disks."""
+        logs, random = self.broker._logs, self.world.random
+        if logs is not None and random.random() < self.world.settings.small_tails_share:
+            logs._context.tails.bytes_max = random.randint(0, 1000)
+
     def _cached(self, size: int) -> int | None:
         """Most reads find all of it in the page cache, some a part or nothing."""
         random = self.world.random
@@ -275,13 +281,14 @@ class Process:
 class _IdleWatchdog:
     """Its own thread is what makes a watchdog: there is none here, and its ticks are no steps."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, process: Process) -> None:
+        self._process = process
 
-    def start(self) -> None: ...
+    def start(self) -> None:
+        self._process.logs_are_open()
 
     def tick(self) -> None:
-        self._world.is_idle_step = True
+        self._process.world.is_idle_step = True
 
     def stop(self) -> None: ...
 

@@ -31,8 +31,10 @@ class WorldSettings:
     zookeeper_late_s_max: float = 0.06
     zookeeper_tick_s: float = 0.2
     """A session is expired up to so much later than its timeout, or up to a ping earlier than it seemed."""
-    cold_share: float = 0.1
+    cold_share: float = 0.25
     """Of reads that must not wait for a disk: the page cache has only a part of the bytes, or none."""
+    small_tails_share: float = 0.5
+    """Of processes: hardly any memory for what is read most, so that it comes from the disk."""
     kafka_port: int = 9092
     replication_port: int = 19092
     trace_lines_max: int | None = None

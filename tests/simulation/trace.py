@@ -39,6 +39,7 @@ class Trace:
 
 def _line(time: float, node: int, kind: str, text: Any) -> str:
     if isinstance(text, bytes):
-        text = text.split(b"\n", 1)[0][:160].decode("utf-8", "backslashreplace")
+        line = text.split(b"\n", 1)[0][:160].decode("utf-8", "backslashreplace")
+        text = line if line.isprintable() else "".join(one if one.isprintable() else "." for one in line)
     who = f"broker {node}" if node else "world"
     return f"{time:12.6f} {who:<9} {kind:<10} {text}"
