@@ -29,11 +29,13 @@ class Broker:
         self.ensemble = FakeZooKeeper(self.reactor, clock, latency=0.001)
         session = self.ensemble.session(session_timeout_s=TIMEOUT_S, name="1")
         session.start()
+        self.session = session
         self.zk: ZooKeeperClient = session
         self.led = {T0: STATE, T1: STATE}
         self.controller_age = 0.0
         self.deposed: dict[TopicPartition, PartitionState] = {}
         self.lines: list[str] = []
+        self.touches: list[bool] = []
         self.passes(0.1)
         for partition in self.led:
             self.zk.create(state_znode.state_path(*partition), state_znode.encode(STATE), make_parents=True)
@@ -48,6 +50,7 @@ class Broker:
             controller_age=lambda: self.controller_age,
             deposed=self.take,
             log=self.lines.append,
+            out_of_touch=self.touches.append,
         )
         self.own.start()
 
@@ -114,6 +117,18 @@ def test_what_does_not_decode_or_is_gone_hinders_nothing(broker: Broker) -> None
     broker.write(T1, leader=3, leader_epoch=5, isr=(3,))
     broker.passes(1.0)
     assert list(broker.deposed) == [T1]
+
+
+def test_it_tells_when_neither_controller_nor_zookeeper_is_heard(broker: Broker) -> None:
+    broker.controller_age = 10.0
+    broker.passes(2.0)
+    assert broker.touches == []
+    broker.session.disconnect()
+    broker.passes(2.0)
+    assert broker.touches and all(broker.touches)
+    broker.controller_age = 0.1
+    broker.passes(2.0)
+    assert broker.touches.count(False) == 1 and broker.touches[-1] is False
 
 
 def test_a_stopped_one_asks_no_more(broker: Broker) -> None:

@@ -286,10 +286,29 @@ def test_contact_rule(networks: Any) -> None:
     assert network.produce(1, batch(b"b"), acks=1)[0].error is ErrorCode.NOT_LEADER_OR_FOLLOWER
     assert network.consume(1, 0)[0].error is ErrorCode.NOT_LEADER_OR_FOLLOWER
     assert network.end(1) == 1
-    waiting = network.produce(1, batch(b"c"), acks=-1)
-    assert waiting == [], "acks=all needs no clock: it waits for the ISR"
+    refused = network.produce(1, batch(b"c"), acks=-1)[0]
+    assert (refused.error, refused.current_leader) == (ErrorCode.NOT_LEADER_OR_FOLLOWER, None)
+    assert network.end(1) == 1
     network.contact_age = 1.0
     assert network.consume(1, 0)[0].error is ErrorCode.NONE
+
+
+def test_who_waits_at_a_leader_out_of_touch_is_sent_away(networks: Any) -> None:
+    """Nobody tells a broker that is cut off that others lead: clients waited there for their request timeout."""
+    network = networks(1, 2, contact_seconds_max=2.0)
+    network.elect(1, 0)
+    network.run()
+    network.contact_age = 1.0
+    network.cut.add(2)
+    waiting = network.produce(1, batch(b"a"), acks=-1)
+    network.run(3.0)
+    assert waiting == [] and not network.replicas[1].send_away(), "in contact with ZooKeeper or the controller"
+    network.contact_age = 100.0
+    assert network.replicas[1].send_away()
+    assert (waiting[0].error, waiting[0].current_leader) == (ErrorCode.NOT_LEADER_OR_FOLLOWER, None)
+    # It still leads, and has the record.
+    network.contact_age = 1.0
+    assert not network.replicas[1].send_away() and network.replicas[1].led() and network.end(1) == 1
 
 
 def test_contact_rule_exempts_who_is_alone(networks: Any) -> None:

@@ -37,7 +37,8 @@ States = Sequence[tuple[TopicPartition, PartitionState]]
 
 class OwnStates:
     """``led()``: what this broker leads, with the state it goes by; ``controller_age()``: seconds since the controller
-    was heard; ``deposed`` is given the states under which others lead."""
+    was heard; ``deposed`` is given the states under which others lead. ``out_of_touch`` is told again and again that
+    neither the controller nor ZooKeeper is heard, and once that one of them is again."""
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class OwnStates:
         controller_age: Callable[[], float],
         deposed: Callable[[States], None],
         log: Callable[[str], None],
+        out_of_touch: Callable[[bool], None] = lambda is_out: None,
     ) -> None:
         self._broker_id = broker_id
         self._reactor = reactor
@@ -60,6 +62,8 @@ class OwnStates:
         self._led = led
         self._controller_age = controller_age
         self._deposed = deposed
+        self._tell_out_of_touch = out_of_touch
+        self._is_out_of_touch = False
         self._log = log
         self._call: Any = None
         self._is_stopped = False
@@ -79,7 +83,11 @@ class OwnStates:
 
     def _look(self) -> None:
         is_silent = self._controller_age() > self._session_timeout_s * SILENT_SHARE
-        if not is_silent or not self._zk.is_connected:
+        is_out = is_silent and not self._zk.is_connected
+        if is_out or self._is_out_of_touch:
+            self._is_out_of_touch = is_out
+            self._tell_out_of_touch(is_out)
+        if not is_silent or is_out:
             self._later()
             return
         looked: Deferred[None] = self._read_all()

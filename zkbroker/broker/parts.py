@@ -111,6 +111,7 @@ class Parts:
             zk=zk,
             reactor=reactor,
             losses=logs.losses,
+            followed=lambda partition: self.replicas.in_sync(partition),
             changed=self.registration.update,
             log=log,
         )
@@ -191,7 +192,7 @@ class Parts:
         )
         self.replicas.controller = self.channel.alter_partition
         is_fast = config.get_str("broker.failure.detection") == "fast"
-        self._stalls = StallWatch(lambda: logs.logs, stall_s=config.get_int("log.dir.stall.ms") / 1000)
+        self._stalls = StallWatch(logs, stall_s=config.get_int("log.dir.stall.ms") / 1000)
         self._silence = SilenceWatch(
             self.replicas.followers_heard,
             broker_epoch=self.metadata.live_broker_epoch,
@@ -218,6 +219,7 @@ class Parts:
             controller_age=self.node.controller_age,
             deposed=self.node.deposed,
             log=log,
+            out_of_touch=self._out_of_touch,
         )
         self._link = ControllerLink(broker_id=broker_id, zk=zk, reactor=reactor, channel=self.channel, log=log)
         self._server = ReplicationServer(
@@ -313,6 +315,11 @@ class Parts:
             self.controller.start()
             self._complaining.start()
             self._own_states.start()
+
+    def _out_of_touch(self, is_out: bool) -> None:
+        """Neither the controller nor ZooKeeper is heard: where followers are not either, clients are sent away, and
+        not told any more that this broker leads."""
+        self.metadata.doubt(self._broker_id, self.replicas.send_away() if is_out else False)
 
     def _registration_lost(self, reason: str) -> None:
         self.controller.registration_lost()

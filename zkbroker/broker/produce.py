@@ -83,8 +83,9 @@ class Produces:
         if leader is None:
             return ErrorCode.NOT_LEADER_OR_FOLLOWER
         refused = leader.append_refusal(acks)
-        if refused is None and acks != ACKS_ALL and not self._table.has_fresh_contact(leader):
-            # Another leader may be elected by now, which would never have these records (contact rule).
+        if refused is None and not self._table.has_fresh_contact(leader):
+            # Another leader may be elected by now, which would never have these records (contact rule). With acks=all
+            # that would be safe, since nobody would acknowledge them: but the client is better sent elsewhere at once.
             return ErrorCode.NOT_LEADER_OR_FOLLOWER
         return refused
 

@@ -396,6 +396,14 @@ class Replica:
         for consumer in list(self.consumers):
             consumer.woken()
 
+    def send_away(self) -> None:
+        """This leader is in no contact any more: whoever waits for acks=all is told to ask others who leads. What they
+        wrote may be committed after all."""
+        for parked, index in self.produce_waiters.take_up_to(self.high_watermark):
+            parked.settle(index, ErrorCode.NONE)
+        for parked, index in self.produce_waiters.take_all():
+            parked.settle(index, ErrorCode.NOT_LEADER_OR_FOLLOWER)
+
     def failed(self, error: ErrorCode) -> None:
         """The folder is offline: fail all who wait, serve nobody any more."""
         leader, self.leader, self.follower = self.leader, None, None

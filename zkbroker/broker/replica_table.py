@@ -54,7 +54,9 @@ class ReplicaTable:
                 known = CurrentLeader(state.leader, state.leader_epoch)
         if known is None or known.leader < 0:
             return None
-        if known.leader == self.shared.broker_id and (replica is None or replica.leader is None):
+        if known.leader == self.shared.broker_id and (
+            replica is None or replica.leader is None or not self.has_fresh_contact(replica.leader)
+        ):
             return None
         return known
 

@@ -183,6 +183,17 @@ class Replicas:
             if replica.leader is not None and replica.state is not None
         ]
 
+    def send_away(self) -> bool:
+        """Fail those who wait at leaders that the contact rule keeps from answering. True if there are such leaders."""
+        out_of_touch = [
+            replica
+            for replica in self._table.replicas.values()
+            if replica.leader is not None and not self._table.has_fresh_contact(replica.leader)
+        ]
+        for replica in out_of_touch:
+            replica.send_away()
+        return bool(out_of_touch)
+
     def followers_heard(self) -> dict[int, float]:
         """The brokers that follow in the ISR of anything led here, and when each last fetched any of it."""
         heard: dict[int, float] = {}
