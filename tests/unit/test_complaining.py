@@ -30,7 +30,7 @@ class Folders:
             self.dirs.create(TopicPartition("t", number), TOPIC_ID)
         self.threads = HeldThreads()
         self.world.threads = self.threads
-        self.watch = StallWatch(lambda: self.dirs.logs, stall_s=STALL_S)
+        self.watch = StallWatch(self.dirs, stall_s=STALL_S)
         self.now = 0.0
 
     def append(self, partition: TopicPartition) -> None:
@@ -63,8 +63,13 @@ def test_a_folder_whose_appends_wait_is_stalled_until_they_complete(folders: Fol
         sorted(p for p, log in folders.dirs.logs.items() if log.log_dir == stalled.log_dir)
     )
     assert len(stalled.replicas) == 2
-    folders.threads.run()
+    # new logs go elsewhere, though the other folder holds more by then
+    for number in range(4, 7):
+        assert folders.dirs.create(TopicPartition("t", number), TOPIC_ID).log_dir != stalled.log_dir
+    while folders.threads.run():
+        pass
     assert folders.look_for(0.5) == ()
+    assert folders.dirs.create(TopicPartition("t", 7), TOPIC_ID).log_dir == stalled.log_dir
 
 
 def test_flushes_that_end_and_begin_again_are_no_stall(folders: Folders) -> None:

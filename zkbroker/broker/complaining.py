@@ -13,8 +13,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from zkbroker.log.dirs import LogDirs
 from zkbroker.log.flush import FlushJob
-from zkbroker.log.log import Log
 from zkbroker.model.clock import Clock
 from zkbroker.model.complaints import StalledDir, Unreachable, Word
 from zkbroker.model.errors import BrokerError
@@ -38,8 +38,8 @@ class StallWatch:
     the next flush waits for it.
     """
 
-    def __init__(self, logs: Callable[[], Mapping[TopicPartition, Log]], *, stall_s: float) -> None:
-        self._logs = logs
+    def __init__(self, log_dirs: LogDirs, *, stall_s: float) -> None:
+        self._log_dirs = log_dirs
         self._stall_s = stall_s
         self._since: dict[TopicPartition, tuple[FlushJob, float]] = {}
         """The jobs seen at the last look, and when each was first seen."""
@@ -48,7 +48,7 @@ class StallWatch:
         """The stalled folders, by name."""
         since: dict[TopicPartition, tuple[FlushJob, float]] = {}
         waiting: dict[str, dict[TopicPartition, float]] = {}
-        logs = self._logs()
+        logs = self._log_dirs.logs
         for partition, log in logs.items():
             job = log.durability.running_job
             if job is None or log.config.flush_messages != 1 or log.flushed_end_offset >= log.log_end_offset:
@@ -59,6 +59,7 @@ class StallWatch:
             if now - first_seen >= self._stall_s:
                 waiting.setdefault(log.log_dir, {})[partition] = now - first_seen
         self._since = since
+        self._log_dirs.stalled_dirs = frozenset(waiting)
         return tuple(
             StalledDir(
                 folder,

@@ -34,6 +34,9 @@ exit status: 0 after a controlled shutdown, 1 when it cannot start or go on, 2 f
 SESSION_CLOSE_S_MAX = 2.0
 """How long closing a session left by a crash may take; after it, waiting for its expiry is the other way."""
 
+OTHER_THREADS = 6
+"""Of the pool, for checkpoints, deletions and look-ups of names; besides those that each log folder may take."""
+
 LAST_WORDS_S_MAX = 1.0
 """How long the watchdog tries to say why it ends the process."""
 
@@ -144,9 +147,12 @@ def run(config: BrokerConfig) -> int:
     from zkbroker.broker.lifecycle import Broker
     from zkbroker.broker.watchdog import Watchdog, is_in_file, shut_sockets
     from zkbroker.log.disk import Disk
+    from zkbroker.log.lanes import JOBS_AT_ONCE
     from zkbroker.zookeeper.session import KazooSession, close_session
 
     pressure.tune_reactor()
+    # So many that disks which hang leave some: a system call that does not return keeps its thread.
+    reactor.suggestThreadPoolSize(JOBS_AT_ONCE * len(config.log_dirs) + OTHER_THREADS)
     _route_other_loggers()
     status = {"code": 0}
     clock = SystemClock()

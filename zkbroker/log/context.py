@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 
 from zkbroker.log.disk import Disk
 from zkbroker.log.files import OldFiles
+from zkbroker.log.lanes import Lanes
 from zkbroker.log.tail import TailBudget
 from zkbroker.model.clock import Clock
 
@@ -24,6 +25,7 @@ class LogContext:
     disk: Disk
     clock: Clock
     run_in_thread: Callable[..., Deferred[Any]]
+    """What waits for the disk goes through ``lanes``."""
     failed: Callable[[str, str, BaseException], None]
     """(log folder, what failed, the error): takes the folder offline."""
     delete_later: Callable[[int, Callable[[], None]], None]
@@ -35,8 +37,12 @@ class LogContext:
     old_files: OldFiles
     tails: TailBudget = field(default_factory=TailBudget)
     producer_id_expiration_ms: int = PRODUCER_ID_EXPIRATION_MS
+    lanes: Lanes = field(init=False)
     cached_reads: dict[str, bool] = field(default_factory=dict)
     """Log folder → whether reads without waiting (RWF_NOWAIT) work there, probed at start."""
     about_to_cut: Callable[[Any, int, bool], None] = lambda log, offset, is_torn: None
     """(log, offset, is torn): recovery is going to remove all from that offset on; torn: only a last batch that was not
     written to its end. Raises OSError."""
+
+    def __post_init__(self) -> None:
+        self.lanes = Lanes(self.run_in_thread)

@@ -72,6 +72,8 @@ class LogDirs:
         self.log_dirs = [os.path.abspath(folder) for folder in log_dirs]
         self.offline_dirs: dict[str, str] = {}
         """Folder → why it is offline."""
+        self.stalled_dirs: frozenset[str] = frozenset()
+        """Folders whose disk hangs, as whoever watches says: new logs go elsewhere, if there is another."""
         self._broker_id = broker_id
         self._topic_config = topic_config
         self._dir_failed = dir_failed
@@ -349,7 +351,8 @@ class LogDirs:
             raise BrokerError(
                 ErrorCode.KAFKA_STORAGE_ERROR, f"{partition} lies in {self.offline_partitions[partition]}, offline"
             )
-        counts = {folder: 0 for folder in self.log_dirs if folder not in self.offline_dirs}
+        online = self._online_dirs()
+        counts = {folder: 0 for folder in online if folder not in self.stalled_dirs} or dict.fromkeys(online, 0)
         if not counts:
             raise BrokerError(ErrorCode.KAFKA_STORAGE_ERROR, "every log folder is offline")
         for other in self.logs.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
@@ -50,7 +51,8 @@ class Durability:
 
     def __init__(self, log: Log) -> None:
         self._log = log
-        self._flusher = Flusher(log.context.disk, log.context.run_in_thread, self._prepare, self._flushed, log.failed)
+        run_in_thread = partial(log.context.lanes.run, log.log_dir)
+        self._flusher = Flusher(log.context.disk, run_in_thread, self._prepare, self._flushed, log.failed)
         self._epochs_version_on_disk = 0
         self.is_metadata_on_disk = False
         self.is_identity_durable = False

@@ -129,7 +129,7 @@ def read_later(log: Log, offset: int, max_bytes: int, limit_offset: int, min_one
         return fail(read_failed(log, error))
     left = segment.size - position
     job = _ReadJob(file, position, min(max_bytes + READ_SLACK_BYTES, left), left)
-    done: Deferred[bytes] = log.context.run_in_thread(_read_job, log.context.disk, job)
+    done: Deferred[bytes] = log.context.lanes.run(log.log_dir, _read_job, log.context.disk, job)
 
     def finished(result: object) -> object:
         file.release()
@@ -210,7 +210,7 @@ def offset_of_max_timestamp(log: Log) -> Deferred[tuple[int, int, int] | None]:
 
 def _find_later(log: Log, job: _FindJob, timestamp_ms: int) -> Deferred[tuple[int, int, int] | None]:
     generation = log.generation
-    done: Deferred[tuple[int, int, int] | None] = log.context.run_in_thread(_find_job, log.context.disk, job)
+    done: Deferred[tuple[int, int, int] | None] = log.context.lanes.run(log.log_dir, _find_job, log.context.disk, job)
 
     def finished(result: object) -> object:
         job.file.release()
