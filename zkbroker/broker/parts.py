@@ -191,7 +191,7 @@ class Parts:
         )
         self.replicas.controller = self.channel.alter_partition
         is_fast = config.get_str("broker.failure.detection") == "fast"
-        self._stalls = StallWatch(lambda: logs.logs, stall_s=config.get_int("log.dir.stall.ms") / 1000)
+        self._stalls = StallWatch(logs, stall_s=config.get_int("log.dir.stall.ms") / 1000)
         self._silence = SilenceWatch(
             self.replicas.followers_heard,
             broker_epoch=self.metadata.live_broker_epoch,
