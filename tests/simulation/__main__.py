@@ -16,6 +16,7 @@ from tests.simulation.campaign import (
     say,
     summary,
 )
+from tests.simulation.mutant_results import SURVIVORS
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.profiles import PROFILES
 from tests.simulation.run import RunSpec, run
@@ -184,7 +185,7 @@ def _hunt(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
             seconds_max=None if options.minutes is None else options.minutes * 60,
         )
         print(hunting.result_line(name, caught), flush=True)
-        if caught is None and not MUTANTS[name].survives:
+        if caught is None and name not in SURVIVORS:
             survivors.append(name)
     return 1 if survivors else 0
 

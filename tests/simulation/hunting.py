@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from tests.simulation.campaign import run_campaign
-from tests.simulation.mutant_results import RESULTS, Caught
+from tests.simulation.mutant_results import HOLES, RESULTS, Caught
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.mutation import Mutant
 from tests.simulation.profiles import PROFILES
@@ -96,7 +96,9 @@ def table() -> list[str]:
         caught = RESULTS.get(name)
         if caught is not None:
             where = f"--seed {caught.seed} --profile {caught.profile}: step {caught.step}, invariant {caught.invariant}"
+        elif name in SURVIVORS:
+            where = f"survives: {SURVIVORS[name]}"
         else:
-            where = f"survives: {mutant.survives}" if mutant.survives else "not caught yet"
+            where = f"NOT CAUGHT: {HOLES.get(name, 'not hunted')}"
         lines += [f"{name}", f"    {mutant.rule}", f"    {where}"]
     return lines

@@ -51,11 +51,13 @@ REPLICATION = (
                 "    own = None\n",
             ),
         ),
+        profile="elections",
     ),
     Mutant(
         "no-epoch-entry-on-election",
         "a leader enters its epoch in the cache even if it appends nothing (KAFKA-7415, §4)",
         (Edit(f"{_REPLICA}._become_leader", "    log.assign_epoch(state.leader_epoch, log.log_end_offset)\n", ""),),
+        profile="elections",
     ),
     Mutant(
         "fetch-leader-epoch-unchecked",
@@ -153,6 +155,7 @@ IN_SYNC = (
         "epoch-start",
         "a follower joins only with all that the leader had when its epoch began (KAFKA-7128, §4)",
         (Edit(f"{_LEADER}._maybe_expand", "        or follower.log_end_offset < self.epoch_start_offset\n", ""),),
+        profile="crashes",
     ),
     Mutant(
         "join-below-high-watermark",
@@ -174,6 +177,7 @@ IN_SYNC = (
                 "        for p in batch.values())), batch)",
             ),
         ),
+        profile="network",
     ),
     Mutant(
         "proposal-ids",

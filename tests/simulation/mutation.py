@@ -40,8 +40,6 @@ class Mutant(NamedTuple):
     edits: tuple[Edit, ...]
     profile: str = "default"
     """Under which faults it is hunted."""
-    survives: str = ""
-    """Why the simulator cannot catch it, if it cannot: what else holds the rule's place."""
 
 
 def located(where: str) -> tuple[Any, str, Any]:
