@@ -137,16 +137,22 @@ class Term:
                     yield zk.create(path, b"", make_parents=True)
                 except NodeExistsError:
                     pass  # a starting broker creates the same
-        changes: list[str] = yield zk.children(config_znode.CHANGES_PATH)
+        # Side by side: after a crash of the controller each round trip is time without leaders.
+        reads: list[Deferred[Any]] = [
+            zk.children(config_znode.CHANGES_PATH),
+            zk.children(notification_znode.ISR_CHANGE_PATH),
+            self.reader.brokers(self.looks.brokers.again),
+            zk.children(topic_znode.TOPICS_PATH),
+            zk.children(admin_znode.DELETE_TOPICS_PATH),
+        ]
+        changes, stale_notes, brokers, names, deletions = yield gather(reads)
         self.looks.last_config_change = changes[-1] if changes else ""
-        stale_notes: list[str] = yield zk.children(notification_znode.ISR_CHANGE_PATH)
-        yield self.writer.write_all([Delete(f"{notification_znode.ISR_CHANGE_PATH}/{name}") for name in stale_notes])
-        brokers = yield self.reader.brokers(self.looks.brokers.again)
-        names: list[str] = yield zk.children(topic_znode.TOPICS_PATH)
+        stale = [Delete(f"{notification_znode.ISR_CHANGE_PATH}/{name}") for name in stale_notes]
+        self.writer.write_all(stale).addErrback(self.failed)
         topics = yield self.looks.decoded_topics(names)
-        rules = yield self.reader.rules(list(topics))
-        states, failed = yield self.reader.states(list(topics.values()), self.looks.topic_watches.__getitem__)
-        deletions: list[str] = yield zk.children(admin_znode.DELETE_TOPICS_PATH)
+        images = list(topics.values())
+        reads = [self.reader.rules(list(topics)), self.reader.states(images, self.looks.topic_watches.__getitem__)]
+        rules, (states, failed) = yield gather(reads)
         topics = {name: topic for name, topic in topics.items() if name not in failed}
         states = {partition: found for partition, found in states.items() if partition.topic in topics}
         wanted = [topic for topic in deletions if topic in topics or topic not in names]
