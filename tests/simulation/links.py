@@ -47,6 +47,8 @@ class Link:
         self._waiting: deque[_Request] = deque()
         """Sent and not answered yet, oldest first: answers come in this order."""
         self.is_open = True
+        self._is_breaking = False
+        """Nothing that is sent from now on arrives."""
 
     def __repr__(self) -> str:
         return f"Link({self.process!r} open={self.is_open} waiting={len(self._waiting)})"
@@ -62,9 +64,11 @@ class Link:
         request = _Request(text, answered)
         self._waiting.append(request)
         chance = world.random.random()
-        if chance < self._loss_share / 2:
-            # It breaks on the way of the request.
+        if chance < self._loss_share / 2 and not self._is_breaking:
+            # It breaks on the way of the request; what is sent behind it does not arrive either.
+            self._is_breaking = True
             self._break_later()
+        if self._is_breaking:
             return
         self._arrives_at = max(self._arrives_at, world.now + world.random.random() * self._delay_s_max)
         self.process.call(self._arrives_at - world.now, "request", text, self._arrived, request, run)
