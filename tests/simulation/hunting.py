@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from tests.simulation.campaign import run_campaign
-from tests.simulation.mutant_results import HOLES, RESULTS, Caught
+from tests.simulation.mutant_results import HOLES, RESULTS, SURVIVORS, Caught
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.mutation import Mutant
 from tests.simulation.profiles import PROFILES
