@@ -27,7 +27,7 @@ NOISY = SchedulingDelay(21.0, 90.0)
 
 
 def a_round(gap_ms: float, system: str = "zkbroker", **fields: Any) -> Round:
-    row = Round("kill-leader", system, 0, 2, gap_ms, 2 * gap_ms, 50.0, 1000, 0, 0, 0.5, 2.0, QUIET)
+    row = Round("kill-leader", system, 0, 2, gap_ms, 2 * gap_ms, 50.0, 1000, 0, 0, 0.5, 2.0, 0.1, QUIET)
     return row._replace(**fields)
 
 

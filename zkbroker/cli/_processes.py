@@ -5,6 +5,7 @@ Quickstart, the benchmark and the tests' harness start ZooKeeper servers and bro
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -205,6 +206,15 @@ class ChildProcess:
         except OSError:
             return 0.0
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def waited_seconds(self) -> float:
+        """For how long its threads so far could have run and had no processor, from /proc (Linux's schedstat); 0.0
+        where there is none or the process is gone."""
+        nanoseconds = 0
+        for path in Path(f"/proc/{self.pid}/task").glob("*/schedstat"):
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                nanoseconds += int(path.read_text().split()[1])
+        return nanoseconds / 1e9
 
     def rss_bytes(self) -> int:
         """Resident memory, from /proc; 0 where there is none or the process is gone."""

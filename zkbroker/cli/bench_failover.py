@@ -38,7 +38,9 @@ nobody that it is one no more. For partitions the figure is the time until each 
 
 After each round everything that was acknowledged is read back: a lost record is said and makes the status 1. A canary
 process that only sleeps shows how late this machine lets processes run; where its p99 passes 20 ms, the round is
-repeated, and both are shown. Figures: the median and the 19th of 20 (95th percentile by nearest rank).
+repeated, and both are shown. "waited" is for how long the broker that waited most was ready to run and had no
+processor: what a machine with other work costs. Figures: the median and the 19th of 20 (95th percentile by nearest
+rank).
 """
 EXAMPLES = f"""\
   everything, 20 rounds each (some 15 minutes):

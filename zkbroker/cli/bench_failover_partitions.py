@@ -70,7 +70,7 @@ def run_partitions_round(system: System, scenario: Scenario, number: int, canary
                 raise LocalFailure(f"{len(pending)} partitions were not led within {RECOVERY_TIMEOUT_S:g} s")
             time.sleep(ASK_INTERVAL_S if len(offsets) < len(orphans) else 0)
         led_s = time.monotonic()
-        cpu_s = strike.cpu_s()
+        cpu_s, waited_s = strike.cpu_s(), strike.waited_s()
         _check_znodes(cluster, topic, orphans, victim)
     delay = canary.delay(strike.at_s - BEFORE_S, led_s)
     cluster.start()
@@ -89,6 +89,7 @@ def run_partitions_round(system: System, scenario: Scenario, number: int, canary
         0,
         cpu_s,
         led_s - strike.at_s,
+        waited_s,
         delay,
     )
 

@@ -20,7 +20,7 @@ def round_line(done: Round, count: int) -> str:
         parts.append(f"client's defaults {milliseconds(done.defaults_gap_ms)}")
     if done.moved_ms is not None:
         parts.append(f"znode {milliseconds(done.moved_ms)}")
-    parts.append(f"CPU {done.cpu_s:.2f} s in {done.window_s:.1f}")
+    parts.append(f"CPU {done.cpu_s:.2f} s in {done.window_s:.1f}, waited {done.waited_s:.2f}")
     parts.append(f"canary p99 {done.delay.p99_ms:.1f} max {done.delay.max_ms:.0f}")
     if done.lost_count:
         parts.append(f"LOST {done.lost_count} of {done.acknowledged_count} ACKNOWLEDGED RECORDS")
@@ -95,8 +95,9 @@ def _beside(rounds: Sequence[Round], scenario: str, system: str) -> str:
     acknowledged = sum(one.acknowledged_count for one in every)
     text = (
         f"    {system}: {lost} of {acknowledged:,} acknowledged records lost; brokers' CPU "
-        f"{cpu.median if cpu else 0:.2f} s (median); canary's p99 up to {max(one.delay.p99_ms for one in counted):.1f} "
-        f"ms, max {max(one.delay.max_ms for one in counted):.0f} ms"
+        f"{cpu.median if cpu else 0:.2f} s (median), waited for a processor up to "
+        f"{max(one.waited_s for one in counted):.2f} s; canary's p99 up to "
+        f"{max(one.delay.p99_ms for one in counted):.1f} ms, max {max(one.delay.max_ms for one in counted):.0f} ms"
     )
     if noisy:
         all_of_them = summarize([one.gap_ms for one in every])

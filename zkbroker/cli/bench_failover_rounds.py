@@ -74,6 +74,8 @@ class Round(NamedTuple):
     """Of all brokers, from the fault until writing went on steadily …"""
     window_s: float
     """… which took so long."""
+    waited_s: float
+    """Of which the one that waited longest was ready to run and had no processor."""
     delay: SchedulingDelay
 
     @property
@@ -144,7 +146,7 @@ def run_round(
         with striking(cluster, victim, scenario.fault) as strike:
             moved_s = _wait_recovered(cluster, list(topics), victim, strike.at_s, scenario.fault, writers)
             ended_s = time.monotonic()
-            cpu_s = strike.cpu_s()
+            cpu_s, waited_s = strike.cpu_s(), strike.waited_s()
         for writer in writers:
             writer.stop()
     gaps = [1000 * longest_gap(writer.acknowledged_s, strike.at_s, ended_s).seconds for writer in writers]
@@ -167,6 +169,7 @@ def run_round(
         duplicated,
         cpu_s,
         ended_s - strike.at_s,
+        waited_s,
         canary.delay(strike.at_s - BEFORE_S, ended_s),
     )
 
@@ -174,29 +177,34 @@ def run_round(
 class Strike:
     """A fault that has struck."""
 
-    def __init__(self, cluster: LocalCluster, at_s: float, cpu_before_s: Mapping[int, float]) -> None:
-        self._cluster = cluster
-        self.at_s = at_s
-        self._cpu_before_s = cpu_before_s
+    def __init__(self, cluster: LocalCluster) -> None:
+        self._brokers = list(cluster.brokers.values())
+        self._cpu_before_s = [broker.cpu_seconds() for broker in self._brokers]
+        self._waited_before_s = [broker.waited_seconds() for broker in self._brokers]
+        self.at_s = time.monotonic()
 
     def cpu_s(self) -> float:
         """Of the brokers that are there, since."""
-        now = {number: self._cluster.brokers[number].cpu_seconds() for number in self._cpu_before_s}
-        return sum(max(0.0, now[number] - before) for number, before in self._cpu_before_s.items())
+        now = [broker.cpu_seconds() for broker in self._brokers]
+        return sum(max(0.0, after - before) for before, after in zip(self._cpu_before_s, now, strict=True))
+
+    def waited_s(self) -> float:
+        """Of the one that waited longest for a processor, since."""
+        now = [broker.waited_seconds() for broker in self._brokers]
+        return max(max(0.0, after - before) for before, after in zip(self._waited_before_s, now, strict=True))
 
 
 @contextlib.contextmanager
 def striking(cluster: LocalCluster, victim: int, fault: signal.Signals) -> Iterator[Strike]:
     """Strike; a broker that was paused goes on at the end, a dead one is started by the next round."""
     broker = cluster.brokers[victim]
-    cpu_before_s = {number: one.cpu_seconds() for number, one in cluster.brokers.items()}
-    at_s = time.monotonic()
+    strike = Strike(cluster)
     if fault == signal.SIGSTOP:
         broker.pause()
     else:
         broker.send(fault)
     try:
-        yield Strike(cluster, at_s, cpu_before_s)
+        yield strike
     finally:
         if broker.is_paused:
             broker.resume()
