@@ -94,10 +94,17 @@ class FollowerReads:
                     read = log.read(row.offset, max_bytes, log.log_end_offset)
                 except BrokerError as failed:
                     return self._error(row, failed.error, replica, leader)
-                if read is None:
-                    self._read_cold(replica, leader, contact, row.offset, max_bytes)
-                    return None
-                records = _joined(read)
+                if read is not None:
+                    records = _joined(read)
+                else:
+                    cold = self._read_cold(replica, leader, contact, row.offset, max_bytes)
+                    if cold is None or not cold.is_over:
+                        return None
+                    # On the second look no thread was needed, or none could help: nobody will tell of it later.
+                    self._drop(replica, contact.broker_id)
+                    if cold.error is not ErrorCode.NONE:
+                        return self._error(row, cold.error, replica, leader)
+                    records = cold.records or b""
         return FetchedRow(
             row.topic,
             row.partition,
@@ -125,11 +132,12 @@ class FollowerReads:
 
     def _read_cold(
         self, replica: Replica, leader: LeaderState, contact: FollowerContact, offset: int, max_bytes: int
-    ) -> None:
+    ) -> ColdRead | None:
+        """The read that has begun, and may be over; None while there is no room for it."""
         self._drop(replica, contact.broker_id)
         if self._cold_bytes > 0 and self._cold_bytes + max_bytes > self._table.shared.settings.cold_read_bytes_max:
             self._crowded_out[replica.partition] = None
-            return
+            return None
         cold = ColdRead(offset, leader, max_bytes)
         replica.cold_reads[contact.broker_id] = cold
         self._cold_bytes += cold.size
@@ -139,6 +147,7 @@ class FollowerReads:
             callbackArgs=(replica, contact.broker_id, cold),
             errbackArgs=(replica, contact.broker_id, cold),
         )
+        return cold
 
     def _cold_came(self, read: LogRead, replica: Replica, broker_id: int, cold: ColdRead) -> None:
         if replica.cold_reads.get(broker_id) is not cold:
@@ -151,7 +160,9 @@ class FollowerReads:
             self._drop(replica, broker_id)
         self._tell(replica, broker_id)
 
-    def _cold_failed(self, _: Failure, replica: Replica, broker_id: int, cold: ColdRead) -> None:
+    def _cold_failed(self, failure: Failure, replica: Replica, broker_id: int, cold: ColdRead) -> None:
+        error = failure.value
+        cold.error = error.error if isinstance(error, BrokerError) else ErrorCode.KAFKA_STORAGE_ERROR
         if replica.cold_reads.get(broker_id) is cold:
             # Asked again, the read itself says why: out of range by now, or the folder is offline.
             self._drop(replica, broker_id)

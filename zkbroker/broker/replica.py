@@ -73,7 +73,7 @@ class Shared:
 class ColdRead:
     """Bytes for a follower that had to come from disk, kept from their arrival until the follower's next look."""
 
-    __slots__ = ("leader", "offset", "records", "size")
+    __slots__ = ("error", "leader", "offset", "records", "size")
 
     def __init__(self, offset: int, leader: LeaderState, size: int) -> None:
         self.offset = offset
@@ -81,6 +81,12 @@ class ColdRead:
         self.size = size
         self.records: bytes | None = None
         """None while they are being read."""
+        self.error = ErrorCode.NONE
+        """Why they could not be read."""
+
+    @property
+    def is_over(self) -> bool:
+        return self.records is not None or self.error is not ErrorCode.NONE
 
 
 class Replica:
