@@ -53,8 +53,10 @@ def run_campaign(
     say: Callable[[str], None],
     failures_max: int = 1,
     seconds_max: float | None = None,
+    runs_min: int = 0,
 ) -> Campaign:
-    """Run all ``specs``, several at a time, until done, ``failures_max`` failed, or the time is over."""
+    """Run all ``specs``, several at a time, until done, ``failures_max`` failed, or the time is over and ``runs_min``
+    are done."""
     began = time.monotonic()
     said = began
     counts: Counter[str] = Counter()
@@ -73,7 +75,8 @@ def run_campaign(
             if now - said >= PROGRESS_EVERY_S:
                 said = now
                 say(f"{done}/{len(specs)} runs, {counts['steps']:,} steps, {len(failures)} failed, {now - began:.0f} s")
-            if len(failures) >= failures_max or (seconds_max is not None and now - began > seconds_max):
+            is_late = seconds_max is not None and now - began > seconds_max and done >= runs_min
+            if len(failures) >= failures_max or is_late:
                 break
     return Campaign(done, tuple(failures), counts, time.monotonic() - began)
 
