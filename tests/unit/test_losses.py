@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.defer import Deferred, succeed
 
 from tests.harness.zookeeper_worlds import FakeWorld, connect, wait
-from zkbroker.broker.losses import RETRY_S, UnsettledLosses, find_missing
+from zkbroker.broker.losses import LOOK_S, RETRY_S, UnsettledLosses, find_missing
 from zkbroker.model.cluster import ALL_LOSSY, BrokerRegistration, ClusterDelta, DeletedReplica, Endpoint, LossyReplica
 from zkbroker.model.lossy import lossy_from_json, lossy_to_json
 from zkbroker.model.topics import NO_LEADER, PartitionState, TopicPartition
@@ -68,11 +68,13 @@ class Stage:
         connect(self.world, self.zk)
         self.losses = FakeLosses(*(lossy or (LOST,)))
         self.changes = 0
+        self.has_followed = True
         self.unsettled = UnsettledLosses(
             broker_id=1,
             zk=self.zk,
             reactor=self.world.reactor,
             losses=self.losses,  # type: ignore[arg-type]
+            followed=lambda partition: self.has_followed,
             changed=self._changed,
             log=lambda line: None,
         )
@@ -126,6 +128,24 @@ def test_one_that_is_not_comes_off(state: PartitionState) -> None:
     assert stage.changes == 1
     stage.told(state)
     stage.pass_time()
+    assert stage.changes == 1
+
+
+def test_a_leader_that_answers_nobody_settles_nothing() -> None:
+    stage = Stage()
+    stage.has_followed = False
+    stage.told(state_with())
+    stage.pass_time(3)
+    assert stage.changes == 0
+    stage.told(state_with(NO_LEADER))
+    stage.has_followed = True
+    stage.pass_time(3)
+    assert stage.changes == 0, "it is gone before it was followed"
+    stage.has_followed = False
+    stage.told(state_with(3, (3,)))
+    stage.pass_time(0.5)
+    stage.has_followed = True
+    stage.pass_time(2 * LOOK_S)
     assert stage.changes == 1
 
 

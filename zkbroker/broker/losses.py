@@ -2,8 +2,9 @@
 
 The list (``log/losses.py``) stands in ``/brokers/ids/N``. While a replica is on it no controller elects it, lets it
 into an ISR or leaves it in an ISR or ELR that anybody else can hold. It comes off the list when nothing in ZooKeeper
-counts on what it lost: the controller told a state with a leader and without it, and a fenced write shows that it was
-in office then.
+counts on what it lost: the controller told a state with a leader and without it, a fenced write shows that it was in
+office then, and the replica has followed that leader to where it stands. (A leader that answers nobody may be dead
+itself, or come back with a loss: then what is left of each is what a person chooses from.)
 (A deposed controller may tell a state from before the replica joined the ISR. Whoever is in office tells what is in
 ZooKeeper, and cannot have let the replica in, as it was on the list.) The durable list shrinks first, the registration
 then; only then may the replica join an ISR again.
@@ -27,6 +28,9 @@ from zkbroker.zookeeper.znodes import brokers as broker_znode
 from zkbroker.zookeeper.znodes import controller as controller_znode
 from zkbroker.zookeeper.znodes import states as state_znode
 from zkbroker.zookeeper.znodes import topics as topic_znode
+
+LOOK_S = 0.1
+"""How often replicas are looked at that do not know yet what their leader has."""
 
 RETRY_S = 1.0
 """Pause before a replica is settled that could not be: ZooKeeper was away, or the controller changed."""
@@ -75,7 +79,8 @@ def find_missing(
 
 
 class UnsettledLosses:
-    """Takes replicas off the list of lossy ones. ``changed`` is called when the list is shorter."""
+    """Takes replicas off the list of lossy ones. ``followed(partition)``: the replica here holds all that its present
+    leader has committed. ``changed`` is called when the list is shorter."""
 
     def __init__(
         self,
@@ -84,6 +89,7 @@ class UnsettledLosses:
         zk: ZooKeeperClient,
         reactor: Any,
         losses: Losses,
+        followed: Callable[[TopicPartition], bool],
         changed: Callable[[], object],
         log: Callable[[str], None],
     ) -> None:
@@ -91,14 +97,17 @@ class UnsettledLosses:
         self._zk = zk
         self._reactor = reactor
         self._losses = losses
+        self._followed = followed
         self._changed = changed
         self._log = log
         self._controller_epoch = -1
-        """Of the controller that told what ``_released`` holds."""
+        """Of the controller that told what follows."""
+        self._following: dict[TopicPartition, None] = {}
+        """Out of ISR and ELR, behind a leader that is still to be followed."""
         self._released: dict[TopicPartition, None] = {}
         """No state that this controller told counts on what they lost."""
         self._is_asking = False
-        self._retry: Any = None
+        self._timer: Any = None
         self._is_stopped = False
 
     def __repr__(self) -> str:
@@ -106,7 +115,7 @@ class UnsettledLosses:
 
     def stop(self) -> None:
         self._is_stopped = True
-        self._cancel_retry()
+        self._cancel_timer()
 
     def told(self, delta: ClusterDelta) -> None:
         """The controller told a snapshot or delta, which is applied."""
@@ -115,36 +124,43 @@ class UnsettledLosses:
         if delta.controller_epoch != self._controller_epoch:
             self._controller_epoch = delta.controller_epoch
             self._released.clear()
+            self._following.clear()
         states = dict(delta.partitions)
         topics = {partition.topic for partition in states}
         hidden = {*delta.unreadable_topics, *(deleted.topic for deleted in delta.deleted_replicas)}
         for partition, lossy in self._losses.replicas.items():
             state = states.get(partition)
             if state is not None:
-                if self._is_released(lossy, state):
+                self._following.pop(partition, None)
+                if self._is_settled(lossy, state):
                     self._released[partition] = None
+                elif state.leader != NO_LEADER and self._broker_id not in (*state.isr, *state.elr):
+                    self._following[partition] = None
             elif (partition.topic, lossy.topic_id) in delta.deleted_topics or (
                 delta.is_snapshot and partition.topic not in topics and partition.topic not in hidden
             ):
                 self._released[partition] = None
         self._settle()
 
-    def _is_released(self, lossy: LossyReplica, state: PartitionState) -> bool:
+    def _is_settled(self, lossy: LossyReplica, state: PartitionState) -> bool:
+        """Whatever was lost: of another topic, of a replica that is not wanted any more, or accepted by a person, who
+        let it be elected uncleanly."""
         if lossy.topic_id and lossy.topic_id != state.topic_id:
             return True
-        if self._broker_id not in state.replicas:
-            return True
-        if state.leader == NO_LEADER:
-            return False  # a person may still choose by what is left of each
-        if state.leader == self._broker_id and state.recovering:
-            return True  # elected uncleanly: what is left is all there is
-        return self._broker_id not in state.isr and self._broker_id not in state.elr
+        return self._broker_id not in state.replicas or (state.leader == self._broker_id and state.recovering)
 
     def _settle(self) -> None:
-        if self._released and not self._is_asking and not self._is_stopped:
-            self._cancel_retry()
+        if self._is_asking or self._is_stopped:
+            return
+        self._cancel_timer()
+        for partition in [partition for partition in self._following if self._followed(partition)]:
+            del self._following[partition]
+            self._released[partition] = None
+        if self._released:
             self._is_asking = True
-            self._ask().addErrback(self._failed).addBoth(self._asked)
+            self._ask().addCallbacks(lambda _: LOOK_S, self._failed).addCallback(self._asked)
+        elif self._following:
+            self._timer = self._reactor.callLater(LOOK_S, self._settle)
 
     @inlineCallbacks
     def _ask(self) -> Generator[Deferred[Any], Any, None]:
@@ -165,21 +181,18 @@ class UnsettledLosses:
         if self._controller_epoch == controller_epoch:
             self._released.clear()
 
-    def _failed(self, failure: Any) -> None:
-        failure.trap(ZooKeeperError)
+    def _failed(self, failure: Any) -> float:
+        failure.trap(ZooKeeperError, ZnodeError)
         if failure.check(MultiError) is not None:
             self._forget_released(self._controller_epoch)
-            return
-        if not self._is_stopped:
-            self._retry = self._reactor.callLater(RETRY_S, self._settle)
+        return RETRY_S
 
-    def _asked(self, result: Any) -> Any:
+    def _asked(self, pause_s: float) -> None:
         self._is_asking = False
-        if self._retry is None or not self._retry.active():
-            self._settle()
-        return result
+        if (self._released or self._following) and not self._is_stopped:
+            self._timer = self._reactor.callLater(pause_s, self._settle)
 
-    def _cancel_retry(self) -> None:
-        if self._retry is not None and self._retry.active():
-            self._retry.cancel()
-        self._retry = None
+    def _cancel_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None

@@ -111,6 +111,7 @@ class Parts:
             zk=zk,
             reactor=reactor,
             losses=logs.losses,
+            followed=lambda partition: self.replicas.in_sync(partition),
             changed=self.registration.update,
             log=log,
         )
