@@ -20,7 +20,11 @@ import pytest
 from tests.harness.brokers import Cluster, LocalBroker, SteadyWriter
 from tests.harness.zookeeper import ZooKeeperEnsemble
 from zkbroker.cli._local_cluster import start_command
+from zkbroker.model.complaints import Unreachable, Word
+from zkbroker.model.suspicion import Evidence, Finding, Suspect
+from zkbroker.replication.complaints import encode_complaints
 from zkbroker.replication.messages import VERSION_MAX, VERSION_MIN
+from zkbroker.replication.peer_words import encode_evidence, encode_probe
 
 pytestmark = pytest.mark.timeout(400)
 ROOT = Path(__file__).parents[2]
@@ -119,6 +123,12 @@ def test_both_work_together_in_every_role(make_mixed: Callable[..., MixedCluster
     cluster.delete_topic("short-lived")
     cluster.wait_for(lambda: "short-lived" not in cluster.topics(), "a topic is deleted")
     assert all(broker.is_running for broker in cluster.brokers.values())
+    cluster_id = cluster.read_json("/cluster/id")["id"]
+    for broker_id, broker in cluster.brokers.items():
+        answers = new_verbs(broker, cluster_id)
+        assert answers[-1][0] == "OK", answers  # the connection is as good as before
+        if broker_id in old:
+            assert [answer[0] for answer in answers[:-1]] == ["ERR"] * 3
     # What one says and the other does not know is refused once and not complained of again and again.
     for broker in cluster.brokers.values():
         assert "Traceback" not in broker.log_text(), broker.log_tail(40)
@@ -148,7 +158,7 @@ def test_the_other_commit_takes_over_from_a_killed_leader_and_controller(
     check_all_there(cluster, "failover", writer)
 
 
-def test_a_rolling_upgrade_and_back_loses_nothing(make_mixed: Callable[..., MixedCluster]) -> None:
+def test_a_rolling_upgrade_and_a_way_back_lose_nothing(make_mixed: Callable[..., MixedCluster]) -> None:
     cluster = make_mixed({1, 2, 3})
     cluster.start()
     cluster.create_topic("rolled", assignment=[[1, 2, 3], [2, 3, 1], [3, 1, 2]])
@@ -156,23 +166,44 @@ def test_a_rolling_upgrade_and_back_loses_nothing(make_mixed: Callable[..., Mixe
     writer = SteadyWriter(cluster, "w", "rolled", [0, 1, 2], per_second=300)
     writer.start()
     cluster.wait_for(lambda: len(writer.acknowledged) > 100, "writing has begun")
-    for by_old in (False, True):
-        for broker_id in cluster.brokers:
-            cluster.replace(broker_id, by_old)
-            cluster.wait_isr("rolled", [1, 2, 3])
-    cluster.replace(1, False)
-    cluster.wait_isr("rolled", [1, 2, 3])
+    for broker_id, by_old in ((1, False), (2, False), (3, False), (1, True)):
+        cluster.replace(broker_id, by_old)
+        cluster.wait_isr("rolled", [1, 2, 3])
     writer.stop()
     check_all_there(cluster, "rolled", writer)
 
 
-def hello(broker: LocalBroker, cluster_id: str, version: int) -> list[str]:
-    """The words of the answer to a HELLO in which an unregistered broker 9 speaks up to that version."""
+def ask(broker: LocalBroker, *requests: bytes) -> list[list[str]]:
+    """The words of the answer to each request on one connection, in turn. Bodies are left out."""
     port = int(str(broker.settings["listeners"]).rpartition(":")[2])
+    answers = []
+    with socket.create_connection(("127.0.0.1", port), 60) as connection, connection.makefile("rb") as stream:
+        for request in requests:
+            connection.sendall(request)
+            words = stream.readline().decode().split()
+            stream.read(sum(int(word.removeprefix("body=")) for word in words if word.startswith("body=")))
+            answers.append(words)
+    return answers
+
+
+def hello(broker: LocalBroker, cluster_id: str, version: int) -> list[str]:
+    """The answer to a HELLO in which an unregistered broker 9 speaks up to that version."""
     line = f"HELLO 7 version={version} cluster={cluster_id} broker=9 epoch=1 incarnation=ab\n"
-    with socket.create_connection(("127.0.0.1", port), 60) as connection:
-        connection.sendall(line.encode())
-        return connection.makefile("rb").readline().decode().split()
+    return ask(broker, line.encode())[0]
+
+
+def new_verbs(broker: LocalBroker, cluster_id: str) -> list[list[str]]:
+    """The answers of a broker to what FROM does not know, and to a PING after that."""
+    suspect = Suspect(99, 5, "h:1,h:2")
+    line = f"HELLO 1 version={VERSION_MAX} cluster={cluster_id} broker=9 epoch=1 incarnation=ab\n"
+    return ask(
+        broker,
+        line.encode(),
+        encode_evidence(2, Evidence(suspect, 9, 1, Finding.REFUSED)),
+        encode_probe(3, suspect),
+        encode_complaints(4, Word(unreachable=(Unreachable(99, 5, 3.0),))),
+        b"PING 5\n",
+    )[1:]
 
 
 def test_line_protocol_versions_are_negotiated(cluster: Cluster) -> None:
