@@ -59,6 +59,8 @@ def batches_of(records: bytes | memoryview) -> list[bytearray]:
     position = 0
     while position + 61 <= len(records):
         (length,) = struct.unpack_from(">i", records, position + 8)
+        if length < 49:
+            raise BrokerError(ErrorCode.CORRUPT_MESSAGE, "a batch is shorter than its header")
         found.append(bytearray(records[position : position + 12 + length]))
         position += 12 + length
     if position != len(records):
@@ -115,6 +117,7 @@ class FakeBroker:
         self.cluster_id = "fake-cluster-0123456789"
         self.broker_id = 1
         self.controller_id = 1
+        self.doubted: set[int] = set()
         self.version = 1
         self.is_ready = True
         self.views = {"PLAINTEXT": [BrokerView(1, host, port, None)]}
@@ -161,7 +164,7 @@ class FakeBroker:
         return [self.by_name[name] for name in sorted(self.by_name)]
 
     def is_doubted(self, broker_id: int) -> bool:
-        return False
+        return broker_id in self.doubted
 
     def when_sure(self, answer: Callable[[], None]) -> None:
         answer()
