@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 
 from tests.unit.replica_cluster import PARTITION, TOPIC_ID, batch, clusters
 from zkbroker.kafka.ports import CurrentLeader
+from zkbroker.model.cluster import LossyReplica
 from zkbroker.model.errors import ErrorCode
 from zkbroker.model.topic_config import TopicConfig
 from zkbroker.model.topics import PartitionState, TopicPartition
@@ -424,3 +425,25 @@ def test_status_for_people(networks: Any) -> None:
         "t-0 follower of=1 leader_epoch=0 partition_epoch=0 in_sync=yes start=0 high_watermark=0 end=0"
     ]
     assert network.replicas[2].partition_lines("u") == []
+
+
+def test_status_shows_who_else_may_lead(networks: Any) -> None:
+    network = networks(1, 2)
+    network.elect(1, 0, isr=(1,))
+    told = network.state._replace(elr=(2,), partition_epoch=1)
+    assert network.replicas[1].apply(PARTITION, told) is None
+    assert "isr=1 elr=2 start=0" in network.replicas[1].partition_lines("t")[0]
+
+
+def test_a_replica_that_lost_records_leads_only_if_a_person_let_it(networks: Any) -> None:
+    network = networks(1, 2)
+    losses = network.logs[2].losses.replicas
+    network.elect(1, 0)
+    losses[PARTITION] = LossyReplica(*PARTITION, TOPIC_ID, 0, 0)
+    named = network.state._replace(leader=2, leader_epoch=1, partition_epoch=1, isr=(2,))
+    refused = network.replicas[2].apply(PARTITION, named)
+    assert refused is not None
+    assert "came back without its unflushed end" in refused
+    uncleanly = named._replace(leader_epoch=2, partition_epoch=2, recovering=True)
+    assert network.replicas[2].apply(PARTITION, uncleanly) is None
+    assert "t-0 leader " in network.replicas[2].partition_lines("t")[0]

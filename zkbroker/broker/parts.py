@@ -344,7 +344,10 @@ class Parts:
 
     def _problems(self) -> list[str]:
         offline = [f"log folder {folder} is offline: {why}" for folder, why in self._logs.offline_dirs.items()]
-        return offline + self._complaining.problems() + self.controller.status_lines()
+        names = sorted(map(str, self._logs.losses.replicas))
+        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+        lossy = [f"may lack records that they are counted for: {', '.join(names[:10])}{more}"] if names else []
+        return offline + lossy + self._complaining.problems() + self.controller.status_lines()
 
     # Stop
 

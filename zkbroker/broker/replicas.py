@@ -320,7 +320,8 @@ class Replicas:
             isr = ",".join(map(str, leader.isr.state.maximal))
             others = " ".join(f"{other.broker_id}@{other.log_end_offset}" for other in leader.followers.values())
             pending = "" if leader.isr.state.proposal is None else " pending"
-            return f"{partition} leader{epochs} isr={isr}{pending} {ends} followers={others or 'none'}"
+            elr = f" elr={','.join(map(str, leader.elr))}" if leader.elr else ""
+            return f"{partition} leader{epochs} isr={isr}{pending}{elr} {ends} followers={others or 'none'}"
         if replica.follower is not None:
             in_sync = "yes" if replica.follower.is_in_sync else "no"
             return f"{partition} follower of={replica.follower.leader}{epochs} in_sync={in_sync} {ends}"
