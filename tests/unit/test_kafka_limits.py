@@ -6,6 +6,7 @@ import struct
 from typing import Any
 
 from tests.fakes.kafka_client import Listener, frames_of, request_bytes, response_of
+from tests.unit.test_kafka_apis import metadata
 from tests.unit.test_kafka_connection import (
     api_versions_request,
     batch,
@@ -209,3 +210,16 @@ def test_views_of_the_log_reach_the_transport() -> None:
     for request in (fetch_request(), fetch_request()):
         (row,) = listener.ask(request).responses[0].partitions
         assert row.records == log.batches[0][3]
+
+
+def test_a_broker_that_is_cut_off_tells_nobody_who_leads() -> None:
+    """librdkafka, connected to such a broker alone, asked it for two minutes (torture, seed 12)."""
+    listener = Listener()
+    listener.broker.add_topic("t")
+    connection, transport = listener.connect()
+    listener.broker.doubted.add(listener.broker.broker_id)
+    connection.dataReceived(request_bytes(metadata(12, ("t",)), 7))
+    assert transport.is_closed and transport.take() == b""
+    listener.broker.doubted.clear()
+    (topic,) = listener.ask(metadata(12, ("t",))).topics
+    assert topic.name == "t" and topic.partitions[0].leader_id == 1

@@ -76,6 +76,11 @@ def serve(services: Services, request: Request, message: MetadataMessage) -> Non
     if version < _ASKED_BY_ID_FROM and any(name is None or topic_id for name, topic_id in topics or ()):
         refuse(request, message, ErrorCode.INVALID_REQUEST, None)  # ids may only be asked for from version 12 on
         return
+    if services.metadata.is_doubted(services.metadata.broker_id):
+        # This broker is counted out or cut off: others know who leads. Many a client asks the broker that it happens to
+        # be connected to, whatever it is told there; without the connection it asks another.
+        request.close()
+        return
     if topics:
         services.metadata.when_sure(lambda: _serve_guarded(services, request, message))
     else:
