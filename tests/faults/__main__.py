@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import random
 import signal
 import sys
@@ -167,6 +168,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             overrides = dict(one.split("=", 1) for one in arguments.override if "=" in one)
             if len(overrides) != len(arguments.override):
                 parser.error("--override wants KEY=VALUE")
+            # kazoo tells of each connection that a fault breaks; the verdict does not depend on them.
+            logging.getLogger("kazoo").addHandler(logging.NullHandler())
             # Everything is taken down in order after a SIGTERM, too.
             signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
             verdict = torture(arguments, faults, overrides)

@@ -184,15 +184,18 @@ class Replicas:
         ]
 
     def send_away(self) -> bool:
-        """Fail those who wait at leaders that the contact rule keeps from answering. True if there are such leaders."""
-        out_of_touch = [
-            replica
-            for replica in self._table.replicas.values()
-            if replica.leader is not None and not self._table.has_fresh_contact(replica.leader)
-        ]
-        for replica in out_of_touch:
-            replica.send_away()
-        return bool(out_of_touch)
+        """Fail those who wait at leaders that the contact rule keeps from answering. True if no leader that has
+        followers is in touch with any: others may lead by now, and know who does."""
+        in_touch = out_of_touch = 0
+        for replica in self._table.replicas.values():
+            if replica.leader is None or replica.state is None or len(replica.state.replicas) < 2:
+                continue
+            if self._table.has_fresh_contact(replica.leader):
+                in_touch += 1
+            else:
+                out_of_touch += 1
+                replica.send_away()
+        return out_of_touch > 0 and in_touch == 0
 
     def followers_heard(self) -> dict[int, float]:
         """The brokers that follow in the ISR of anything led here, and when each last fetched any of it."""
