@@ -174,8 +174,7 @@ class Broker:
         self._watchdog.start()
         self._every(config.get_int("zookeeper.session.timeout.ms") / 1000 / TICKS_PER_SESSION, self._watchdog.tick)
         missing = yield patient.ask(lambda: find_missing(zk, self._broker_id, logs, self._log))
-        if missing:
-            logs.losses.add(missing)
+        logs.losses.add(missing)
         if logs.losses.replicas:
             self._log(f"{len(logs.losses.replicas)} replicas lack records they may be counted for; they follow first")
         previous_session_id = yield patient.ask(self._close_previous_session)

@@ -103,6 +103,8 @@ class Losses:
         self._number = 0
         self._made: set[bytes] = set()
         """Lines of the lists of logs that were made. Never iterated."""
+        self._is_searched = False
+        """It is known which logs are missing: see ``add``."""
 
     def __repr__(self) -> str:
         return f"Losses({self._boot_id or 'boot unknown'}, {len(self.replicas)} replicas)"
@@ -161,7 +163,7 @@ class Losses:
             self._found[log.partition] = None
 
     def all_loaded(self, logs: Mapping[TopicPartition, Log]) -> None:
-        """Write down what is lost. From here on the boot is this one. Raises OSError."""
+        """Write down what is lost. Raises OSError."""
         for partition in dict.fromkeys((*self.replicas, *self._found)):
             log, known = logs.get(partition), self.replicas.get(partition)
             if log is not None and (known is None or known.topic_id in ("", log.topic_id) or not log.topic_id):
@@ -195,9 +197,13 @@ class Losses:
             self._disk.close(handle)
 
     def add(self, lossy: Iterable[LossyReplica]) -> None:
-        """Replicas whose logs turned out to be missing. Raises OSError."""
-        self.replicas.update((TopicPartition(replica.topic, replica.partition), replica) for replica in lossy)
-        self._write_all()
+        """Replicas whose logs turned out to be missing; called at each start, also with none. From here on the boot is
+        this one: had the process died before, the next would not know that a log is missing. Raises OSError."""
+        found = list(lossy)
+        self._is_searched = True
+        self.replicas.update((TopicPartition(replica.topic, replica.partition), replica) for replica in found)
+        if found or not all(start.is_continuous for start in self._starts.values()):
+            self._write_all()
 
     # -- while running
 
@@ -218,7 +224,10 @@ class Losses:
     def _write_all(self) -> None:
         self._number += 1
         for folder in self._folders():
-            self._write(folder, BootRecord(self._boot_id, self._number, tuple(self.replicas.values())))
+            start = self._starts.get(folder)
+            is_known = self._is_searched or (start is not None and start.is_continuous)
+            boot_id = self._boot_id if is_known else ""
+            self._write(folder, BootRecord(boot_id, self._number, tuple(self.replicas.values())))
 
     def _write(self, folder: str, record: BootRecord) -> None:
         self._disk.replace_file(os.path.join(folder, BOOT_FILE), encode_boot(record))
