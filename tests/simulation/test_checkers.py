@@ -82,9 +82,10 @@ def test_somebody_leads_whom_the_znode_does_not_name(bench: Bench) -> None:
 
 def test_leading_again_in_the_same_epoch_after_a_restart(bench: Bench) -> None:
     bench.begin()
+    bench.append_everywhere(batch_of(b"a"))
     bench.boot(1)
     bench.step()
-    bench.lead(1, 0, (1, 2, 3))
+    bench.lead(1, 0, (1, 2, 3)).append(0, batch_of(b"a"))
     assert bench.violated() == 2
 
 
