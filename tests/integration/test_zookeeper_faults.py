@@ -395,7 +395,8 @@ def test_a_stopped_leader_that_goes_on_acknowledges_nothing(cluster: Cluster, lo
     for client in clients:
         client.close()
     cluster.wait_isr(topic, [1, 2, 3])
-    assert registrations(cluster)[zombie] > epoch
+    # Followers that it did not answer may have had another elected before its session ended.
+    assert registrations(cluster)[zombie] >= epoch
     assert cluster.leader(topic) == successor
     if load == "busy":
         writer.stop()

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.test_config_broker import build
-from zkbroker.broker.settings import controller_settings, fetcher_settings, unreachable_seconds
+from zkbroker.broker.settings import (
+    CONTACT_SHARE,
+    controller_settings,
+    fetcher_settings,
+    replica_settings,
+    unreachable_seconds,
+)
 
 
 @pytest.mark.parametrize(("mode", "steps_down"), [("fast", True), ("session", False)])
@@ -20,6 +26,14 @@ def test_a_peer_is_complained_of_after_a_third_of_the_timeout_and_no_sooner_than
 ) -> None:
     assert unreachable_seconds(timeout_s) == seconds
     assert fetcher_settings(build(), timeout_s).unreachable_s == seconds
+
+
+def test_a_leader_goes_by_no_contact_older_than_what_lets_its_followers_complain() -> None:
+    assert [replica_settings(build(), timeout_s).contact_seconds_max for timeout_s in (18.0, 3.0, 1.5)] == [
+        6.0,
+        1.5,
+        1.5 * CONTACT_SHARE,
+    ]
 
 
 def test_a_leader_is_called_anew_after_the_session_timeout_at_the_latest() -> None:

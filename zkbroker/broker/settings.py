@@ -51,7 +51,9 @@ def controller_settings(config: BrokerConfig, timeout_s: float) -> ControllerSet
 
 def replica_settings(config: BrokerConfig, timeout_s: float) -> ReplicaSettings:
     return ReplicaSettings(
-        contact_seconds_max=contact_seconds_max(timeout_s),
+        # Followers that get no answer have another elected as soon as they complain, long before the session ends: a
+        # leader that stood still for so long must hear from somebody before it answers what waits in its sockets.
+        contact_seconds_max=min(contact_seconds_max(timeout_s), unreachable_seconds(timeout_s)),
         lag_seconds_max=config.get_int("replica.lag.time.max.ms") / 1000,
     )
 
