@@ -93,6 +93,8 @@ class CrashDisk(Disk):
         """How much of so many bytes the page cache has, None for nothing of it; None: the file system cannot tell."""
         self.boots = 1
         """How often the machine was started, for the boot id that its processes are told."""
+        self.flipped: dict[str, None] = {}
+        """Files in which a bit was flipped, until they are written anew."""
         self.open_handles = 0
         self._locked: set[str] = set()
         self._temporary_number = 0
@@ -111,6 +113,7 @@ class CrashDisk(Disk):
         image = CrashDisk()
         image.root = self.root
         image.is_full, image.is_failing, image.boots = self.is_full, self.is_failing, self.boots
+        image.flipped = dict(self.flipped)
         return image
 
     def power_lost(self, random: Random) -> CrashDisk:
@@ -151,6 +154,7 @@ class CrashDisk(Disk):
 
         image = CrashDisk()
         image.is_full, image.is_failing = self.is_full, self.is_failing
+        image.flipped = dict(self.flipped)
         image.boots = self.boots + is_durable
         root = take(self.root)
         if isinstance(root, Folder):
@@ -171,6 +175,7 @@ class CrashDisk(Disk):
             durable = bytearray(file.durable)
             durable[position] ^= bit
             file.durable = bytes(durable)
+        self.flipped[path] = None
         return f"{path} byte {position} ^ {bit:#04x}"
 
     def tear(self, random: Random, suffix: str) -> str | None:
@@ -343,6 +348,7 @@ class CrashDisk(Disk):
         return content[max(0, len(content) - size) :]
 
     def write_file(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
+        self.flipped.pop(path, None)
         try:
             file = self._file(path)
         except FileNotFoundError:
@@ -374,6 +380,7 @@ class CrashDisk(Disk):
             file = self._file(path)
         except FileNotFoundError:
             return
+        self.flipped.pop(path, None)
         self._begin("unlink", path)
         folder = self._folder(os.path.dirname(path))
         del folder.entries[os.path.basename(path)]

@@ -316,6 +316,9 @@ def test_a_bit_flips_in_memory_and_on_the_platters() -> None:
         after = disk.read_file(path)
         assert sum((one ^ other).bit_count() for one, other in zip(before, after, strict=True)) == 1
         assert disk.power_lost(world.random).read_file(path) == after
+        assert path in disk.flipped and path in disk.killed().flipped
+        disk.write_file(path, after)
+        assert not disk.flipped
         assert world.flip_bit(leader_id(world), ".nothing") is None
 
 
