@@ -14,4 +14,10 @@ class Regression(NamedTuple):
     why: str
 
 
-REGRESSIONS: tuple[Regression, ...] = ()
+REGRESSIONS: tuple[Regression, ...] = (
+    Regression(
+        8026, "default", 2000, "bytes that a second read found in the page cache woke nobody: never fetched again"
+    ),
+    Regression(102, "network", 2000, "a torn partition.metadata, a clean stop before the controller spoke: no start"),
+    Regression(7, "crashes", 2000, "a broker fenced early waited for ever for partitions that were settled already"),
+)

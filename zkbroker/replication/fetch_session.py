@@ -73,6 +73,8 @@ class FetchSession:
         """Partitions to look at for the next answer, longest waiting first: with a full answer the rest comes next."""
         self._ready: dict[TopicPartition, FetchedRow] = {}
         """Answers that were given when the row arrived: errors and divergences."""
+        self._asking: TopicPartition | None = None
+        """The partition that the leader is being asked for; None once it told of a change before it answered."""
 
     def __repr__(self) -> str:
         return (
@@ -138,6 +140,8 @@ class FetchSession:
         if standing is None or standing.spent:
             return
         self._changed[partition] = None
+        if partition == self._asking:
+            self._asking = None
         # Also when it was among the changed already: a high watermark may wait there for just these bytes.
         if self.held:
             self._woken(self)
@@ -159,12 +163,15 @@ class FetchSession:
                 left = fetch.max_bytes - size
                 if left <= 0 and rows:
                     break
+                self._asking = partition
                 answer = self._leader.read_for_follower(
                     self.contact, standing.row, min(fetch.partition_max_bytes, left)
                 )
             if answer is None:
-                # The bytes are on their way from the disk: the leader tells when they are there.
-                unchanged.append(partition)
+                # The bytes are on their way from the disk: the leader tells when they are there. Unless it told so
+                # already (another read brought them into the page cache meanwhile): then it is looked at again.
+                if self._asking is not None:
+                    unchanged.append(partition)
             elif answer.error is not ErrorCode.NONE or answer.diverging_epoch >= 0 or answer.diverging_end >= 0:
                 rows.append((answer, answer.topic_id != standing.topic_id))
                 urgent = True
