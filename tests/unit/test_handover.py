@@ -23,10 +23,12 @@ class Shutdown:
         self.others = others
         self.lines: list[str] = []
         self.ended_at = -1.0
+        self.moved_at: list[float] = []
         self.done = hand_over(
             ask=self._ask,
             somebody_else=lambda: self.others > 0,
             has_clients=lambda: has_clients,
+            moved=lambda: self.moved_at.append(self.world.reactor.seconds()),
             seconds_max=1.0,
             clock=self.world.clock,
             reactor=self.world.reactor,
@@ -55,6 +57,7 @@ def test_clients_are_answered_for_a_while_after_the_leaderships_have_moved() -> 
     shutdown = Shutdown(lambda: succeed(()), has_clients=True)
     shutdown.pass_time(CLIENTS_TOLD_S - 0.01)
     assert shutdown.ended_at == -1.0
+    assert shutdown.moved_at == [0.0]
     shutdown.pass_time(0.02)
     assert CLIENTS_TOLD_S <= shutdown.ended_at <= CLIENTS_TOLD_S + 0.01
 
@@ -62,7 +65,7 @@ def test_clients_are_answered_for_a_while_after_the_leaderships_have_moved() -> 
 def test_what_nobody_can_take_does_not_hold_it_up_for_longer_than_allowed() -> None:
     shutdown = Shutdown(lambda: succeed(LED))
     shutdown.pass_time(1.5)
-    assert shutdown.lines == ["2 leaderships could not move"]
+    assert (shutdown.lines, shutdown.moved_at) == (["2 leaderships could not move"], [])
     assert 1.0 <= shutdown.ended_at < 1.2
 
 

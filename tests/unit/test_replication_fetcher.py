@@ -448,3 +448,19 @@ def test_rows_say_where_the_follower_stands(pair: Pair) -> None:
     pair.leader.append(DEMO, b"ab")
     pair.follow(DEMO)
     assert pair.leader.received[0] == FetchRow("demo", 0, pair.leader.received[0].topic_id, 3, 2, 3, 0)
+
+
+def test_a_broker_that_rests_follows_nobody_and_says_no_bye(pair: Pair) -> None:
+    """It is about to stop: caught up once more, it would come back into the ISR just before it goes."""
+    pair.leader.append(DEMO, b"one")
+    pair.follow(DEMO)
+    pair.wire.run(0.1)
+    before = pair.log()
+    assert before
+    end = pair.end
+    pair.fetchers.rest()
+    pair.follow(OTHER, DEMO)
+    pair.leader.append(DEMO, b"two")
+    pair.wire.run(1.0)
+    assert pair.log() == before and pair.log(OTHER) == b""
+    assert b"BYE" not in bytes(end.sent)

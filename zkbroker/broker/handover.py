@@ -25,6 +25,7 @@ def hand_over(
     ask: Callable[[], Deferred[tuple[TopicPartition, ...]]],
     somebody_else: Callable[[], bool],
     has_clients: Callable[[], bool],
+    moved: Callable[[], None],
     seconds_max: float,
     clock: Clock,
     reactor: Any,
@@ -47,6 +48,7 @@ def hand_over(
         else:
             if not remaining:
                 log("all leaderships have moved")
+                moved()
                 if has_clients():
                     yield _pause(reactor, CLIENTS_TOLD_S)
                 return

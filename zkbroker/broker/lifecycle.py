@@ -346,6 +346,7 @@ class Broker:
                     ask=parts.channel.controlled_shutdown,
                     somebody_else=lambda: len(parts.metadata.live_brokers()) > 1,
                     has_clients=parts.has_clients,
+                    moved=parts.follow_nobody,
                     seconds_max=LEADERS_MOVE_S_MAX if self._zk.is_connected else LEADERS_MOVE_ALONE_S_MAX,
                     clock=self._clock,
                     reactor=self._reactor,

@@ -377,6 +377,10 @@ class Parts:
         self._logs.write_checkpoints_now(high_watermarks)
         return epoch
 
+    def follow_nobody(self) -> None:
+        """The leaderships have moved: this broker is not to come back into an ISR before it goes."""
+        self._fetchers.rest()
+
     def has_clients(self) -> bool:
         """Is any client connected?"""
         return any(factory.connections for factory in self._factories)

@@ -100,8 +100,18 @@ class Fetchers:
         """Those with a ``retry_at``."""
         self._counts: dict[int, int] = {}
         """How many partitions are followed from each leader."""
+        self._is_resting = False
+
+    def rest(self) -> None:
+        """Follow nobody any more. A broker that has handed over and fetches on catches up; its leader then wants it
+        back in the ISR, and acks=all waits for it although it goes."""
+        self._is_resting = True
+        for partition in list(self._followed):
+            self.unfollow(partition)
 
     def follow(self, partition: TopicPartition, leader: int) -> None:
+        if self._is_resting:
+            return
         followed = self._followed.get(partition)
         if followed is not None and followed.leader != leader:
             self.unfollow(partition)
