@@ -20,4 +20,7 @@ REGRESSIONS: tuple[Regression, ...] = (
     ),
     Regression(102, "network", 2000, "a torn partition.metadata, a clean stop before the controller spoke: no start"),
     Regression(7, "crashes", 2000, "a broker fenced early waited for ever for partitions that were settled already"),
+    Regression(
+        1_000_069, "elections", 2000, "the checker: a leadership that ended in the step that raised its high mark"
+    ),
 )

@@ -83,7 +83,9 @@ class CommittedChecker:
             self._check_led(view)
         high = after.high_watermark
         if before is None or high > before.high_watermark or after.generation != before.generation:
-            if leader is not None and high > partition.true_hw:
+            # Also a leadership that ended in the step that raised it: a chunk of bytes may hold several deltas.
+            has_led = leader is not None or (before is not None and before.leader is not None)
+            if has_led and high > partition.true_hw:
                 self._extend(view, high)
             self._check_same(view, high)
         if view.broker_id in partition.lossy:

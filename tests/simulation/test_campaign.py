@@ -1,0 +1,85 @@
+"""What ``bin/test`` runs of the simulator: as many seeds as fit in a few minutes, the seeds that failed once, a part of
+the mutants, and one seed under two hash seeds. ``bin/zkbroker-simulate`` runs more."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.campaign import missing_counts, processors, report, run_campaign, summary
+from tests.simulation.hunting import recheck
+from tests.simulation.mutant_results import HOLES, RESULTS, SURVIVORS
+from tests.simulation.mutants import MUTANTS
+from tests.simulation.profiles import PROFILES
+from tests.simulation.regressions import REGRESSIONS
+from tests.simulation.run import RunSpec
+
+ROOT = Path(__file__).resolve().parents[2]
+CAMPAIGN_SECONDS = float(os.environ.get("ZKBROKER_SIMULATION_SECONDS", "90"))
+MUTANT_SECONDS = 60.0
+FIRST_SEED = 1_000_001
+"""Other seeds than those that people begin with."""
+
+
+@pytest.mark.timeout(600)
+def test_seeds_of_all_profiles_are_clean() -> None:
+    names = list(PROFILES)
+    specs = [RunSpec(FIRST_SEED + number, names[number % len(names)]) for number in range(4000)]
+    # On a slow machine a little later, but never less than one run of each profile.
+    campaign = run_campaign(specs, jobs=processors(), say=print, seconds_max=CAMPAIGN_SECONDS, runs_min=len(names))
+    print("\n".join(summary(campaign)))
+    assert not campaign.failures, "\n".join(report(campaign.failures[0]))
+    assert not missing_counts(campaign)
+
+
+@pytest.mark.parametrize("regression", REGRESSIONS, ids=lambda regression: f"{regression.profile}-{regression.seed}")
+@pytest.mark.timeout(300)
+def test_what_failed_once_is_clean(regression: object) -> None:
+    seed, profile, steps, _ = REGRESSIONS[REGRESSIONS.index(regression)]  # type: ignore[arg-type]
+    campaign = run_campaign([RunSpec(seed, profile, steps)], jobs=1, say=print)
+    assert not campaign.failures, "\n".join(report(campaign.failures[0]))
+
+
+@pytest.mark.timeout(300)
+def test_mutants_are_noticed() -> None:
+    """Those whose run is short, as many as fit; ``--check-mutants`` runs all."""
+    end = time.monotonic() + MUTANT_SECONDS
+    checked = 0
+    for name in sorted(RESULTS, key=lambda name: RESULTS[name].step):
+        if time.monotonic() > end:
+            break
+        assert recheck(name) is None
+        checked += 1
+    assert checked
+
+
+def test_every_mutant_was_caught_or_says_why_not() -> None:
+    unknown = [name for name in MUTANTS if not (name in RESULTS or name in HOLES or name in SURVIVORS)]
+    assert not unknown
+    assert not [name for name in (*RESULTS, *HOLES, *SURVIVORS) if name not in MUTANTS]
+    assert not RESULTS.keys() & HOLES.keys()
+    assert len(RESULTS) >= 18
+
+
+@pytest.mark.timeout(300)
+def test_one_seed_is_one_run_to_the_byte() -> None:
+    """In two processes under two hash seeds: sets and dicts iterate differently, ids differ, the trace does not."""
+    traces = []
+    for hash_seed in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.simulation", "--seed", "42", "--steps", "3000", "--trace"],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            check=True,
+        )
+        traces.append(done.stdout.splitlines())
+    assert len(traces[0]) > 2000
+    for number, (one, two) in enumerate(zip(*traces, strict=False)):
+        assert one == two, f"line {number}"
+    assert len(traces[0]) == len(traces[1])
