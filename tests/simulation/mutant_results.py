@@ -41,7 +41,6 @@ RESULTS: dict[str, Caught] = {
     "unclean-elections": Caught(seed=1, profile="default", steps=2000, step=2788, invariant=6),
     "leader-epoch-stays": Caught(seed=1, profile="default", steps=2000, step=1648, invariant=2),
     "resumed-leader-epoch": Caught(seed=2, profile="power", steps=2000, step=1653, invariant=2),
-    "obeys-while-unregistered": Caught(seed=1009, profile="suspicion", steps=2000, step=17200, invariant=17),
     "producers-kept-after-truncation": Caught(seed=6, profile="default", steps=2000, step=2814, invariant=16),
     "producers-lost-at-restart": Caught(seed=1, profile="crashes", steps=2000, step=1388, invariant=16),
     "no-recovery": Caught(seed=1001, profile="power", steps=2000, step=3670, invariant=16),
@@ -69,6 +68,7 @@ SURVIVORS: dict[str, str] = {
 TRIED = "some 10 to 40 seeds of its profile on a busy machine"
 
 HOLES: dict[str, str] = {
+    "obeys-while-unregistered": TRIED,
     "fetch-leader-epoch-unchecked": TRIED,
     "high-watermark-before-truncation": TRIED,
     "unknown-outcome-reverts": TRIED,
