@@ -169,9 +169,9 @@ class Node:
         """Seconds since the controller was last heard."""
         return self._clock.monotonic() - self._heard_at
 
-    def deposed(self, states: Sequence[tuple[TopicPartition, PartitionState]]) -> None:
-        """ZooKeeper says that others lead what this broker leads; the controller could not tell. Clients are sent to
-        them from now on. The controller's own word, when it comes, is no news then."""
+    def told_by_zookeeper(self, states: Sequence[tuple[TopicPartition, PartitionState]]) -> None:
+        """Newer states of what this broker leads or led; the controller could not tell them. Clients hear of them from
+        now on. The controller's own word, when it comes, is no news then."""
         told = ClusterDelta(self._metadata.controller_id, self.controller_epoch, self._number, partitions=tuple(states))
         self._metadata.apply(told)
         for partition, state in states:

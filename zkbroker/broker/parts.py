@@ -217,7 +217,7 @@ class Parts:
             session_timeout_s=timeout_s,
             led=self.replicas.led,
             controller_age=self.node.controller_age,
-            deposed=self.node.deposed,
+            told=self.node.told_by_zookeeper,
             log=log,
             out_of_touch=self._out_of_touch,
         )
