@@ -215,7 +215,8 @@ def test_views_of_the_log_reach_the_transport() -> None:
 def test_a_broker_that_is_cut_off_tells_nobody_who_leads() -> None:
     """librdkafka, connected to such a broker alone, asked it for two minutes (torture, seed 12)."""
     listener = Listener()
-    listener.broker.add_topic("t")
+    states = listener.broker.add_topic("t").partitions
+    states[0] = states[0]._replace(replicas=(1, 2))
     connection, transport = listener.connect()
     listener.broker.doubted.add(listener.broker.broker_id)
     connection.dataReceived(request_bytes(metadata(12, ("t",)), 7))
@@ -223,3 +224,18 @@ def test_a_broker_that_is_cut_off_tells_nobody_who_leads() -> None:
     listener.broker.doubted.clear()
     (topic,) = listener.ask(metadata(12, ("t",))).topics
     assert topic.name == "t" and topic.partitions[0].leader_id == 1
+
+
+def test_a_broker_that_is_cut_off_still_tells_of_what_nobody_else_can_lead() -> None:
+    """Its topics with one replica go on without ZooKeeper (contact rule), and no other broker may be left to ask."""
+    listener = Listener()
+    listener.broker.add_topic("alone")
+    states = listener.broker.add_topic("shared").partitions
+    states[0] = states[0]._replace(replicas=(1, 2))
+    listener.broker.doubted.add(listener.broker.broker_id)
+    (topic,) = listener.ask(metadata(12, ("alone",))).topics
+    assert topic.partitions[0].leader_id == 1
+    for names in (("alone", "shared"), ("alone", "unknown"), (), None):
+        connection, transport = listener.connect()
+        connection.dataReceived(request_bytes(metadata(12, names), 7))
+        assert transport.is_closed, names

@@ -76,7 +76,7 @@ def serve(services: Services, request: Request, message: MetadataMessage) -> Non
     if version < _ASKED_BY_ID_FROM and any(name is None or topic_id for name, topic_id in topics or ()):
         refuse(request, message, ErrorCode.INVALID_REQUEST, None)  # ids may only be asked for from version 12 on
         return
-    if services.metadata.is_doubted(services.metadata.broker_id):
+    if services.metadata.is_doubted(services.metadata.broker_id) and not _are_unreplicated(services.metadata, topics):
         # This broker is counted out or cut off: others know who leads. Many a client asks the broker that it happens to
         # be connected to, whatever it is told there; without the connection it asks another.
         request.close()
@@ -85,6 +85,17 @@ def serve(services: Services, request: Request, message: MetadataMessage) -> Non
         services.metadata.when_sure(lambda: _serve_guarded(services, request, message))
     else:
         _serve(services, request, message)
+
+
+def _are_unreplicated(metadata: MetadataPort, topics: list[AskedTopic] | None) -> bool:
+    """Has nobody else been able to take any of these over? They go on without ZooKeeper (contact rule), and perhaps
+    there is no other broker left to ask."""
+    for name, topic_id in topics or ():
+        known = metadata.topic_name(topic_id) if topic_id else name
+        topic = metadata.topic(known) if known is not None else None
+        if topic is None or any(len(state.replicas) > 1 for state in topic.partitions.values()):
+            return False
+    return bool(topics)
 
 
 def _serve_guarded(services: Services, request: Request, message: MetadataMessage) -> None:
@@ -189,14 +200,18 @@ def encode_topic(metadata: MetadataPort, listener: str, version: int, topic: Top
     flexible = version >= _FLEXIBLE_FROM
     out = _encode_topic_head(version, ErrorCode.NONE, topic.name, topic_id_to_bytes(topic.topic_id), topic.is_internal)
     out += encode_size(len(topic.partitions), flexible)
+    present: dict[int, bool] = {}
     reachable: dict[int, bool] = {}
     for partition in sorted(topic.partitions):
         state = topic.partitions[partition]
         for broker_id in (*state.replicas, state.leader):
             if broker_id not in reachable:
                 is_there = broker_id != NO_LEADER and metadata.has_listener(broker_id, listener)
+                present[broker_id] = is_there
                 reachable[broker_id] = is_there and not metadata.is_doubted(broker_id)
-        _encode_partition(out, version, flexible, partition, state, reachable)
+        # Of a single replica nobody can be elected instead: to doubt it would help no client.
+        usable = present if len(state.replicas) == 1 else reachable
+        _encode_partition(out, version, flexible, partition, state, usable)
     return bytes(out) + _encode_topic_tail(version)
 
 
