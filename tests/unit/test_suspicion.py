@@ -226,6 +226,21 @@ def test_only_a_false_suspicion_holds_down_and_doubles() -> None:
     assert judge.suspicions.held_until(3) == judge.now + 2 * HOLD_DOWN_S
 
 
+def test_a_false_suspicion_is_known_also_if_the_victim_speaks_before_the_controller() -> None:
+    """Its HELLO under the new epoch can be here before the delta that removes the old one."""
+    for incarnation, is_false in (("one", True), ("restarted", False)):
+        judge = Judge()
+        judge.suspicions.met(3, 10, "one", judge.now)
+        judge.says(1, Finding.REFUSED)
+        judge.says(2, Finding.REFUSED)
+        assert judge.suspicions.met(3, 11, incarnation, judge.now) is is_false
+        assert (judge.suspicions.held_until(3) > judge.now) is is_false
+        judge.brokers[3] = registration(3, epoch=11)
+        judge.changed()
+        assert not judge.suspicions.met(3, 11, incarnation, judge.now)
+        assert judge.suspicions.held_until(3) <= judge.now + HOLD_DOWN_S
+
+
 def test_the_lowest_live_id_stands_first_the_others_by_rank() -> None:
     stood = {}
     for own in (2, 3, 4):

@@ -155,9 +155,14 @@ class Suspicions:
             if self._brokers.get(broker_id) == account.suspect:
                 continue
             del self._accounts[broker_id]
-            known = self._incarnations.get(broker_id)
-            if account.was_inferred and known is not None and known[0] == account.suspect.broker_epoch:
-                self._fenced[broker_id] = known
+            self._remember(account)
+
+    def _remember(self, account: _Account) -> None:
+        """Its registration is gone: whoever spoke under it may come back and prove the verdict false."""
+        suspect = account.suspect
+        known = self._incarnations.get(suspect.broker_id)
+        if account.was_inferred and known is not None and known[0] == suspect.broker_epoch:
+            self._fenced[suspect.broker_id] = known
 
     def controller_changed(self, controller_id: int) -> None:
         self.controller_id = controller_id
@@ -167,6 +172,10 @@ class Suspicions:
         process that was condemned speaks, under a new registration."""
         if broker_epoch < 0 or not incarnation:
             return False
+        account = self._accounts.get(broker_id)
+        if account is not None and broker_epoch > account.suspect.broker_epoch:
+            # It is faster than the news that its registration under the old epoch is gone.
+            self._remember(account)
         self._incarnations[broker_id] = broker_epoch, incarnation
         fenced = self._fenced.get(broker_id)
         if fenced is None or broker_epoch <= fenced[0]:
