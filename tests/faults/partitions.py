@@ -27,23 +27,32 @@ def _away_s(torture: Torture) -> float:
     return min(torture.settings.away_s, torture.arena.session_s * 3)
 
 
+def _goes_on(torture: Torture, what: str) -> None:
+    """Every partition acknowledges again and again while the fault lasts: nothing needs to be mended first. That some
+    did at its beginning would not tell much, it may have been under way."""
+    torture.hold(torture.arena.session_s)
+    torture.wait_progress(what)
+    torture.hold(_away_s(torture) / 3)
+    torture.wait_progress(f"{what}, still")
+
+
 def cut_one_follower(torture: Torture) -> None:
     """Neither is the controller: the leader can have the follower taken out of the ISR."""
     pair = torture.dice.sample(torture.others(torture.controller()), 2)
     torture.begin(f"brokers {pair[0]} and {pair[1]} do not hear each other")
     _cut(torture, f"b{pair[0]}", _brokers([pair[1]]))
-    torture.wait_progress("with one connection cut")
-    torture.hold(_away_s(torture) / 2)
+    _goes_on(torture, "with one connection cut")
     _heal(torture)
 
 
 def cut_from_controller(torture: Torture) -> None:
-    """A leader cannot have the controller, which does not fetch from it any more, taken out of the ISR."""
+    """A leader cannot have the controller, which does not fetch from it any more, taken out of the ISR. The controller
+    does it by itself, and the leader reads so in ZooKeeper."""
     controller = torture.controller()
     victim = torture.some_broker(but=controller)
     torture.begin(f"broker {victim} and the controller, broker {controller}, do not hear each other")
     _cut(torture, f"b{victim}", _brokers([controller]))
-    torture.hope_progress(_away_s(torture))
+    _goes_on(torture, f"with broker {victim} cut from the controller")
     _heal(torture)
 
 
@@ -52,7 +61,7 @@ def cut_from_peers(torture: Torture) -> None:
     victim = torture.leader(torture.some_partition())
     torture.begin(f"broker {victim} is cut from the other brokers, not from ZooKeeper")
     _cut(torture, f"b{victim}", _brokers(torture.others(victim)))
-    torture.hope_progress(_away_s(torture))
+    _goes_on(torture, f"with broker {victim} cut from its peers")
     _heal(torture)
 
 
@@ -87,7 +96,7 @@ def one_way_out(torture: Torture) -> None:
     victim = torture.leader(torture.some_partition())
     torture.begin(f"nothing that broker {victim} sends reaches the other brokers")
     _cut(torture, f"b{victim}", _brokers(torture.others(victim)), one_way=True)
-    torture.hope_progress(_away_s(torture))
+    _goes_on(torture, f"with broker {victim} mute")
     _heal(torture)
 
 
@@ -96,7 +105,7 @@ def one_way_in(torture: Torture) -> None:
     torture.begin(f"nothing that the other brokers send reaches broker {victim}")
     for other in _brokers(torture.others(victim)):
         _cut(torture, other, [f"b{victim}"], one_way=True)
-    torture.hope_progress(_away_s(torture))
+    _goes_on(torture, f"with broker {victim} deaf to its peers")
     _heal(torture)
 
 
@@ -127,7 +136,7 @@ def _reject(torture: Torture, victim: int, and_clients: bool) -> None:
         network.reject(f"b{other}", f"b{victim}")
     if and_clients:
         network.reject_local(f"b{victim}")
-    torture.hope_progress(_away_s(torture))
+    _goes_on(torture, f"with broker {victim} refusing its peers")
     _heal(torture)
 
 
