@@ -76,6 +76,7 @@ class World(Network):
             boot_id="boot",
         )
         logs.open("cluster")
+        logs.losses.add(())  # no log is missing
         replicas = Replicas(
             broker_id=broker_id,
             reactor=self.reactor,
