@@ -134,6 +134,12 @@ class Wire(Clock):
                 self.callLater(0, each.protocol.connectionLost, Failure(error.ConnectionDone()))
         self.transports = [each for each in self.transports if not each.is_lost]
 
+    def forget(self, end: WireTransport) -> None:
+        """The network gave this end up; the other never hears of it."""
+        end.is_lost = True
+        self.callLater(0, end.protocol.connectionLost, Failure(error.TimeoutError()))
+        self.transports = [each for each in self.transports if not each.is_lost]
+
     def run(self, seconds: float = 0.0, step: float = 0.001) -> None:
         """Deliver everything and run what is due, while that much time passes."""
         end = self.seconds() + seconds

@@ -26,11 +26,12 @@ def test_every_line_is_a_name_and_what_is_true_now() -> None:
         session=lambda: "session 0x1 connected",
         controller=lambda: "2 epoch 5",
         replica_lines=lambda topic: [f"replicas of {topic}"],
+        peers=lambda: ["peer: 2 up"],
         problems=lambda: problems,
     )
     before = status.status_lines()
     assert "brokers: " in before
-    assert before[-1] == "under-replicated: 0"
+    assert before[-2:] == ["under-replicated: 0", "peer: 2 up"]
     brokers = tuple(BrokerRegistration(number, 9, (Endpoint("REPLICATION", "h", 1),)) for number in (2, 1))
     partitions = (partition(0, 1, (1, 2)), partition(1, 2, (2,)), partition(2, -1, (1,)))
     metadata.apply(ClusterDelta(2, 5, 0, is_snapshot=True, brokers=brokers, partitions=partitions))
@@ -50,6 +51,7 @@ def test_every_line_is_a_name_and_what_is_true_now() -> None:
         "led here: 1",
         "without leader: 1",
         "under-replicated: 2",
+        "peer: 2 up",
         "problem: log folder /d is offline: the disk is full",
     ]
 
@@ -62,6 +64,7 @@ def test_partitions_are_those_of_the_replicas() -> None:
         session=str,
         controller=str,
         replica_lines=lambda topic: [f"replicas of {topic}"],
+        peers=list,
         problems=list,
     )
     assert status.partition_lines("t") == ["replicas of t"]

@@ -119,8 +119,12 @@ class FailureDetection:
         self._timer = None
 
     def status_lines(self) -> list[str]:
-        """For people."""
-        return [repr(self._suspicions), *self._peers.status_lines()] if self._is_fast else []
+        """One line for each peer, for people."""
+        now = self._clock.monotonic()
+        return [
+            "peer: " + ", ".join([f"{broker_id} {state}", *self._suspicions.remarks(broker_id, now)])
+            for broker_id, state in self._peers.states().items()
+        ]
 
     # PeersPort
 

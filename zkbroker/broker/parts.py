@@ -24,6 +24,7 @@ from zkbroker.broker.producer_ids import ProducerIds
 from zkbroker.broker.registration import Registration, RegistrationSettings
 from zkbroker.broker.replicas import Replicas
 from zkbroker.broker.settings import (
+    caller_silent_seconds,
     channel_settings,
     controller_settings,
     detection_settings,
@@ -229,6 +230,7 @@ class Parts:
             leader=self.replicas,
             controller=lambda: self.controller,
             peers=self.detection,
+            caller_silent_s=caller_silent_seconds(timeout_s),
             status=Status(
                 metadata=self.metadata,
                 clock=clock,
@@ -236,6 +238,7 @@ class Parts:
                 session=self._session_line,
                 controller=lambda: f"{self._link.controller_id} epoch {self.node.controller_epoch}",
                 replica_lines=self.replicas.partition_lines,
+                peers=self.detection.status_lines,
                 problems=self._problems,
             ),
         )

@@ -144,9 +144,9 @@ class Peers:
         self._peers.clear()
         self.roll_call.stop()
 
-    def status_lines(self) -> list[str]:
-        """One line for each peer, for people."""
-        return [repr(self._peers[broker_id]) for broker_id in sorted(self._peers)]
+    def states(self) -> dict[int, str]:
+        """What this broker sees of each peer, for people."""
+        return {broker_id: peer.state for broker_id, peer in sorted(self._peers.items())}
 
 
 class Peer:
@@ -178,10 +178,16 @@ class Peer:
         self.link.start()
 
     def __repr__(self) -> str:
-        state = "up" if self.link.is_up else "down"
-        found = "" if self._told is None else f", {self._told[0].value}"
-        who = f"{self.suspect.broker_id} epoch={self.suspect.broker_epoch} at {self.suspect.address}"
-        return f"Peer({who}, {state}{found})"
+        return (
+            f"Peer({self.suspect.broker_id} epoch={self.suspect.broker_epoch} at {self.suspect.address}, {self.state})"
+        )
+
+    @property
+    def state(self) -> str:
+        """In a word, for people."""
+        if self.link.is_up:
+            return "up"
+        return "down" if self._told is None else self._told[0].value
 
     def registered_anew(self, registration: BrokerRegistration, endpoint: Endpoint) -> None:
         self._stop_probing()

@@ -10,6 +10,7 @@ from zkbroker.kafka.ports import ListenerLimits
 from zkbroker.model.config import BrokerConfig
 from zkbroker.replication.channel_state import ChannelSettings
 from zkbroker.replication.fetcher import FetcherSettings
+from zkbroker.replication.server import CALLER_SILENT_S
 
 CONTACT_SHARE = 0.8
 """X of the contact rule as a share of the session timeout: below 1 with room for drift, so that a leader falls silent
@@ -71,6 +72,12 @@ def detection_settings(config: BrokerConfig, timeout_s: float) -> DetectionSetti
             probe_s=config.get_int("broker.failure.probe.ms") / 1000, ping_interval_s=bound_s / 3, silence_s=bound_s
         ),
     )
+
+
+def caller_silent_seconds(timeout_s: float) -> float:
+    """How long another broker's connection may be silent: many times as long as it takes to PING on it, also with a
+    longer session timeout there."""
+    return max(CALLER_SILENT_S, 2 * timeout_s)
 
 
 def fetcher_settings(config: BrokerConfig, timeout_s: float) -> FetcherSettings:

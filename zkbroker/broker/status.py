@@ -21,6 +21,7 @@ class Status:
         session: Callable[[], str],
         controller: Callable[[], str],
         replica_lines: Callable[[str | None], list[str]],
+        peers: Callable[[], list[str]],
         problems: Callable[[], list[str]],
     ) -> None:
         self._metadata = metadata
@@ -30,6 +31,7 @@ class Status:
         self._session = session
         self._controller = controller
         self._replica_lines = replica_lines
+        self._peers = peers
         self._problems = problems
 
     def status_lines(self) -> list[str]:
@@ -51,6 +53,7 @@ class Status:
             f"without leader: {sum(state.leader < 0 for state in states)}",
             f"under-replicated: {sum(len(state.isr) < len(state.replicas) for state in states)}",
         ]
+        lines += self._peers()
         lines += [f"problem: {problem}" for problem in self._problems()]
         return lines
 

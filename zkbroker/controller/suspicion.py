@@ -192,6 +192,16 @@ class Suspicions:
         """That broker is not fenced early before this moment."""
         return self._holds.get(broker_id, (float("-inf"), 0.0))[0]
 
+    def remarks(self, broker_id: int, now: float) -> list[str]:
+        """What is held against that broker or for it, for people."""
+        remarks = []
+        account = self._accounts.get(broker_id)
+        if account is not None:
+            remarks += [f"says {reporter}: {filed.finding.value}" for reporter, filed in sorted(account.filed.items())]
+            remarks += ["condemned"] if account.verdict is not None else []
+        held_s = self.held_until(broker_id) - now
+        return remarks + ([f"not fenced early for {held_s:.0f} s"] if held_s > 0 else [])
+
     def suspect(self, broker_id: int) -> Suspect | None:
         """The registered incarnation of that broker."""
         return self._brokers.get(broker_id)

@@ -36,6 +36,11 @@ from zkbroker.replication.ports import ControllerPort, Identity, IdentitySource,
 LONG_POLL_S_MAX = 60.0
 """A FETCH is not held longer, whatever it asks: its connection must show now and then that somebody is there."""
 
+CALLER_SILENT_S = 30.0
+"""A broker that says nothing for so long, on a connection on which it is owed nothing, has given it up: its FIN was
+lost. All it has sends something every few seconds. A half that stays would look like a sign of life of a dead broker.
+"""
+
 HELP = (
     "This is zkbroker's line protocol between brokers. For people:",
     "  HELP                this text",
@@ -61,6 +66,7 @@ class ReplicationServer(Factory):
         controller: Callable[[], ControllerPort | None],
         status: StatusPort,
         peers: PeersPort | None = None,
+        caller_silent_s: float = CALLER_SILENT_S,
     ) -> None:
         self.clock = clock
         self.identity = identity
@@ -70,6 +76,9 @@ class ReplicationServer(Factory):
         self.peers = peers
         self.delta_rows = DeltaRows()
         self.alarm = Alarm(reactor, clock, self._rung)
+        self._caller_silent_s = caller_silent_s
+        self._sweep = Alarm(reactor, clock, self._look_for_silence)
+        self._sweep_at = 0.0
         self._woken: dict[FetchSession, ReplicationConnection] = {}
         self._soon = Soon(reactor, self._answer_woken)
         self.connections: dict[ReplicationConnection, None] = {}
@@ -91,6 +100,7 @@ class ReplicationServer(Factory):
     def stop(self) -> None:
         """Drop every connection and timer."""
         self.alarm.stop()
+        self._sweep.stop()
         self._soon.stop()
         for connection in list(self.connections):
             connection.abort()
@@ -110,6 +120,23 @@ class ReplicationServer(Factory):
         for connection in list(self.connections):
             connection.answer_due(now)
 
+    def connection_opened(self, connection: ReplicationConnection) -> None:
+        if not self.connections:
+            self._sweep_later()
+        self.connections[connection] = None
+
+    def _sweep_later(self) -> None:
+        self._sweep_at = self.clock.monotonic() + self._caller_silent_s
+        self._sweep.at_latest(self._sweep_at)
+
+    def _look_for_silence(self, now: float) -> None:
+        # After a stop of this process, what callers said meanwhile is still to be read.
+        is_late = now - self._sweep_at > self._caller_silent_s / 10
+        for connection in list(self.connections):
+            connection.look_for_silence(is_late)
+        if self.connections:
+            self._sweep_later()
+
 
 class ReplicationConnection(LineConnection):
     """One caller at the listener: another broker, or a person."""
@@ -119,6 +146,8 @@ class ReplicationConnection(LineConnection):
         self._server = server
         self._caller: Identity | None = None
         """Who said HELLO; None before."""
+        self._has_spoken = True
+        """Since the server last looked."""
         self._sessions: dict[int, FetchSession] = {}
         self.channel = ChannelServer(self, server.controller, server.delta_rows)
         self.peers = PeerServer(self, server.peers)
@@ -138,9 +167,18 @@ class ReplicationConnection(LineConnection):
         return super().peer() if self._caller is None else f"broker {self._caller.broker_id}"
 
     def opened(self) -> None:
-        self._server.connections[self] = None
+        self._server.connection_opened(self)
+
+    def look_for_silence(self, is_late: bool) -> None:
+        """Abort if nothing came since the last look."""
+        is_owed = any(session.held for session in self._sessions.values())
+        if self._caller is not None and not (self._has_spoken or is_late or is_owed):
+            log.info("dropping a connection of {peer}: it says nothing", peer=self.peer())
+            self.abort()
+        self._has_spoken = False
 
     def message_received(self, message: Message) -> None:
+        self._has_spoken = True
         try:
             if message.verb == "FETCH":
                 self._fetch(self._known_caller(), message)
