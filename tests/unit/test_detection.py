@@ -268,6 +268,24 @@ def test_cut_connections_of_a_broker_that_lives_are_made_again(cluster: Cluster)
     assert cluster[1].detection.status_lines() == ["peer: 2 up", "peer: 3 up"]
 
 
+def test_a_broker_that_accepts_connections_is_not_hidden_from_clients(cluster: Cluster) -> None:
+    """Its own connection may take a second to be made again, after several that lived for a moment only."""
+    for _ in range(6):
+        cluster[3].cut()
+        cluster.wire.run(0.02)
+        while "peer: 3 up" not in cluster[1].detection.status_lines():
+            cluster.wire.run(0.02)
+    cluster[3].cut()
+    cluster.wire.run(0.01)
+    assert cluster[1].doubted == {3}  # it may be about to close its listeners
+    cluster.wire.run(0.12)
+    assert "peer: 3 up" not in cluster[1].detection.status_lines() and not cluster[1].doubted
+    cluster[3].kill()
+    cluster.wire.run(0.1)
+    assert cluster[1].reasons() == {"broker 3 refused connections, 2 of 2 peers agree"}
+    assert cluster[1].doubted == {3}
+
+
 def test_closed_listeners_alone_are_nothing(cluster: Cluster) -> None:
     """Twisted's stopListening leaves the connections."""
     cluster[3].stop_listening()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.task import Clock
 
-from zkbroker.broker.metadata import NAMED_AFTER_S, ClusterMetadata
+from zkbroker.broker.metadata import NAMED_AFTER_S, ClusterMetadata, Doubt
 from zkbroker.kafka.ports import BrokerView, CurrentLeader
 from zkbroker.model.cluster import BrokerRegistration, ClusterDelta, Endpoint
 from zkbroker.model.topics import PartitionState, TopicPartition
@@ -116,3 +116,17 @@ def test_topics_that_the_controller_cannot_read_stay_as_they_were_known() -> Non
     assert metadata.topic_name("id-one") == "t"
     metadata.apply(snapshot(partitions=((T0, state(leader=2, leader_epoch=1)),)))
     assert metadata.current_leader(T0) == CurrentLeader(2, 1) and metadata.state(T1) is None
+
+
+def test_a_broker_is_doubted_as_long_as_there_is_any_reason() -> None:
+    """One that hears ZooKeeper again is not cut off any more, but may be counted out still."""
+    metadata = ClusterMetadata("c", 1)
+    metadata.apply(snapshot())
+    metadata.doubt(Doubt.CUT_OFF, 1, True)
+    version = metadata.version
+    metadata.doubt(Doubt.COUNTED_OUT, 1, True)
+    metadata.doubt(Doubt.CUT_OFF, 1, False)
+    metadata.doubt(Doubt.CUT_OFF, 1, False)
+    assert metadata.is_doubted(1) and not metadata.is_doubted(2) and metadata.version == version
+    metadata.doubt(Doubt.COUNTED_OUT, 1, False)
+    assert not metadata.is_doubted(1) and metadata.version > version

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
 from functools import partial
 
 from zkbroker.kafka.ports import BrokerView, CurrentLeader, TopicView
@@ -15,6 +16,17 @@ INTERNAL_TOPICS = frozenset({"__consumer_offsets", "__transaction_state"})
 
 NAMED_AFTER_S = 5.0
 """So long a broker that has gone is still named to clients: longer than they need to hear who leads instead."""
+
+
+class Doubt(Enum):
+    """Why clients are better not sent to a broker just now."""
+
+    BROKE_OFF = "broke off"
+    """Its connection to this broker broke."""
+    COUNTED_OUT = "counted out"
+    """This broker itself: the controller says that it is not registered."""
+    CUT_OFF = "cut off"
+    """This broker itself: it hears neither the controller nor ZooKeeper nor followers."""
 
 
 def _at_once(answer: Callable[[], None]) -> None:
@@ -33,7 +45,7 @@ class ClusterMetadata:
         self._brokers: dict[int, BrokerRegistration] = {}
         self._topics: dict[str, TopicView] = {}
         self._names: dict[str, str] = {}
-        self._doubted: dict[int, None] = {}
+        self._doubted: dict[int, set[Doubt]] = {}
         self.hold: Callable[[Callable[[], None]], None] = _at_once
         """How an answer about leaders is held until it can be believed; see ``when_sure``."""
         self.call_later: Callable[[float, Callable[[], None]], object] | None = None
@@ -174,14 +186,15 @@ class ClusterMetadata:
     def topics(self) -> list[TopicView]:
         return [self._topics[name] for name in sorted(self._topics)]
 
-    def doubt(self, broker_id: int, is_doubted: bool) -> None:
+    def doubt(self, reason: Doubt, broker_id: int, is_doubted: bool) -> None:
         """See ``is_doubted``."""
-        if is_doubted != (broker_id in self._doubted):
+        reasons = self._doubted.get(broker_id, set()) - {reason} | ({reason} if is_doubted else set())
+        if bool(reasons) != (broker_id in self._doubted):
             self._version += 1
-            if is_doubted:
-                self._doubted[broker_id] = None
-            else:
-                del self._doubted[broker_id]
+        if reasons:
+            self._doubted[broker_id] = reasons
+        else:
+            self._doubted.pop(broker_id, None)
 
     def is_doubted(self, broker_id: int) -> bool:
         return broker_id in self._doubted

@@ -12,7 +12,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from zkbroker.broker.metadata import ClusterMetadata
+from zkbroker.broker.metadata import ClusterMetadata, Doubt
 from zkbroker.broker.topic_configs import TopicConfigs
 from zkbroker.model.channel import (
     UNREGISTERED,
@@ -127,7 +127,7 @@ class Node:
         self._number = delta.number
         if delta.is_snapshot:
             self._failed.clear()
-            self._metadata.doubt(self._broker_id, False)
+            self._metadata.doubt(Doubt.COUNTED_OUT, self._broker_id, False)
         self._forget_replaced_topics(delta)
         was_ready = self._metadata.is_ready
         before = {broker.broker_id: broker for broker in self._metadata.live_brokers()}
@@ -160,7 +160,7 @@ class Node:
             # Whoever cannot hear ZooKeeper would go on leading, and tell clients so, until it hears it again. If the
             # registration is there after all, the next snapshot gives back what is dropped here.
             self._replicas.registration_lost()
-            self._metadata.doubt(self._broker_id, True)
+            self._metadata.doubt(Doubt.COUNTED_OUT, self._broker_id, True)
 
     def zookeeper_age_s(self) -> float:
         return self._clock.monotonic() - self._zk.last_reply_at

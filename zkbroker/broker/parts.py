@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Generator, Mapping
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
@@ -17,7 +18,7 @@ from zkbroker.broker.controller_link import ControllerLink
 from zkbroker.broker.controller_loop import ControllerLoop
 from zkbroker.broker.detection import FailureDetection
 from zkbroker.broker.losses import UnsettledLosses
-from zkbroker.broker.metadata import ClusterMetadata
+from zkbroker.broker.metadata import ClusterMetadata, Doubt
 from zkbroker.broker.node import Node
 from zkbroker.broker.own_states import OwnStates
 from zkbroker.broker.producer_ids import ProducerIds
@@ -178,7 +179,7 @@ class Parts:
             settings=detection_settings(config, timeout_s),
             office=self.controller,
             share_isr=self.metadata.share_isr,
-            doubt=self.metadata.doubt,
+            doubt=partial(self.metadata.doubt, Doubt.BROKE_OFF),
             log=log,
         )
         self.metadata.hold = self.detection.hold
@@ -322,7 +323,7 @@ class Parts:
     def _out_of_touch(self, is_out: bool) -> None:
         """Neither the controller nor ZooKeeper is heard: where followers are not either, clients are sent away, and
         not told any more that this broker leads."""
-        self.metadata.doubt(self._broker_id, self.replicas.send_away() if is_out else False)
+        self.metadata.doubt(Doubt.CUT_OFF, self._broker_id, self.replicas.send_away() if is_out else False)
 
     def _registration_lost(self, reason: str) -> None:
         self.controller.registration_lost()

@@ -20,13 +20,14 @@ from zkbroker.replication.ports import IdentitySource
 PING_S = 0.05
 """A peer whose connection lives answers PING within this, or is probed like one whose connection broke."""
 
-ROUND_PAUSES_S = ((0.1, 0.01), (1.0, 0.05))
-"""Between two rounds of probes, as long as the connection is down: within so long of its end, so long. At first often:
-a process that dies closes its listeners some milliseconds after some of its connections."""
+LISTENERS_CLOSE_S = 0.1
+"""A process that dies closes its listeners within this of its first connection: who accepts later lives."""
+
+ROUND_PAUSES_S = ((LISTENERS_CLOSE_S, 0.01), (1.0, 0.05))
+"""Between two rounds of probes, as long as the connection is down: within so long of its end, so long."""
 
 TELL_AGAIN_S = 0.4
 """A finding that lasts is told so often."""
-
 
 DOUBTED_S = 1.0
 """After its connection broke a broker that accepts none is shown to clients as leading nothing, for so long: by then it
@@ -306,6 +307,10 @@ class Peer:
         if finding is Finding.UNREACHABLE and silent_s < self._peers.settings.probe_s:
             # Too early to tell.
             return
+        if finding is Finding.ACCEPTED and closed_ago_s >= LISTENERS_CLOSE_S:
+            self._trust()
+        elif finding is Finding.REFUSED and self._told is not None and self._told[0] is Finding.ACCEPTED:
+            self._doubt()
         if self._told is None or self._told[0] is not finding or now - self._told[1] >= TELL_AGAIN_S:
             self._told = finding, now
             self._peers.found(self.suspect, finding, closed_ago_s)
