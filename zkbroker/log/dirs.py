@@ -307,13 +307,18 @@ class LogDirs:
             try:
                 logs = self._logs_of(folder)
                 self._flush_now(logs, is_final=True)
-                self._checkpoints.write_now(folder)
+                if self.losses.is_searched:
+                    # before that the old ones may be all that knows of a log that is missing
+                    self._checkpoints.write_now(folder)
                 if any(log.durability.has_failed for log in logs):
                     logger.error("%s: a flush failed; the next start checks its logs", folder)
+                    self.losses.distrust(folder, OSError("a flush failed"))
                     continue
+                self.losses.closing(folder)
                 self._disk.replace_file(os.path.join(folder, CLEAN_SHUTDOWN_FILE), encode_clean_shutdown(broker_epoch))
             except OSError as error:
                 logger.error("%s was not closed cleanly and will be recovered: %s", folder, error)
+                self.losses.distrust(folder, error)
         self.abandon()
 
     def abandon(self) -> None:
@@ -364,8 +369,8 @@ class LogDirs:
         log = Log(self._context, partition, topic_id, log_dir, folder, config)
         try:
             self._checkpoints.forget_predecessor(log_dir, partition)
-            self.losses.made(log)
             log.create_files()
+            self.losses.made(log)
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:
                 raise BrokerError(
@@ -473,6 +478,8 @@ class LogDirs:
         reason = f"{what}: {os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error}"
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             reason = f"the disk is full ({what})"
+        if folder not in self.offline_dirs:
+            self.losses.distrust(folder, error)
         self.fail_dir(folder, reason)
 
     def _delete_later(self, delay_ms: int, job: Callable[[], None]) -> None:

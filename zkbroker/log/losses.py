@@ -9,13 +9,19 @@ Each log folder has a boot file, ``.zkbroker_boot``, beside ``meta.properties``:
 
     {"version":0,"boot_id":"3f1c…","number":7,"lossy":[{"topic":"t","topic_id":"…","partitions":{"0":[5,1042]}}]}
 
+and ``"searched":false`` from a start that may have lost whole logs until ZooKeeper said which should be there.
+
 It is durable before the broker registers, so before a state can count the broker in again. ``lossy`` is the broker's
 list, the same in every folder (the highest ``number`` counts): a replica stays on it, through any number of restarts,
 until the broker knows for sure that no state names it as holding what it lost (``broker/losses.py``).
+
+A disk that failed ends the trust in the boot: after a failed fsync the kernel drops what it could not write, and who
+repairs a disk mounts it anew. One that is merely full keeps everything.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -36,9 +42,12 @@ logger = logging.getLogger(__name__)
 BOOT_FILE = ".zkbroker_boot"
 
 MADE_FILE = ".zkbroker_made"
-"""A line for each log that was made in the folder. Never flushed: it is asked only while the page cache is whole."""
+"""A line for each log that was made in the folder, or was there at a start. Flushed by a clean stop only: else it is
+asked only while the page cache is whole."""
 MADE_BYTES_MAX = 256 * 1024
 """A longer one is begun anew at the start, with the logs that are there."""
+
+_FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
 class BootRecord(NamedTuple):
@@ -48,15 +57,19 @@ class BootRecord(NamedTuple):
     """Empty where the machine does not tell."""
     number: int
     lossy: tuple[LossyReplica, ...] = ()
+    is_searched: bool = True
+    """False: logs may be missing that are not in ``lossy``."""
 
 
 def encode_boot(record: BootRecord) -> bytes:
-    value = {
+    value: dict[str, object] = {
         "version": 0,
         "boot_id": record.boot_id,
         "number": record.number,
         "lossy": lossy_to_json(record.lossy),
     }
+    if not record.is_searched:
+        value["searched"] = False
     return json.dumps(value, separators=(",", ":")).encode()
 
 
@@ -65,7 +78,8 @@ def decode_boot(data: bytes) -> BootRecord:
     value = json.loads(data)
     if not isinstance(value, dict) or type(value.get("number")) is not int or type(value.get("boot_id")) is not str:
         raise ValueError("no boot record")
-    return BootRecord(value["boot_id"], value["number"], lossy_from_json(value.get("lossy")))
+    is_searched = value.get("searched", True) is True
+    return BootRecord(value["boot_id"], value["number"], lossy_from_json(value.get("lossy")), is_searched)
 
 
 class _Start(NamedTuple):
@@ -74,6 +88,8 @@ class _Start(NamedTuple):
     is_clean: bool
     is_continuous: bool
     """Everything that the last process wrote is there, but for what is found damaged."""
+    is_complete: bool
+    """And so is every log that any process before it made, but for those that are listed."""
     offsets: FolderOffsets
 
 
@@ -103,7 +119,12 @@ class Losses:
         self._number = 0
         self._made: set[bytes] = set()
         """Lines of the lists of logs that were made. Never iterated."""
-        self._is_searched = False
+        self._made_partitions: set[bytes] = set()
+        """The same without topic ids."""
+        self._logs: Mapping[TopicPartition, Log] = {}
+        self._distrusted: dict[str, None] = {}
+        """Folders whose disk failed."""
+        self.is_searched = False
         """It is known which logs are missing: see ``add``."""
 
     def __repr__(self) -> str:
@@ -115,7 +136,8 @@ class Losses:
         """Raises OSError. A file that is no boot record says nothing, like none."""
         made = os.path.join(folder, MADE_FILE)
         if self._disk.exists(made):
-            self._made.update(self._disk.read_file(made).splitlines())
+            for line in self._disk.read_file(made).splitlines():
+                self._remember(line)
         path = os.path.join(folder, BOOT_FILE)
         try:
             record = decode_boot(self._disk.read_file(path))
@@ -134,7 +156,9 @@ class Losses:
         record = self._records.get(folder)
         # a process that was killed loses nothing: on the same boot what it wrote is still in the page cache
         is_same_boot = record is not None and record.boot_id == self._boot_id != ""
-        self._starts[folder] = _Start(is_clean, is_clean or is_same_boot, offsets)
+        is_continuous = is_clean or is_same_boot
+        is_complete = is_continuous and (record is None or record.is_searched)
+        self._starts[folder] = _Start(is_clean, is_continuous, is_complete, offsets)
 
     def about_to_cut(self, log: Log, offset: int, is_torn: bool) -> None:
         """Recovery is going to remove all from ``offset`` on. What nobody was told of is no loss: a last batch that was
@@ -151,7 +175,7 @@ class Losses:
         self._number += 1
         for folder in self._folders():
             record = self._records.get(folder, BootRecord("", 0))
-            self._write(folder, BootRecord(record.boot_id, self._number, tuple(self.replicas.values())))
+            self._write(folder, record._replace(number=self._number, lossy=tuple(self.replicas.values())))
 
     def log_loaded(self, log: Log) -> None:
         """Judge a log whose folder may have lost what was not flushed."""
@@ -163,7 +187,8 @@ class Losses:
             self._found[log.partition] = None
 
     def all_loaded(self, logs: Mapping[TopicPartition, Log]) -> None:
-        """Write down what is lost. Raises OSError."""
+        """Write down what is lost. ``logs`` are the broker's, now and later. Raises OSError."""
+        self._logs = logs
         for partition in dict.fromkeys((*self.replicas, *self._found)):
             log, known = logs.get(partition), self.replicas.get(partition)
             if log is not None and (known is None or known.topic_id in ("", log.topic_id) or not log.topic_id):
@@ -175,35 +200,55 @@ class Losses:
             elif known is not None:
                 self.replicas[partition] = known._replace(last_epoch=-1, log_end_offset=-1)
         self._write_all()
-        for folder in self._folders():
-            path = os.path.join(folder, MADE_FILE)
-            if self._disk.exists(path) and len(self._disk.read_file(path)) > MADE_BYTES_MAX:
-                there = [_line(log.partition, log.topic_id) for log in logs.values() if log.log_dir == folder]
-                self._disk.replace_file(path, b"".join(there))
 
     def was_never_made(self, partition: TopicPartition, topic_id: str) -> bool:
         """Nobody removed the log: no folder lost anything, and none has heard of it. So it never held anything."""
-        return _line(partition, topic_id).rstrip() not in self._made and all(
-            start.is_continuous and not any(partition in known for known in start.offsets)
-            for start in self._starts.values()
+        name = _line(partition, topic_id).rstrip()
+        if name in self._made or not all(start.is_complete for start in self._starts.values()):
+            return False
+        # what the checkpoints know may be a log of the topic's predecessor; the lists of those that were made tell
+        return name.rpartition(b" ")[0] in self._made_partitions or not any(
+            partition in known for start in self._starts.values() for known in start.offsets
         )
 
     def made(self, log: Log) -> None:
         """A log was made. Raises OSError."""
-        handle = self._disk.open_data(os.path.join(log.log_dir, MADE_FILE), create=True)
+        self._append_made(log.log_dir, [log])
+
+    def _append_made(self, folder: str, logs: Sequence[Log]) -> None:
+        lines = [_line(log.partition, log.topic_id) for log in logs]
+        handle = self._disk.open_data(os.path.join(folder, MADE_FILE), create=True)
         try:
-            self._disk.write(handle, self._disk.size(handle), _line(log.partition, log.topic_id))
+            self._disk.write(handle, self._disk.size(handle), b"".join(lines))
         finally:
             self._disk.close(handle)
+        for line in lines:
+            self._remember(line.rstrip())
+
+    def _remember(self, line: bytes) -> None:
+        self._made.add(line)
+        self._made_partitions.add(line.rpartition(b" ")[0])
+
+    def _complete_made(self, folder: str) -> None:
+        """Logs that are there and not on the list came from Kafka, or an older zkbroker. Raises OSError."""
+        path = os.path.join(folder, MADE_FILE)
+        there = [log for log in self._logs.values() if log.log_dir == folder and log.topic_id]
+        if self._disk.exists(path) and len(self._disk.read_file(path)) > MADE_BYTES_MAX:
+            self._disk.replace_file(path, b"".join(_line(log.partition, log.topic_id) for log in there))
+        unknown = [log for log in there if _line(log.partition, log.topic_id).rstrip() not in self._made]
+        if unknown:
+            self._append_made(folder, unknown)
 
     def add(self, lossy: Iterable[LossyReplica]) -> None:
         """Replicas whose logs turned out to be missing; called at each start, also with none. From here on the boot is
         this one: had the process died before, the next would not know that a log is missing. Raises OSError."""
         found = list(lossy)
-        self._is_searched = True
+        self.is_searched = True
         self.replicas.update((TopicPartition(replica.topic, replica.partition), replica) for replica in found)
-        if found or not all(start.is_continuous for start in self._starts.values()):
+        if found or not all(start.is_complete for start in self._starts.values()):
             self._write_all()
+        for folder in self._folders():
+            self._complete_made(folder)
 
     # -- while running
 
@@ -219,15 +264,37 @@ class Losses:
             return succeed(None)
         self._records.update(dict.fromkeys(folders, record))
         paths = [os.path.join(folder, BOOT_FILE) for folder in folders]
-        return self._run_in_thread(_replace_all, self._disk, paths, encode_boot(record))
+        done = self._run_in_thread(_replace_all, self._disk, paths, encode_boot(record))
+        return done.addCallback(lambda _: self._distrust_all())
+
+    def distrust(self, folder: str, error: BaseException) -> None:
+        """The folder's disk failed: the next start goes by no boot. Written without waiting for that disk, for who
+        starts after a loss of power does not go by the boot anyway."""
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return
+        self._distrusted[folder] = None
+        self._distrust_all()
+
+    def _distrust_all(self) -> None:
+        """Again when a thread was about to write all folders."""
+        record = BootRecord("", self._number, tuple(self.replicas.values()), self.is_searched)
+        for folder in self._distrusted:
+            try:
+                self._disk.write_file(os.path.join(folder, BOOT_FILE), encode_boot(record))
+            except OSError as error:
+                logger.warning("cannot write %s in %s: %s", BOOT_FILE, folder, error)
+
+    def closing(self, folder: str) -> None:
+        """The folder is about to get the mark of a clean stop. Raises OSError."""
+        self._disk.sync_path(os.path.join(folder, MADE_FILE))
 
     def _write_all(self) -> None:
         self._number += 1
         for folder in self._folders():
             start = self._starts.get(folder)
-            is_known = self._is_searched or (start is not None and start.is_continuous)
-            boot_id = self._boot_id if is_known else ""
-            self._write(folder, BootRecord(boot_id, self._number, tuple(self.replicas.values())))
+            is_complete = self.is_searched or (start is not None and start.is_complete)
+            boot_id = self._boot_id if is_complete else ""
+            self._write(folder, BootRecord(boot_id, self._number, tuple(self.replicas.values()), is_complete))
 
     def _write(self, folder: str, record: BootRecord) -> None:
         self._disk.replace_file(os.path.join(folder, BOOT_FILE), encode_boot(record))
