@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from zkbroker.broker.controller_zookeeper import FencedWriter
 from zkbroker.controller.effects import StateWrite
 from zkbroker.model.topics import PartitionState, TopicPartition
-from zkbroker.zookeeper.client import Check, ConnectionLossError, SetData, Stat
+from zkbroker.zookeeper.client import BadVersionError, Check, ConnectionLossError, Delete, MultiError, SetData, Stat
 from zkbroker.zookeeper.znodes import states as state_znode
 
 T0 = TopicPartition("t", 0)
@@ -51,3 +51,38 @@ def test_a_write_whose_answer_is_lost_is_looked_for_behind_all_writes_under_way(
     [(partition, state)] = found[0]
     assert partition == T0
     assert (state.isr, state.partition_epoch) == ((1, 2), 6)
+
+
+class ReturningBroker:
+    """Broker 2 registers anew while the connection is away that was to delete its old registration."""
+
+    def __init__(self) -> None:
+        self.epoch = 10
+        self.deleted: list[int] = []
+
+    def exists(self, path: str) -> Deferred[Stat]:
+        return succeed(Stat(self.epoch, self.epoch, 1, 7))
+
+    def get(self, path: str) -> Deferred[Any]:
+        return succeed((state_znode.encode(STATE), Stat(1, 2, 6, 0)))
+
+    def multi(self, ops: list[Any]) -> Deferred[Any]:
+        if any(isinstance(op, SetData) for op in ops) and self.epoch == 10:
+            return fail(MultiError(2, BadVersionError("state")))
+        if any(isinstance(op, Delete) for op in ops):
+            if self.epoch == 10:
+                self.epoch = 20
+                return fail(ConnectionLossError("multi"))
+            self.deleted.append(self.epoch)
+        return succeed([None for _ in ops])
+
+
+def test_a_fence_deletes_nothing_once_its_evidence_is_old() -> None:
+    server, clock = ReturningBroker(), Clock()
+    writer = FencedWriter(server, 1, clock, lambda topic: None)  # type: ignore[arg-type]
+    found: list[Any] = []
+    writer.fence_broker(2, 10, [StateWrite(T0, STATE, 5)]).addBoth(found.append)
+    clock.advance(1.0)
+    assert server.deleted == []
+    [(is_gone, [(partition, _)])] = found
+    assert is_gone and partition == T0

@@ -12,7 +12,6 @@ from zkbroker.controller.effects import CREATE, StateWrite
 from zkbroker.controller.office import Deposed
 from zkbroker.model.topics import PartitionState, TopicPartition
 from zkbroker.zookeeper.client import (
-    ANY_VERSION,
     Check,
     ConnectionLossError,
     Create,
@@ -217,24 +216,30 @@ class FencedWriter:
         its place in that millisecond, it loses its registration and makes it again. While the connection is away
         nothing is written: by the time it is back the evidence is old."""
         path = broker_znode.broker_path(broker_id)
-        try:
-            stat: Stat | None = (yield self._zk.exists(path)) if self._paused is None else None
-            if stat is not None and stat.czxid == broker_epoch:
-                yield self.write([Delete(path, stat.version), *(op for write in writes for op in _ops(write))])
-                return True, [(write.partition, write.state) for write in writes]
-        except ConnectionLossError:
-            yield self._overtake()
-        except MultiError as error:
-            if error.index > 0:
-                # The registration is as it was; a state is not: what can be written is written one by one.
-                yield self.write_all([Delete(path, ANY_VERSION)])
+        states = [op for write in writes for op in _ops(write)]
+        # A state that is not as it was thought fails the multi: then what can be written is written one by one.
+        for ops in (states, []) if states else ([],):
+            try:
+                stat: Stat | None = (yield self._zk.exists(path)) if self._paused is None else None
+                if stat is None or stat.czxid != broker_epoch:
+                    break
+                yield self.write([Delete(path, stat.version), *ops])
+                if ops or not writes:
+                    return True, [(write.partition, write.state) for write in writes]
+                break
+            except ConnectionLossError:
+                yield self._overtake()
+                break
+            except MultiError as error:
+                if error.index == 0:
+                    break
         stat = yield self._existing(path)
         is_gone = stat is None or stat.czxid != broker_epoch
         if is_gone:
             chunks: list[list[Found]] = yield gather([self._write_chunk([write]) for write in writes])
             return True, [found for chunk in chunks for found in chunk]
-        states: list[PartitionState | None] = yield gather([self.read_state(write) for write in writes])
-        return False, [(write.partition, state) for write, state in zip(writes, states, strict=True)]
+        held: list[PartitionState | None] = yield gather([self.read_state(write) for write in writes])
+        return False, [(write.partition, state) for write, state in zip(writes, held, strict=True)]
 
     @inlineCallbacks
     def _existing(self, path: str) -> Generator[Deferred[Any], Any, Stat | None]:
