@@ -412,7 +412,7 @@ class FakeSession:
             handle.watch()
 
     def _ping(self) -> None:
-        """The real client asks every sixth of its timeout: the last such moment was answered if the session is there."""
+        """The real client asks every sixth of its timeout: the last such moment was answered if the session stands."""
         if not self._zookeeper._knows(self._session_id, self):
             return
         period_s = self._timeout_s / PINGS_PER_TIMEOUT

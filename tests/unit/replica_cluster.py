@@ -168,6 +168,7 @@ class Network:
             boot_id="boot",
         )
         logs.open("cluster")
+        logs.losses.add(())  # no log is missing
         replicas = Replicas(
             broker_id=broker_id,
             reactor=self.reactor,
