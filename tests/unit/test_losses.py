@@ -46,6 +46,7 @@ class FakeLog:
 class FakeLogs:
     def __init__(self, **logs: str) -> None:
         self.losses = FakeLosses()
+        self.offline_partitions: dict[TopicPartition, str] = {}
         self._logs = {name: FakeLog(topic_id) for name, topic_id in logs.items()}
 
     def get(self, partition: TopicPartition) -> FakeLog | None:
@@ -208,24 +209,25 @@ def test_nothing_is_asked_after_the_stop() -> None:
     assert stage.changes == 0
 
 
-def test_a_missing_log_is_one_that_a_state_counts_in() -> None:
+def test_a_missing_log_is_one_that_a_state_may_count_in() -> None:
     world = FakeWorld()
     partitions = dict.fromkeys(range(6), (1, 2))
     for path in ("/brokers", "/brokers/ids", "/brokers/topics", "/brokers/topics/t", "/brokers/topics/t/partitions"):
         world.zookeeper.write(Create(path, b""))
     stat = world.zookeeper.stat("/brokers/topics/t")
     assert stat is not None
-    assignment = topics.TopicAssignment(ID, {**partitions, 6: (2, 3), 7: (1,)})
+    assignment = topics.TopicAssignment(ID, {**partitions, 6: (2, 3), 7: (1,), 8: (1, 2)})
     world.zookeeper.write(SetData("/brokers/topics/t", topics.encode(assignment), stat.version))
     world.zookeeper.write(Create("/brokers/topics/bad", b"{"))
     members: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = {
         0: ((1, 2), ()),  # counted in, and its log is gone
-        1: ((2,), ()),  # out
+        1: ((2,), ()),  # out, but a proposal to let it in may be on its way
         2: ((2,), (1,)),  # eligible
         3: ((1, 2), ()),  # its log is there
         4: ((1, 2), ()),  # its log is of the topic's predecessor
         5: ((1, 2), ()),  # never made
         6: ((2, 3), ()),  # not ours
+        8: ((1, 2), ()),  # its folder failed meanwhile: what is in it will be seen when it is back
     }
     for number, (isr, elr) in members.items():
         path = states.state_path("t", number)
@@ -236,9 +238,10 @@ def test_a_missing_log_is_one_that_a_state_counts_in() -> None:
     connect(world, session)
     logs = FakeLogs(t_3=ID, t_4=OTHER_ID)
     logs.losses.never_made.add(TopicPartition("t", 5))
+    logs.offline_partitions[TopicPartition("t", 8)] = "/failed"
     lines: list[str] = []
     missing = wait(world, find_missing(session, 1, logs, lines.append))  # type: ignore[arg-type]
-    assert missing == [LossyReplica("t", number, ID, -1, -1) for number in (0, 2, 4)]
+    assert missing == [LossyReplica("t", number, ID, -1, -1) for number in (0, 1, 2, 4)]
     assert "topic bad is left alone" in lines[0]
 
 

@@ -362,6 +362,21 @@ def test_a_change_waits_for_the_connection() -> None:
     assert place.listed() == (LOSSY,)
 
 
+def test_a_change_while_the_broker_registers_is_written_too() -> None:
+    """The znode was made with the old list, its answer was lost, and the place is found to be ours already."""
+    place = Place(new_world())
+    place.describes = DESCRIPTION._replace(lossy=(LOSSY,))
+    place.zk.lose_next_reply()
+    place.registration.start()
+    place.pass_time(0.05)
+    assert place.registration.state is not RegistrationState.REGISTERED
+    place.describes = DESCRIPTION
+    place.registration.update()
+    place.pass_time(1)
+    assert place.holds_its_place()
+    assert place.listed() == ()
+
+
 def test_a_change_is_not_written_into_another_incarnations_znode() -> None:
     world = new_world()
     place = registered(world)

@@ -40,10 +40,12 @@ RETRY_S = 1.0
 def find_missing(
     zk: ZooKeeperClient, broker_id: int, logs: LogDirs, log: Callable[[str], None]
 ) -> Generator[Deferred[Any], Any, list[LossyReplica]]:
-    """Replicas that a state counts in and whose log is not there: the folder is new or was emptied, or the crash took
-    it. Asked before the broker registers.
+    """Assigned replicas that have a state and no log: the folder is new or was emptied, or the crash took it. Asked
+    before the broker registers. Whether the state counts them in does not matter: until the last registration is known
+    to be gone a leader's proposal to let one in, sent before the crash, may be written.
 
-    A log that was never made is none of them: the broker stopped before it heard of the partition."""
+    A log that was never made is none of them: the broker stopped before it heard of the partition. Nor is one whose
+    folder failed since it was loaded: what is left is known when the folder is back."""
     # a write, even of nothing, is answered only when the server that is asked has all earlier ones
     _, stat = yield zk.get(broker_znode.IDS_PATH)
     yield zk.multi([Check(broker_znode.IDS_PATH, stat.version)])
@@ -60,22 +62,12 @@ def find_missing(
             partition = TopicPartition(name, number)
             own = logs.get(partition)
             is_there = own is not None and (not own.topic_id or own.topic_id == topic.topic_id)
-            if broker_id in replicas and not is_there:
+            if broker_id not in replicas or is_there or partition in logs.offline_partitions:
+                continue
+            if not logs.losses.was_never_made(partition, topic.topic_id):
                 wanted[state_znode.state_path(name, number)] = partition, topic.topic_id
     states = yield reader.get_all(list(wanted))
-    missing = []
-    for path, (data, stat) in states.items():
-        partition, topic_id = wanted[path]
-        try:
-            state = state_znode.decode(path, data, stat.version)
-        except ZnodeError:
-            continue  # nobody goes by it either
-        if broker_id not in state.isr and broker_id not in state.elr:
-            continue
-        if logs.losses.was_never_made(partition, topic_id):
-            continue
-        missing.append(LossyReplica(*partition, topic_id, -1, -1))
-    return missing
+    return [LossyReplica(*partition, topic_id, -1, -1) for partition, topic_id in map(wanted.__getitem__, states)]
 
 
 class UnsettledLosses:

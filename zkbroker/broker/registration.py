@@ -113,8 +113,8 @@ class Registration:
 
     def update(self) -> None:
         """What ``describe`` says has changed: write it, in the same broker epoch. Tried until it is written."""
-        if self.state is RegistrationState.REGISTERED:
-            self._is_outdated = False
+        self._is_outdated = self.state is not RegistrationState.REGISTERED
+        if not self._is_outdated:
             self._zk.get(self._path).addCallback(self._update_if_mine, self.broker_epoch).addErrback(self._not_updated)
 
     def _update_if_mine(self, found: tuple[bytes, Stat], epoch: int) -> Deferred[Any] | None:
@@ -172,6 +172,7 @@ class Registration:
         self._attempt += 1
         attempt = self._attempt
         data = znode.encode(self._describe(), timestamp_ms=self._clock.wall_ms())
+        self._is_outdated = False
         if self._zk.session_id:
             self._own_sessions.add(self._zk.session_id)
         # Only SetData returns a stat (with the czxid); created by the same multi, the znode is at version 0.
@@ -205,7 +206,9 @@ class Registration:
         if stat is None:
             self._register()
         elif stat.ephemeral_owner == self._zk.session_id:
-            # Our multi went through although its answer was lost (or we look a second time): the place is ours.
+            # Our multi went through although its answer was lost (or we look a second time): the place is ours. What
+            # that attempt wrote may be old by now.
+            self._is_outdated = True
             self._hold(stat.czxid)
         elif stat.ephemeral_owner in self._own_sessions:
             self._log(f"{self._path} is left from this broker's previous session: removing it")
@@ -256,6 +259,8 @@ class Registration:
         self._log(f"registered as {self._path}, broker epoch {czxid}")
         self._registered(czxid)
         self._look()
+        if self._is_outdated:
+            self.update()
 
     def _look(self) -> None:
         """Is the znode still there, and mine? An admin, or a fencing controller, may have deleted it. A look that fails
