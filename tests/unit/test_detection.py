@@ -240,6 +240,15 @@ def test_a_dead_controller_is_replaced_by_the_lowest_first(cluster: Cluster) -> 
     assert cluster[3].stood
 
 
+def test_of_two_brokers_the_other_takes_the_office() -> None:
+    """There is nobody else to agree."""
+    cluster = Cluster(2)
+    cluster[1].kill()
+    cluster.wire.run(0.1)
+    assert cluster[2].reasons() == {"broker 1 refused connections, 1 of 1 peers agree"}
+    assert cluster[2].stood
+
+
 def test_a_machine_that_is_gone_is_condemned_after_the_time_of_probes(cluster: Cluster) -> None:
     cluster[3].kill()
     cluster.wire.silent.add("h3")

@@ -90,3 +90,30 @@ def test_an_answer_that_asks_again_is_served_in_the_next_round() -> None:
     assert (peers.said, peers.pings) == ([], 2)
     peers.roll_call.heard(1, 21)
     assert peers.said == ["again"]
+
+
+def test_whoever_let_a_round_wait_is_not_waited_for_again_until_it_speaks() -> None:
+    """A peer that was stopped would cost every client 50 ms for seconds."""
+    peers = Peers(1, 2)
+    peers.ask("a")
+    peers.roll_call.heard(1, 11)
+    peers.clock.advance(CALL_S)
+    assert peers.said == ["a"]
+    peers.ask("b")
+    assert peers.said == ["a"]
+    peers.roll_call.heard(1, 21)
+    assert peers.said == ["a", "b"]
+    peers.roll_call.heard(2, 12)  # it goes on
+    peers.ask("c")
+    peers.roll_call.heard(1, 31)
+    assert peers.said == ["a", "b"]
+    peers.roll_call.heard(2, 32)
+    assert peers.said == ["a", "b", "c"]
+    # One that comes back on another connection is waited for, too.
+    peers.ask("d")
+    peers.roll_call.heard(1, 41)
+    peers.clock.advance(CALL_S)
+    peers.roll_call.gone(2)
+    peers.ask("e")
+    peers.roll_call.heard(1, 51)
+    assert peers.said == ["a", "b", "c", "d"]

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 CALL_S = 0.05
-"""Whoever says nothing for so long is not waited for: a busy peer answers within this, a stopped one never."""
+"""Whoever says nothing for so long is not waited for, nor again until it speaks: a busy peer answers within this, a
+stopped one never."""
 
 
 class RollCall:
@@ -23,6 +24,8 @@ class RollCall:
         self._reactor = reactor
         self._call = call
         self._awaited: dict[int, int] = {}
+        self._silent: set[int] = set()
+        """They let a round wait in vain, and have not spoken since."""
         self._answers: list[Callable[[], None]] = []
         """They wait for the present round."""
         self._next: list[Callable[[], None]] = []
@@ -38,13 +41,15 @@ class RollCall:
             self._begin()
 
     def heard(self, broker_id: int, correlation: int) -> None:
-        """A peer answered that request, or a later one."""
+        """A peer answered that request, and so all before it."""
+        self._silent.discard(broker_id)
         awaited = self._awaited.get(broker_id)
         if awaited is not None and correlation >= awaited:
             self.gone(broker_id)
 
     def gone(self, broker_id: int) -> None:
         """Its connection broke: who waits may know now."""
+        self._silent.discard(broker_id)
         if self._awaited.pop(broker_id, None) is not None and not self._awaited:
             self._end()
 
@@ -58,13 +63,15 @@ class RollCall:
 
     def _begin(self) -> None:
         self._answers, self._next = self._next, []
-        self._awaited = dict(self._call())
+        called = self._call()
+        self._awaited = {broker_id: number for broker_id, number in called.items() if broker_id not in self._silent}
         if self._awaited:
             self._timer = self._reactor.callLater(CALL_S, self._time_is_up)
         else:
             self._end()
 
     def _time_is_up(self) -> None:
+        self._silent.update(self._awaited)
         self._awaited.clear()
         self._end()
 
