@@ -9,7 +9,7 @@ import pytest
 
 from tests.simulation.process import Node
 from tests.simulation.simple import TOPIC, consume, controller_of, in_process, isr_of, leader_of, produce
-from tests.simulation.test_gray import TIMEOUT_S, state_of, world_of
+from tests.simulation.test_gray import TIMEOUT_S, isolate, state_of, world_of
 from tests.simulation.world import World
 from zkbroker.model.channel import NewTopic
 from zkbroker.model.errors import ErrorCode
@@ -120,3 +120,30 @@ def test_a_follower_that_dies_meanwhile_is_not_waited_for(seed: int) -> None:
         produce(world, b"later", seconds_max=1.0)
         world.start(follower.broker_id)
         all_is_well_again(world, 3)
+
+
+@pytest.mark.parametrize("brokers", [3, 5])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_whoever_is_cut_off_in_office_is_followed_also_by_those_who_stepped_down_lately(
+    seed: int, brokers: int
+) -> None:
+    """Those let others go first too; but not as long as the one who has just stepped down."""
+    with world_of(seed, brokers) as world:
+        held: set[int] = set()
+        while len(held) < brokers:
+            assert world.run_until(lambda: controller_of(world) is not None, 10.0)
+            cut_off = controller_of(world)
+            assert cut_off is not None
+            # Who steps down again soon is more patient; each broker's first time is looked at here.
+            if cut_off.broker_id in held:
+                break
+            held.add(cut_off.broker_id)
+            isolate(world, cut_off.broker_id)
+            assert world.run_until(lambda office=cut_off: controller_of(world) not in (None, office), 2 * TIMEOUT_S), (
+                f"{cut_off} keeps the office, {len(held)} stepped down"
+            )
+            world.run_for(TIMEOUT_S)
+            assert controller_of(world) is not cut_off
+            world.heal_all()
+            world.run_for(2 * TIMEOUT_S)
+        assert len(held) >= 2

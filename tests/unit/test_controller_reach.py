@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from zkbroker.controller.reach import FORGOTTEN_AFTER_S, OfficeReach
+from zkbroker.controller.reach import DOUBLINGS_MAX, FORGOTTEN_AFTER_S, OfficeReach
 
 TIMEOUT_S = 6.0
 
@@ -83,16 +83,28 @@ def test_others_go_first_and_longer_each_time() -> None:
     office = Office(2, 3)
     assert office.reach.aside_s(office.now) == 0.0
     waits = []
-    for _ in range(5):
+    for _ in range(4):
         assert office.passes(100.0) is not None
         office.reach.stepped_down(office.now)
         office.reach.another_holds()
         waits.append(office.reach.aside_s(office.now))
         office.now += 20.0
         office.reach.term_began(office.now)
-    assert waits == [1.0, 2.0, 4.0, 6.0, 6.0]
+    assert waits == [1.0, 2.0, 2.0, 2.0]
     office.now += FORGOTTEN_AFTER_S + 1
     assert office.reach.aside_s(office.now) == 0.0
+
+
+@pytest.mark.parametrize("times", [1, 2, 5])
+def test_whoever_made_the_office_vacant_lets_all_others_go_first(times: int) -> None:
+    """Also those who stepped down themselves lately, however often."""
+    healthy, cut_off = Office(2, 3), Office(1, 3)
+    for _ in range(times):
+        healthy.reach.stepped_down(healthy.now)
+        healthy.reach.another_holds()
+    cut_off.reach.stepped_down(cut_off.now)
+    assert cut_off.reach.aside_s(cut_off.now) == 3.0
+    assert healthy.reach.aside_s(healthy.now) <= 2.0
 
 
 def test_when_everybody_is_away_it_steps_down_once_and_stays_until_somebody_is_heard() -> None:
@@ -101,7 +113,16 @@ def test_when_everybody_is_away_it_steps_down_once_and_stays_until_somebody_is_h
     office.steps_down(followed=False)
     assert office.passes(60.0) is None
     office.reach.heard(3, office.now)
+    assert office.passes(12.0) is not None
+
+
+def test_nobody_stays_unheard_for_ever() -> None:
+    """Those who were away may be back, and still be cut off from here."""
+    office = Office(2, 3)
     assert office.passes(10.0) is not None
+    office.steps_down(followed=False)
+    assert office.passes(3.0 * 2**DOUBLINGS_MAX - 1) is None
+    assert office.passes(2.0) is not None
 
 
 def test_when_another_had_the_office_meanwhile_it_steps_down_again() -> None:

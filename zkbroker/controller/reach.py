@@ -5,13 +5,14 @@ complaints, ISR changes or shutdowns are heard. So it gives the office up when t
 SILENT_SHARE of the session timeout are more than those it hears, itself among them: the smaller side steps down.
 
 1. Halves stay: of two brokers neither can know which of them is cut off, and the office would only go to and fro.
-2. Whoever stepped down lets others go first at each vacancy, for ASIDE_SHARE of the session timeout, twice as long
-   each time up to the timeout itself. A broker that is cut off does not win the office again and again: it gets it only
-   where nobody else wants it.
+2. Whoever stepped down lets others go first: for OWN_ASIDE_SHARE of the session timeout where it made the office vacant
+   itself, so that a broker that is cut off gets it back only where nobody else wants it. At vacancies that it did not
+   make, for ASIDE_SHARE, twice as long when it stepped down again, but never so long as whoever made this one: it may
+   be well by now, and all others may have stepped down lately too.
    And whoever has stepped down lately is twice as patient in office each time: when all are cut off from all, the
    office soon stays where it is.
 3. If nobody took the office meanwhile, all others are away, and stepping down again would help nobody: it stays until
-   one of them is heard.
+   one of them is heard, or its patience in the longest is over. They may be back, and the cut still there.
 4. A process that was stopped finds old moments and full sockets: it listens for a while before it judges.
 """
 
@@ -26,6 +27,11 @@ SILENT_S_MIN = 2.0
 """But no sooner than this, however short the timeout: a busy machine delays processes for a second now and then."""
 
 ASIDE_SHARE = 1 / 6
+
+ASIDE_SHARE_MAX = 1 / 3
+
+OWN_ASIDE_SHARE = 1 / 2
+"""That much more than ASIDE_SHARE_MAX, that others of whom each has a reason to wait have taken the office by then."""
 
 FORGOTTEN_AFTER_S = 600.0
 """A broker that has not stepped down for so long is like any other."""
@@ -82,11 +88,10 @@ class OfficeReach:
         self._looked_at = now
         heard_at = self._heard_at
         self._heard_at = {other: now if is_late else heard_at.get(other, now) for other in sorted(others)}
-        silent_s = max(SILENT_S_MIN, self._timeout_s * SILENT_SHARE) * 2.0 ** min(
-            self._times_lately(now), DOUBLINGS_MAX
-        )
+        doublings = DOUBLINGS_MAX if self._is_alone else min(self._times_lately(now), DOUBLINGS_MAX)
+        silent_s = max(SILENT_S_MIN, self._timeout_s * SILENT_SHARE) * 2.0**doublings
         silent = [other for other, at in self._heard_at.items() if now - at >= silent_s]
-        if self._is_alone or len(silent) <= len(self._heard_at) - len(silent) + 1:
+        if len(silent) <= len(self._heard_at) - len(silent) + 1:
             return None
         names = ",".join(map(str, silent))
         return f"{len(silent)} of {len(self._heard_at)} other brokers ({names}) were not heard for {silent_s:g} s"
@@ -101,7 +106,10 @@ class OfficeReach:
         """How long this broker waits at a vacancy before it stands."""
         if self._times_lately(now) == 0:
             return 0.0
-        return min(self._timeout_s, self._timeout_s * ASIDE_SHARE * 2.0 ** min(self._times - 1, DOUBLINGS_MAX))
+        if not self._was_followed:
+            return self._timeout_s * OWN_ASIDE_SHARE
+        share = ASIDE_SHARE * 2.0 ** min(self._times - 1, DOUBLINGS_MAX)
+        return self._timeout_s * min(ASIDE_SHARE_MAX, share)
 
     def _times_lately(self, now: float) -> int:
         return 0 if now - self._stepped_down_at > FORGOTTEN_AFTER_S else self._times
