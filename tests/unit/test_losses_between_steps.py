@@ -164,3 +164,37 @@ def test_a_failed_disk_keeps_the_list_of_what_was_lost_before() -> None:
     dirs = machine.start()
     assert lossy(dirs) == [gone], "what lies in the folder was flushed before it counted"
     assert not dirs.losses.was_never_made(settled, TOPIC_ID)
+
+
+def test_a_loss_of_a_topic_made_again_is_not_taken_for_one_of_its_predecessor() -> None:
+    """On the list stands the predecessor, not settled yet, when the power fails again: what the new topic's log lost is
+    no less of a loss."""
+    machine = Machine()
+    filled(machine)
+    machine.lose_power()
+    dirs = machine.start()
+    assert lossy(dirs) == [T0]
+    dirs.delete(T0, TOPIC_ID)
+    log = dirs.create(T0, OTHER_ID)
+    log.append_as_leader(batch(2), 0)
+    log.flush_later()
+    log.append_as_leader(batch(2), 0)
+    machine.lose_power()
+    found = machine.start().losses.replicas[T0]
+    assert (found.topic_id, found.log_end_offset >= 2) == (OTHER_ID, True)
+
+
+def test_a_search_that_cannot_be_written_down_is_none() -> None:
+    machine = Machine()
+    filled(machine).close(1)
+    machine.disk.unlink(f"{FOLDER}/{MADE_FILE}")
+    machine.disk.remove_dir(f"{FOLDER}/t-0")
+    machine.kill()
+    dirs = machine.start(searches=False)
+    machine.disk.is_full = True
+    with pytest.raises(OSError, match="space"):
+        dirs.losses.add([LossyReplica(*T0, TOPIC_ID, -1, -1)])
+    machine.disk.is_full = False
+    dirs.close(1)
+    machine.kill()
+    assert not machine.start().losses.was_never_made(T0, TOPIC_ID)

@@ -125,7 +125,7 @@ class Losses:
         self._distrusted: dict[str, None] = {}
         """Folders whose disk failed."""
         self.is_searched = False
-        """It is known which logs are missing: see ``add``."""
+        """It is known, and written down, which logs are missing: see ``add``."""
 
     def __repr__(self) -> str:
         return f"Losses({self._boot_id or 'boot unknown'}, {len(self.replicas)} replicas)"
@@ -191,7 +191,8 @@ class Losses:
         self._logs = logs
         for partition in dict.fromkeys((*self.replicas, *self._found)):
             log, known = logs.get(partition), self.replicas.get(partition)
-            if log is not None and (known is None or known.topic_id in ("", log.topic_id) or not log.topic_id):
+            ids = {known.topic_id, log.topic_id} - {""} if log is not None and known is not None else set()
+            if log is not None and (partition in self._found or len(ids) < 2):
                 self.replicas[partition] = LossyReplica(
                     *partition, log.topic_id, log.epochs.latest_epoch, log.log_end_offset
                 )
@@ -243,12 +244,12 @@ class Losses:
         """Replicas whose logs turned out to be missing; called at each start, also with none. From here on the boot is
         this one: had the process died before, the next would not know that a log is missing. Raises OSError."""
         found = list(lossy)
-        self.is_searched = True
         self.replicas.update((TopicPartition(replica.topic, replica.partition), replica) for replica in found)
         if found or not all(start.is_complete for start in self._starts.values()):
-            self._write_all()
+            self._write_all(is_searched=True)
         for folder in self._folders():
             self._complete_made(folder)
+        self.is_searched = True
 
     # -- while running
 
@@ -288,11 +289,11 @@ class Losses:
         """The folder is about to get the mark of a clean stop. Raises OSError."""
         self._disk.sync_path(os.path.join(folder, MADE_FILE))
 
-    def _write_all(self) -> None:
+    def _write_all(self, *, is_searched: bool = False) -> None:
         self._number += 1
         for folder in self._folders():
             start = self._starts.get(folder)
-            is_complete = self.is_searched or (start is not None and start.is_complete)
+            is_complete = is_searched or (start is not None and start.is_complete)
             boot_id = self._boot_id if is_complete else ""
             self._write(folder, BootRecord(boot_id, self._number, tuple(self.replicas.values()), is_complete))
 
