@@ -29,7 +29,7 @@ from zkbroker.controller.settling import Settling
 from zkbroker.controller.suspicion import Condemned
 from zkbroker.controller.waits import AlterWait, QueuedProposal, Wait, WaitKind
 from zkbroker.model.channel import AlterPartitionRequest, AlterPartitionResponse, Applied
-from zkbroker.model.cluster import BrokerRegistration, ClusterDelta
+from zkbroker.model.cluster import ALL_LOSSY, BrokerRegistration, ClusterDelta
 from zkbroker.model.complaints import Word
 from zkbroker.model.errors import BrokerError, ErrorCode
 from zkbroker.model.topics import NO_LEADER, PartitionState, TopicPartition
@@ -118,9 +118,16 @@ class Controller:
             elif broker != known and broker.epoch == known.epoch:
                 self.image.brokers[broker_id] = broker
                 self._changes.broker(broker_id)
-                if broker.lossy != known.lossy:
-                    self.settling.unsettle(self.image.partitions_of(broker_id))
+                self.settling.unsettle(self._settled_losses(broker, known))
         return self.settling.settle()
+
+    def _settled_losses(self, broker: BrokerRegistration, known: BrokerRegistration) -> list[TopicPartition]:
+        """What came off a broker's list of lossy replicas. A thousand come off one after the other."""
+        changed = sorted({*broker.lossy} ^ {*known.lossy})
+        if ALL_LOSSY in changed:
+            return self.image.partitions_of(broker.broker_id)
+        named = (TopicPartition(lossy.topic, lossy.partition) for lossy in changed)
+        return [partition for partition in named if self.image.placement(partition) is not None]
 
     def broker_condemned(self, verdict: Condemned, now: float) -> list[Effect]:
         """Its peers agree that it is dead: fence it now, as the end of its session would (rule 3), if any partition is
