@@ -110,7 +110,8 @@ class Machine:
         return Identity("cluster", self.broker_id, self.epoch, self.incarnation)
 
     def registration(self) -> BrokerRegistration:
-        endpoints = (Endpoint("PLAINTEXT", self.host, CLIENTS), Endpoint("REPLICATION", self.host, PEERS))
+        clients = self.cluster.clients_host or self.host
+        endpoints = (Endpoint("PLAINTEXT", clients, CLIENTS), Endpoint("REPLICATION", self.host, PEERS))
         return BrokerRegistration(self.broker_id, self.epoch, endpoints)
 
     def listen(self) -> None:
@@ -155,7 +156,9 @@ class Machine:
 
 
 class Cluster:
-    def __init__(self, count: int = 3, *, is_fast: bool = True) -> None:
+    def __init__(self, count: int = 3, *, is_fast: bool = True, clients_host: str = "") -> None:
+        """``clients_host``: where clients are told to connect, if elsewhere."""
+        self.clients_host = clients_host
         self.wire = Sockets()
         self._epoch = 0
         self.machines = {broker_id: Machine(self, broker_id, is_fast=is_fast) for broker_id in range(1, count + 1)}
@@ -293,6 +296,31 @@ def test_a_broker_that_accepts_connections_is_not_hidden_from_clients(cluster: C
     cluster.wire.run(0.1)
     assert cluster[1].reasons() == {"broker 3 refused connections, 2 of 2 peers agree"}
     assert cluster[1].doubted == {3}
+
+
+@pytest.mark.parametrize(
+    ("balancer", "reason"),
+    [
+        ("refuses", "broker 3 refused connections, 2 of 2 peers agree"),
+        ("is silent", "broker 3 closed its connections and accepts none, 2 of 2 peers agree"),
+        ("accepts", None),
+    ],
+)
+def test_an_address_that_only_clients_can_reach(balancer: str, reason: str | None) -> None:
+    """What is there, and not at the REPLICATION listener, makes nobody dead. It may cost the fast way."""
+    cluster = Cluster(clients_host="balancer")
+    if balancer == "refuses":
+        cluster.wire.rejected.add("balancer")
+    elif balancer == "is silent":
+        cluster.wire.silent.add("balancer")
+    else:
+        cluster.wire.listen("balancer", CLIENTS, Accepting())
+    cluster[3].cut()
+    cluster.wire.run(2.0)
+    assert cluster[1].reasons() == cluster[2].reasons() == set()
+    cluster[3].kill()
+    cluster.wire.run(1.0)
+    assert cluster[1].reasons() == ({reason} if reason else set())
 
 
 def test_closed_listeners_alone_are_nothing(cluster: Cluster) -> None:
