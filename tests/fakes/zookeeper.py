@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 from tests.fakes.znode_tree import WatchKind, Znode, ZnodeTree
 from tests.fakes.zookeeper_session import FakeSession, Timers, WatchHandle
 from zkbroker.model.clock import Clock
-from zkbroker.zookeeper.client import Delete, MultiResult, Op, Stat
+from zkbroker.zookeeper.client import Delete, MultiResult, Op, Stat, ZooKeeperError
 
 __all__ = ["FakeSession", "FakeZooKeeper"]
 
@@ -51,6 +51,8 @@ class FakeZooKeeper:
         """Told of each transaction that was done, with its results and the session it came from (0: no session)."""
         self.noted: Callable[[str, bool, str, str], None] = lambda session, at_server, what, path: None
         """Told of each request that is served and of each answer, watch and state that a client gets, by its name."""
+        self._under_way: list[Callable[[], Any]] = []
+        """Writes that were taken and are seen by nobody yet."""
         self.expiry_late_s: Callable[[], float] = lambda: 0.0
         """How much later than its timeout a session is expired."""
         self.is_serving = True
@@ -125,6 +127,7 @@ class FakeZooKeeper:
 
     def expire(self, session_id: int) -> None:
         """End a session now: its ephemerals go, its client's connection breaks."""
+        self._arrive()
         record = self._sessions.pop(session_id, None)
         if record is None:
             return
@@ -207,7 +210,22 @@ class FakeZooKeeper:
         record = self._sessions.get(session_id)
         return self.is_serving and record is not None and record.client is client
 
+    def _hold_back(self, execute: Callable[[], Any], seconds: float) -> None:
+        """A write is on its way through the ensemble: no read sees it for ``seconds``, but nothing that is written
+        later overtakes it."""
+        self._under_way.append(execute)
+        self._reactor.callLater(seconds, self._arrive)
+
+    def _arrive(self) -> None:
+        under_way, self._under_way = self._under_way, []
+        for execute in under_way:
+            try:
+                execute()
+            except ZooKeeperError:
+                pass  # nobody is there to be told
+
     def _transact(self, ops: Sequence[Op], session_id: int) -> list[MultiResult]:
+        self._arrive()
         results, changes = self.tree.transact(ops, session_id, self._clock.wall_ms())
         self.committed(ops, results, session_id)
         for change in changes:

@@ -115,6 +115,9 @@ class FakeSession:
         self._armed: list[WatchHandle] = []
         self._lose_reply = False
         self._lose_request = False
+        self._write_late_s = 0.0
+        self.slower_s = 0.0
+        """So much longer each of its messages takes, one way."""
 
     def __repr__(self) -> str:
         state = "connected" if self._is_connected else "away"
@@ -276,6 +279,11 @@ class FakeSession:
         """The next write is done, but the connection breaks before the answer; a new one follows at once."""
         self._lose_reply = True
 
+    def delay_next_write(self, seconds: float) -> None:
+        """The connection breaks while the next write is under way through the ensemble; a new one follows at once, to
+        a server that does not have the write for ``seconds`` more."""
+        self._write_late_s = seconds
+
     def lose_next_request(self) -> None:
         """The next write never arrives: the connection breaks before; a new one follows at once."""
         self._lose_request = True
@@ -330,7 +338,9 @@ class FakeSession:
         call = _Call(name, path, execute, is_write, handle, self._clock.monotonic())
         self._pending.append(call)
         self._outbound.append(call)
-        self._zookeeper._reactor.callLater(self._zookeeper._delay(), self._server_turn, self._connection)
+        self._zookeeper._reactor.callLater(
+            self._zookeeper._delay() + self.slower_s, self._server_turn, self._connection
+        )
         return call.deferred
 
     def _single(self, op: Op) -> MultiResult:
@@ -359,6 +369,12 @@ class FakeSession:
             self._zookeeper._left(self, self._session_id)
 
     def _serve(self, call: _Call) -> None:
+        if call.is_write and self._write_late_s:
+            self._zookeeper._hold_back(call.execute, self._write_late_s)
+            self._write_late_s = 0.0
+            self._outbound.clear()
+            self._receive(self._broken)
+            return
         if call.is_write and self._lose_request:
             self._lose_request = False
             self._outbound.clear()
@@ -380,7 +396,7 @@ class FakeSession:
         if self._is_killed:
             return
         self._inbound.append((event, args))
-        self._reactor.callLater(self._zookeeper._delay(), self._client_turn, self._connection)
+        self._reactor.callLater(self._zookeeper._delay() + self.slower_s, self._client_turn, self._connection)
 
     def _client_turn(self, connection: int) -> None:
         if connection != self._connection or not self._inbound:

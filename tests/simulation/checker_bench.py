@@ -112,12 +112,13 @@ class Bench:
         self.now = 0.0
         self.ran: Any = None
         self.nodes: dict[int, Any] = {}
+        self.broker_of_session = lambda session: 0
         self.zxid = 0
         self.versions: dict[str, int] = {}
         self.all = Checkers(self, min_insync_replicas=min_insync_replicas)
         for broker_id in (1, 2, 3):
             self.nodes[broker_id] = SimpleNamespace(
-                broker_id=broker_id, disk=CrashDisk(), losses=0, is_running=True, parts=None
+                broker_id=broker_id, disk=CrashDisk(), losses=0, is_running=True, parts=None, process=None
             )
             self.boot(broker_id)
         self.commit("/controller_epoch", b"0")
@@ -199,7 +200,9 @@ class Bench:
         if enters:
             replica.log.epochs.assign(epoch, replica.log.log_end_offset)
         followers = {
-            other: SimpleNamespace(broker_epoch=-1, log_end_offset=0) for other in (1, 2, 3) if other != broker_id
+            other: SimpleNamespace(broker_epoch=-1, log_end_offset=0, contact=None)
+            for other in (1, 2, 3)
+            if other != broker_id
         }
         replica.follower = None
         replica.leader = SimpleNamespace(
@@ -207,6 +210,7 @@ class Bench:
             high_watermark=replica.high_watermark,
             isr=SimpleNamespace(state=SimpleNamespace(isr=isr, maximal=maximal or isr)),
             followers=followers,
+            elr=(),
         )
         return replica
 

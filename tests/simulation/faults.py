@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
-from tests.simulation.fault_kinds import FaultKinds
+from tests.simulation.aimed_faults import AimedFaults
 from tests.simulation.profiles import Profile
 
 STEPS_BETWEEN_MIN = 1
@@ -27,7 +27,7 @@ class Struck(NamedTuple):
     text: str
 
 
-class FaultDriver(FaultKinds):
+class FaultDriver(AimedFaults):
     """Strikes a world by the rates of a profile. ``after_step`` is called after each step; ``stop`` ends it."""
 
     def __init__(self, world: Any, profile: Profile, *, disabled: Collection[int] = ()) -> None:
@@ -42,6 +42,7 @@ class FaultDriver(FaultKinds):
             raise ValueError(f"profile {profile.name}: no such faults: {', '.join(unknown)}")
         self._steps_between = 1000.0 / sum(self._weights) if self._weights else float("inf")
         self._number = 0
+        self._watchers = []
         self._next_step: float = world.steps
         self._is_stopped = not self._weights
         self.struck: list[Struck] = []
@@ -56,6 +57,8 @@ class FaultDriver(FaultKinds):
 
     def after_step(self, world: Any) -> None:
         """Strike what is due: each as an event of its own."""
+        if self._watchers and not self._is_stopped:
+            self._watch()
         while not self._is_stopped and world.steps >= self._next_step:
             number, self._number = self._number, self._number + 1
             kind = self._random.choices(self._kinds, self._weights)[0]

@@ -24,13 +24,13 @@ CONTROLLER = (
                 "Check(controller_znode.EPOCH_PATH, -1)",
             ),
         ),
-        profile="zookeeper",
+        profile="aimed",
     ),
     Mutant(
         "late-writes-believed-failed",
         "after an unknown outcome another write overtakes before the state is read (DECISIONS, Controller)",
         (Edit("broker.controller_zookeeper:FencedWriter._find", "        yield self._overtake()\n", "        pass\n"),),
-        profile="zookeeper",
+        profile="aimed",
     ),
     Mutant(
         "no-controller-timer",
@@ -39,7 +39,7 @@ CONTROLLER = (
             Edit("broker.controller_loop:ControllerLoop._watch_session", "", "return"),
             Edit("broker.controller_loop:ControllerLoop._watch_session_if_late", "", "return"),
         ),
-        profile="zookeeper",
+        profile="aimed",
     ),
     Mutant(
         "elected-outside-the-isr",
@@ -95,6 +95,7 @@ CONTROLLER = (
                 "    if replica is not None and replica.log.topic_id == state.topic_id:\n",
                 "    if replica is not None:\n",
             ),
+            Edit("broker.node:Node._set_strays_aside", "", "return"),
         ),
         profile="topics",
     ),
@@ -119,6 +120,7 @@ LAST_REPLICA = (
                 "",
             ),
         ),
+        profile="settings",
     ),
     Mutant(
         "unclean-returners-lead",
@@ -145,7 +147,7 @@ FAST_FAILOVER = (
         "fencing-may-worsen",
         "an early fence never leaves a partition worse off (architecture.md, Fast failover 2)",
         (Edit("controller.fencing:is_better", "", "return True"),),
-        profile="suspicion",
+        profile="aimed",
     ),
     Mutant(
         "one-reporter-suffices",
@@ -163,7 +165,7 @@ FAST_FAILOVER = (
                 "if False:",
             ),
         ),
-        profile="suspicion",
+        profile="aimed",
     ),
     Mutant(
         "no-hold-down",
@@ -173,7 +175,7 @@ FAST_FAILOVER = (
     ),
     Mutant(
         "office-taken-from-the-living",
-        "a dead controller is replaced in one multi that checks /controller_epoch (architecture.md, Fast failover 7)",
+        "nobody condemns a peer without evidence of its own (architecture.md, Fast failover 1)",
         (
             Edit(
                 "controller.suspicion:Suspicions._verdict",
@@ -239,7 +241,7 @@ LOG = (
             ),
             Edit(f"{_REPLICA}.appended", "    if self.waits_for_flush:\n", "    if False:\n"),
         ),
-        profile="power",
+        profile="flushed",
     ),
     Mutant(
         "recovery-point-above-truncation",

@@ -70,6 +70,7 @@ REPLICATION = (
                 "    if False:\n",
             ),
         ),
+        profile="aimed",
     ),
     Mutant(
         "fetch-answer-epoch-unchecked",
@@ -177,7 +178,7 @@ IN_SYNC = (
                 "        for p in batch.values())), batch)",
             ),
         ),
-        profile="network",
+        profile="aimed",
     ),
     Mutant(
         "proposal-ids",
@@ -191,7 +192,7 @@ IN_SYNC = (
         "member-broker-epochs",
         "ISR members are proposed and judged with their broker epochs (KIP-903, §3, §4)",
         (_LOCAL_BROKER_EPOCH, _MEMBER_EPOCH),
-        profile="power",
+        profile="aimed",
     ),
     Mutant(
         "leader-forgets-broker-epochs",
@@ -213,6 +214,7 @@ IN_SYNC = (
                 f"{_LEADER}.fetch_refusal", "    if contact.broker_epoch < follower.broker_epoch:\n", "    if False:\n"
             ),
         ),
+        profile="aimed",
     ),
     Mutant(
         "isr-of-any-version",
@@ -224,6 +226,7 @@ IN_SYNC = (
                 "    if False:\n",
             ),
         ),
+        profile="aimed",
     ),
     Mutant(
         "isr-of-any-leader-epoch",
@@ -241,6 +244,7 @@ IN_SYNC = (
                 "    if False:\n",
             ),
         ),
+        profile="aimed",
     ),
 )
 

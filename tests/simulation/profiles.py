@@ -17,6 +17,8 @@ class Profile(NamedTuple):
     brokers_max: int = 5
     changes_topics: bool = False
     """One topic is deleted and made again all the time."""
+    flushes: bool = False
+    """Every topic has ``flush.messages`` 1: what is acknowledged is on the disk."""
 
 
 def _profile(name: str, about: str, **rates: float) -> Profile:
@@ -58,6 +60,18 @@ _ZOOKEEPER = {
 _DISKS = {"disk_slow": 1.0, "disk_full": 0.2, "disk_fails": 0.2, "flip_bit": 0.5}
 _SUSPICION = {"suspect": 1.5, "suspect_leader": 1.5, "suspect_controller": 0.5}
 _ELECTIONS = {"depose": 2.0, "delete_registration_of_leader": 1.5, "storm": 1.5, "prefer": 1.0}
+_AIMED = {
+    "usurp": 1.0,
+    "late_write": 1.0,
+    "lose_answer": 1.5,
+    "lose_joiner": 1.5,
+    "move_at_proposal": 1.5,
+    "late_news": 1.5,
+    "overtaken": 1.5,
+    "suspect_but_one": 1.0,
+    "suspect_alone": 0.7,
+    "zk_cut_controller_and_leader": 0.5,
+}
 _CLOCKS = {"drift": 0.5}
 
 
@@ -133,5 +147,32 @@ PROFILES: dict[str, Profile] = {
             **_scaled(_NETWORK, 0.4),
             **_scaled(_ZOOKEEPER, 0.4),
         )._replace(changes_topics=True),
+        _profile(
+            "aimed",
+            "office, leadership or incarnation change while a request about them is under way",
+            **_AIMED,
+            **_scaled(_ELECTIONS, 0.2),
+            kill=0.5,
+            power=0.5,
+            zk_lose_reply_of_controller=0.5,
+        ),
+        _profile(
+            "settings",
+            "the minimum ISR is raised and lowered while members come and go",
+            min_isr=6.0,
+            **_scaled(_POWER, 0.3),
+            **_scaled(_CRASHES, 0.5),
+            **_scaled(_NETWORK, 0.5),
+        ),
+        _profile(
+            "flushed",
+            "power is lost, of all at once too, where acknowledged means on the disk",
+            power=1.0,
+            power_leader=1.0,
+            power_two=2.0,
+            power_all=2.0,
+            depose=1.0,
+            disk_slow=2.0,
+        )._replace(flushes=True),
     )
 }

@@ -168,7 +168,7 @@ def _settings(spec: RunSpec, shape: random.Random) -> WorldSettings:
     profile = PROFILES[spec.profile]
     brokers = shape.randint(profile.brokers_min, profile.brokers_max)
     config = {"min.insync.replicas": shape.choice(("1", "2", "2", "2", "2"))}
-    if shape.random() < 0.2:
+    if shape.random() < 0.2 or profile.flushes:
         config[FLUSH_KEY] = "1"
     if shape.random() < 0.3:
         config["log.segment.bytes"] = "1500"

@@ -167,15 +167,21 @@ class Strikes:
         count = self.network.reset_connections(one, other)
         self.trace.add("fault", f"reset {count} connections of {one} with {other}")
 
-    def suspect_falsely(self, broker_id: int, seconds: float = 1.0, *, is_deaf: bool = False) -> None:
+    def suspect_falsely(
+        self, broker_id: int, seconds: float = 1.0, *, is_deaf: bool = False, spares: int | None = None
+    ) -> None:
         """A firewall resets the broker's connections and rejects new ones for a while, though the process lives;
-        ``is_deaf``: its own connects get no answer either."""
+        ``is_deaf``: its own connects get no answer either; ``spares``: the broker whose connections stay."""
         self.trace.add("fault", f"false suspicion of {broker_id} for {seconds:.3f} s is_deaf={is_deaf}")
         self.counts["false_suspicions"] += 1
         node = self.nodes[broker_id]
         self.network.states[broker_id] = HostState.REJECTS
         node.is_deaf = is_deaf
-        self.network.reset_connections(broker_id, -1)
+        if spares is None:
+            self.network.reset_connections(broker_id, -1)
+        for other in self.nodes if spares is not None else ():
+            if other not in (broker_id, spares):
+                self.network.reset_connections(broker_id, other)
         self.call_later(seconds, "fault", lambda: self.trust_again(broker_id), f"false suspicion of {broker_id} ends")
 
     def trust_again(self, broker_id: int) -> None:
@@ -211,6 +217,20 @@ class Strikes:
         if process is not None:
             self.trace.add("fault", f"the next ZooKeeper request of {broker_id} is lost")
             process.zk.lose_next_request()
+
+    def zk_late_write(self, broker_id: int, seconds: float) -> None:
+        """The broker loses its connection over its next write, which nobody sees for ``seconds`` more."""
+        process = self.nodes[broker_id].process
+        if process is not None:
+            self.trace.add("fault", f"the next ZooKeeper write of {broker_id} is seen {seconds:.3f} s late")
+            process.zk.delay_next_write(seconds)
+
+    def zk_slow(self, broker_id: int, seconds: float) -> None:
+        """Each message between the broker and the ensemble takes so much longer; 0 is over."""
+        process = self.nodes[broker_id].process
+        if process is not None:
+            self.trace.add("fault", f"ZooKeeper is slower for {broker_id} by {seconds:.3f} s")
+            process.zk.slower_s = seconds
 
     def zk_cut(self, broker_id: int, *, silently: bool | None = None) -> None:
         """The broker's connection to the ensemble breaks, at once or (``silently``) with nothing arriving any more in
@@ -302,6 +322,8 @@ class Strikes:
             self.trust_again(broker_id)
             node.clock.drift(1.0)
             self.zk_heal(broker_id)
+            if node.process is not None:
+                node.process.zk.slower_s = 0.0
             if node.process is None:
                 self.start(broker_id)
             else:

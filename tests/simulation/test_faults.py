@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.simulation.faults import FaultDriver
+from tests.simulation.network import HostState
 from tests.simulation.profiles import PROFILES, Profile
 
 SESSION_S = 1.5
@@ -26,10 +27,13 @@ class RecordingWorld:
         self.settings = SimpleNamespace(session_timeout_s=SESSION_S)
         self.calls: list[tuple[Any, ...]] = []
         self.zookeeper = SimpleNamespace(
-            tree=SimpleNamespace(znodes={"/brokers/topics/t/partitions/0/state": None}),
+            tree=SimpleNamespace(znodes={"/brokers/topics/t": None, "/brokers/topics/t/partitions/0/state": None}),
             stat=lambda path: None,
             write=lambda *ops: self.calls.append((self.steps, "write", ops)),
         )
+        self.network = SimpleNamespace(states=dict.fromkeys(range(1, brokers_count + 1), HostState.UP))
+        self.now = 0.0
+        self.ran = None
         self.lines: list[str] = []
         self.trace = SimpleNamespace(add=lambda kind, text: self.lines.append(f"{self.steps} {kind} {text}"))
         replica = SimpleNamespace(leader=object())
@@ -37,8 +41,9 @@ class RecordingWorld:
             replicas=SimpleNamespace(_table=SimpleNamespace(replicas={("t", 0): replica})),
             controller=SimpleNamespace(is_controller=True),
         )
+        process = SimpleNamespace(is_alive=True, zk=SimpleNamespace(slower_s=0.0))
         self.nodes = {
-            broker_id: SimpleNamespace(is_running=True, is_paused=False, parts=parts)
+            broker_id: SimpleNamespace(is_running=True, is_paused=False, parts=parts, process=process)
             for broker_id in range(1, brokers_count + 1)
         }
         self._due: list[tuple[float, int, Callable[[], object]]] = []

@@ -19,6 +19,7 @@
 | 15 | a fenced broker falls silent in time | fencing |
 | 16 | what is rebuilt from files is what was in memory | logs, observer |
 | 17 | healed, the cluster works | ``liveness`` |
+| 18 | fast failover fences nobody without majority, against a veto, or for the worse | promises |
 
 The checkers read the brokers' memory and the bytes of their files, and share no code with what they check.
 """
@@ -32,6 +33,7 @@ from tests.simulation.checkers.fencing import FencingChecker
 from tests.simulation.checkers.ghost import Ghost
 from tests.simulation.checkers.logs import LogChecker
 from tests.simulation.checkers.observer import Observer
+from tests.simulation.checkers.promises import PromiseChecker
 from tests.simulation.checkers.roles import RoleChecker
 from tests.simulation.checkers.znodes import ZnodeChecker
 
@@ -46,14 +48,17 @@ class Checkers:
         self.committed = CommittedChecker(self.ghost)
         self.roles = RoleChecker(self.ghost, lambda broker_id: _running_disk(world, broker_id))
         self.fencing = FencingChecker(self.ghost, world.settings.session_timeout_s)
+        self.promises = PromiseChecker(self.ghost, world)
         # Logs first: what is committed is looked up in contents that were found sound.
-        self._observer = Observer(self.ghost, [self.znodes, self.logs, self.committed, self.roles, self.fencing])
+        checkers = [self.znodes, self.logs, self.committed, self.roles, self.fencing, self.promises]
+        self._observer = Observer(self.ghost, checkers)
         self._world = world
         world.on_commit.append(self._observer.note_commit)
         world.checkers.append(self)
 
     def after_step(self, world: Any) -> None:
         self._observer.after_step(world)
+        self.promises.after_step(world)
 
     def at_end(self) -> None:
         """The run is over: compare what is only compared as a whole, and count."""
@@ -62,6 +67,7 @@ class Checkers:
         counts["truncations_with_bytes"] += self.logs.truncations_with_bytes_count
         counts["committed_batches"] += sum(len(partition.committed) for partition in self.ghost.partitions.values())
         counts["permitted_losses"] += sum(partition.resets for partition in self.ghost.partitions.values())
+        counts["verdicts"] += self.promises.verdicts_count
         counts["elr_members"] += self.znodes.elr_members_count
 
 

@@ -41,6 +41,10 @@ class LogChecker:
     def changed(self, view: View, before: Fingerprint | None, after: Fingerprint) -> None:
         if before is None or before.epochs_version != after.epochs_version:
             self._check_epoch_cache(view)
+        if before is not None and before.generation != after.generation and after.leader is None:
+            entries = view.replica.log.epochs.entries
+            if entries and entries[-1][1] >= after.log_end > 0 and not view.replica.log.is_offline:
+                raise Violation(9, f"{view!r} was truncated, its epoch cache goes on: {list(entries)}")
         if after.leader is not None and (before is None or before.leader is not after.leader):
             self._check_leader_entry(view, after.leader.leader_epoch)
         self._check_offsets(view, before, after)

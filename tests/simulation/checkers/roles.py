@@ -17,6 +17,8 @@ class RoleChecker:
         self._ghost = ghost
         self._disk_of = disk_of
         """Broker → the disk of its running process, or None."""
+        self._heard: dict[tuple[int, tuple[str, int]], tuple[Any, dict[int, int]]] = {}
+        """(broker, partition) → its leadership, and the broker epochs that its followers fetched in."""
 
     def committed(self, commit: Commit) -> None:
         if commit.path.endswith("/state") and commit.op != "delete":
@@ -49,9 +51,12 @@ class RoleChecker:
             index += 1
 
     def changed(self, view: View, before: Fingerprint | None, after: Fingerprint) -> None:
+        if after.state is not None and after.state.topic_id != view.partition.key[0]:
+            raise Violation(14, f"{view!r} is the data of another topic: its state is of {after.state.topic_id}")
         leader = after.leader
         if leader is None:
             return
+        self._check_followers(view, leader)
         if before is None or before.leader is not leader:
             self._check_leader(view, leader)
         if before is None or before.isr != after.isr or before.leader is not leader:
@@ -84,6 +89,33 @@ class RoleChecker:
                 2, f"{view!r}: process {view.incarnation} leads in leader epoch {epoch}, as process {led_by[1]} did"
             )
 
+    # 12
+
+    def _check_followers(self, view: View, leader: Any) -> None:
+        """Whom a leader heard in its leader epoch knows of that epoch; of its incarnations the latest counts."""
+        known = self._heard.get((view.broker_id, view.partition.key))
+        if known is None or known[0] is not leader:
+            known = self._heard[view.broker_id, view.partition.key] = (leader, {})
+        for broker_id, follower in leader.followers.items():
+            if follower.broker_epoch < known[1].get(broker_id, -1):
+                raise Violation(
+                    12,
+                    f"{view!r} counts broker epoch {follower.broker_epoch} of broker {broker_id}, which has fetched "
+                    f"in {known[1][broker_id]}",
+                )
+            known[1][broker_id] = follower.broker_epoch
+            his = view.partition.views.get(broker_id)
+            if follower.contact is None or his is None or his.replica.state is None:
+                continue
+            if his.replica.state.leader_epoch < leader.leader_epoch and self._is_incarnation(
+                his, follower.broker_epoch
+            ):
+                raise Violation(
+                    12,
+                    f"{view!r} counts a fetch of broker {broker_id} in leader epoch {leader.leader_epoch}; it knows of "
+                    f"{his.replica.state.leader_epoch} only",
+                )
+
     # 4
 
     def _check_maximal(self, view: View) -> None:
@@ -93,7 +125,8 @@ class RoleChecker:
             return
         if len(state.isr) < partition.effective_min_isr:
             return
-        maximal = leader.isr.state.maximal
+        # The ELR counts too, whatever the leader's minimum is by now.
+        maximal = (*leader.isr.state.maximal, *leader.elr)
         for member in state.members:
             if member not in maximal:
                 raise Violation(

@@ -28,6 +28,8 @@ class ZnodeChecker:
         self._min_isr: dict[str, int] = {}
         """Of the topics whose configuration says."""
         self._broker_epoch_max: dict[int, int] = {}
+        self._says_lossy: dict[int, bool] = {}
+        """Broker → whether its latest registration says that replicas of it may lack records."""
         self.elections_count = 0
         self.isr_shrinks_count = 0
         self.isr_expansions_count = 0
@@ -68,6 +70,7 @@ class ZnodeChecker:
             if known is not None:
                 ghost.unregistered[broker_id] = (known[0], ghost.now)
             return
+        self._says_lossy[broker_id] = b'"lossy"' in commit.data
         if commit.op == "set":
             return
         if commit.zxid <= self._broker_epoch_max.get(broker_id, -1):
@@ -87,7 +90,7 @@ class ZnodeChecker:
                 raise Violation(3, f"a state for {topic}-{number}, a topic that does not exist")
             return
         partition = ghost.of(topic, (topic_id, number))
-        partition.min_isr = self._min_isr.get(topic, ghost.min_insync_replicas)
+        partition.min_isr = self._lowest_min_isr(topic)
         if commit.op == "delete":
             partition.state = None
             partition.deleting = True
@@ -110,6 +113,7 @@ class ZnodeChecker:
             self._check_election(partition, old, new)
         else:
             self._check_joiners(partition, old, new)
+        self._check_retained(partition, old, new)
 
     def _check_epochs(self, partition: Partition, old: State | None, new: State, commit: Commit) -> None:
         ghost = self._ghost
@@ -147,6 +151,19 @@ class ZnodeChecker:
             raise Violation(3, f"{partition!r}: leader {new.leader} is not in ISR {list(isr)}")
         if new.recovering and len(isr) != 1:
             raise Violation(3, f"{partition!r}: recovering with ISR {list(isr)}")
+
+    def _check_retained(self, partition: Partition, old: State, new: State) -> None:
+        """6: below the minimum ISR whoever leaves the ISR and lost nothing may lead still: it holds all there is."""
+        if new.recovering or old.recovering or len(new.isr) >= partition.effective_min_isr:
+            return
+        for member in old.members:
+            is_whole = member not in partition.lossy and not self._says_lossy.get(member)
+            if member not in new.members and is_whole:
+                raise Violation(
+                    6,
+                    f"{partition!r}: {member} lost nothing and may not lead any more: ISR {list(old.isr)} ELR "
+                    f"{list(old.elr)} became ISR {list(new.isr)} ELR {list(new.elr)}",
+                )
 
     def _check_election(self, partition: Partition, old: State, new: State) -> None:
         if new.recovering and not old.recovering and not self._ghost.unclean_elections:
@@ -219,7 +236,7 @@ class ZnodeChecker:
                     14, f"{partition!r}: adding {sorted(added)}, removing {sorted(removed)} of {list(replicas)}"
                 )
             partition.replicas = replicas
-            partition.min_isr = self._min_isr.get(topic, ghost.min_insync_replicas)
+            partition.min_isr = self._lowest_min_isr(topic)
             state = partition.state
             if state is not None and not set(state.members) <= set(replicas):
                 raise Violation(14, f"{partition!r}: replicas {list(replicas)} without members {list(state.members)}")
@@ -230,9 +247,14 @@ class ZnodeChecker:
             return
         config = json.loads(commit.data).get("config", {}) if commit.data else {}
         if "min.insync.replicas" in config:
-            self._min_isr[topic] = int(config["min.insync.replicas"])
-        else:
-            self._min_isr.pop(topic, None)
+            lowest = min(self._lowest_min_isr(topic), int(config["min.insync.replicas"]))
+            self._min_isr[topic] = lowest
+            for partition in self._ghost.partitions.values():
+                if partition.topic == topic:
+                    partition.min_isr = min(partition.min_isr, lowest)
+
+    def _lowest_min_isr(self, topic: str) -> int:
+        return self._min_isr.get(topic, self._ghost.min_insync_replicas)
 
     def _deletion(self, topic: str) -> None:
         topic_id = self._ghost.topics.get(topic)
