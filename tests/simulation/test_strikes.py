@@ -132,6 +132,8 @@ def test_power_loss_with_a_flush_policy_loses_nothing_acknowledged() -> None:
         world.run_for(0.5)
         # below min.insync.replicas a new leader's high watermark stands still
         assert world.run_until(lambda: len(isr_of(world)) == 3 and world.counts["elections"] > elections, 10.0)
+        # the new leader's high watermark waits for the followers' first fetches
+        world.run_for(1.0)
         assert consume(world) == [b"0", b"1", b"2", b"3", b"4"]
 
 
