@@ -126,6 +126,18 @@ class Complaints:
         touched = [] if before is None else self._touched(broker_id, before.word)
         return list(dict.fromkeys(touched + self._touched(broker_id, word)))
 
+    def joined(self, follower: int, leader: int) -> None:
+        """That leader had the follower join an ISR: it fetches, whatever was said before. A word that stands a little
+        longer must not take it out again."""
+        spoken = self._spoken.get(follower)
+        if spoken is not None:
+            left = tuple(one for one in spoken.word.unreachable if one.broker_id != leader)
+            self._spoken[follower] = spoken._replace(word=spoken.word._replace(unreachable=left))
+        spoken = self._spoken.get(leader)
+        if spoken is not None:
+            left = tuple(one for one in spoken.word.silent if one.broker_id != follower)
+            self._spoken[leader] = spoken._replace(word=spoken.word._replace(silent=left))
+
     def broker_gone(self, broker_id: int) -> None:
         """Its words go with it; that it is not trusted stays with the id."""
         self._spoken.pop(broker_id, None)

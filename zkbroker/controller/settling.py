@@ -92,8 +92,8 @@ class Settling:
             self._unsettled[partition] = None
             if state is not None and state.controller_epoch > self._controller_epoch:
                 raise Deposed(f"{partition} was written by controller epoch {state.controller_epoch}")
+            known = self._image.states.get(partition)
             if state is None:
-                known = self._image.states.get(partition)
                 if known is not None:
                     self._image.states[partition] = known._replace(partition_epoch=-1)  # to be created again
             else:
@@ -103,6 +103,9 @@ class Settling:
             if state is not None and is_same_write(write.state, state):
                 self._image.suspects.pop(partition, None)
                 if write.proposal is not None:
+                    for member in state.isr:
+                        if known is not None and member not in known.isr:
+                            self.complaints.joined(member, state.leader)
                     self._answer_proposal(write.proposal, ErrorCode.NONE)
                 else:
                     self.effects.append(Log(f"{partition} {show_state(write.state)}"))
