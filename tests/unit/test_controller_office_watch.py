@@ -75,7 +75,7 @@ def test_when_nobody_else_stands_it_has_its_office_back_soon_and_stays() -> None
     beats.isolate(1)
     for other in (2, 3):
         beats.cluster.loops[other].registration_lost()
-    beats.passes(5.0)
+    beats.passes(7.0)
     assert beats.holder() == 1
     epoch = beats.cluster.loops[1].controller_epoch
     assert epoch == 2
