@@ -88,7 +88,7 @@ def serve(services: Services, request: Request, message: MetadataMessage) -> Non
 
 
 def _are_unreplicated(metadata: MetadataPort, topics: list[AskedTopic] | None) -> bool:
-    """Has nobody else been able to take any of these over? They go on without ZooKeeper (contact rule), and perhaps
+    """Can nobody else lead any partition of these? They go on without ZooKeeper (contact rule), and perhaps
     there is no other broker left to ask."""
     for name, topic_id in topics or ():
         known = metadata.topic_name(topic_id) if topic_id else name
