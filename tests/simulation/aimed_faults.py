@@ -60,7 +60,7 @@ class AimedFaults(FaultKinds):
     def _shake_isr(self, own: random.Random) -> str:
         """Somebody falls behind and comes back."""
         pair = self._pair(own)
-        return "" if pair is None else self._cut_links([pair], own, seconds=own.uniform(0.3, 0.9) * self._session_s)
+        return "" if pair is None else self._cut_links([pair], own, seconds=own.uniform(0.4, 1.2) * self._session_s)
 
     def _usurp(self, own: random.Random) -> str | None:
         """The office goes to another while a write of the controller is on its way."""
@@ -103,17 +103,18 @@ class AimedFaults(FaultKinds):
     def _lose_answer(self, own: random.Random) -> str | None:
         """A leader's proposal is written, its answer is lost, and the next is far away."""
         text, seconds = self._shake_isr(own), own.uniform(0.05, 0.5) * self._session_s
-        after_s = own.choice((0.0, 0.001, 0.003, 0.01))
+        after_s, reset_s = own.choice((0.0, 0.0, 0.001, 0.003)), own.choice((0.02, 0.1))
 
         def lose() -> None:
             controller, leader = self._controller(own), self._leader_seen
             if controller is None or controller == leader:
                 return
             self._world.cut(controller, leader, one_way=True)
-            self._world.reset_connections(controller, leader)
+            self._later(reset_s, "reset", lambda: self._world.reset_connections(controller, leader))
             self._later(seconds, f"link {controller}–{leader} heals", lambda: self._world.heal_link(controller, leader))
 
-        self._when(self._proposing(), lambda: self._later(after_s, "the answer is lost", lose))
+        look = self._proposing(expands=own.random() < 0.7)
+        self._when(look, lambda: self._later(after_s, "the answer is lost", lose))
         return f"{text}; then what its leader asks of the controller is lost"
 
     def _slow_to_controller(self, own: random.Random, leader: int | None) -> str:
@@ -198,15 +199,23 @@ class AimedFaults(FaultKinds):
         broker_id = self._leader(own)
         if broker_id is None:
             return None
-        texts = [self._kill_one(other, own) for other in self._running() if other != broker_id][:2]
-        after_s = own.uniform(0.05, 1.5) * self._session_s
+        parts = self._world.nodes[broker_id].parts
+        led = [replica for replica in replicas_of(parts) if replica.leader is not None]
+        followers = [one for one in own.choice(led).state.replicas if one != broker_id and one in self._running()]
+        texts = []
+        for follower in followers:
+            self._world.kill(follower)
+            seconds = own.uniform(2.0, 4.0) * self._session_s
+            self._later(seconds, f"broker {follower} starts", lambda follower=follower: self._start(follower))
+            texts.append(f"broker {follower} is killed for {seconds:.2f} s")
+        after_s = own.uniform(0.1, 2.0) * self._session_s
         self._later(after_s, f"broker {broker_id} is suspected", lambda: self._suspect_one(broker_id, own))
         return f"broker {broker_id} after {after_s:.2f} s; {_said(texts)}"
 
     def _zk_cut_controller_and_leader(self, own: random.Random) -> str | None:
         """Both talk to each other, and to nobody who would know better."""
         both = [one for one in dict.fromkeys((self._controller(own), self._leader(own))) if one is not None]
-        seconds = own.uniform(1.0, 3.0) * self._session_s
+        seconds = own.uniform(1.4, 3.0) * self._session_s
         for broker_id in both:
             self._world.zk_cut(broker_id)
             self._later(

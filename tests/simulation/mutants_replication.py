@@ -195,6 +195,19 @@ IN_SYNC = (
         profile="aimed",
     ),
     Mutant(
+        "any-incarnation-joins",
+        "a member that came back without its records joins only as what it is now (KIP-903 and §6, both lines)",
+        (
+            _LOCAL_BROKER_EPOCH,
+            Edit(
+                "controller.isr_changes:_eligible",
+                "    if image.broker_epoch(member) != epoch or image.loss(member, partition) is not None:\n",
+                "    if False:\n",
+            ),
+        ),
+        profile="aimed",
+    ),
+    Mutant(
         "leader-forgets-broker-epochs",
         "a leader lets only the registered incarnation join (§4)",
         (_LOCAL_BROKER_EPOCH,),

@@ -68,9 +68,9 @@ _AIMED = {
     "move_at_proposal": 1.5,
     "late_news": 1.5,
     "overtaken": 1.5,
-    "suspect_but_one": 1.0,
-    "suspect_alone": 0.7,
-    "zk_cut_controller_and_leader": 0.5,
+    "suspect_but_one": 2.0,
+    "suspect_alone": 1.5,
+    "zk_cut_controller_and_leader": 1.5,
 }
 _CLOCKS = {"drift": 0.5}
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.simulation.checkers.ghost import Ghost, decode_state
+from tests.simulation.checkers.ghost import Ghost, State, decode_state
 from tests.simulation.checkers.observer import Commit
 from tests.simulation.violation import Violation
 from zkbroker.broker.registration import RegistrationState
 from zkbroker.model.suspicion import Finding
+
+PAUSE_S = 0.4
+"""A process that did nothing for so long may have stood still: then its timers are late."""
 
 FRESH_S = 2.0
 """What a reporter said counts for so long."""
@@ -29,6 +32,8 @@ class PromiseChecker:
         """Broker → when its registration was deleted early, by inference alone, and its process then."""
         self._leaders: dict[str, int] = {}
         """Path of a state → leader."""
+        self._mute_since: dict[int, tuple[float, float]] = {}
+        """Controller → since when it should have given up, and when that was seen last."""
         self.verdicts_count = 0
 
     def committed(self, commit: Commit) -> None:
@@ -41,9 +46,10 @@ class PromiseChecker:
         elif path.endswith("/state"):
             before = self._leaders.pop(path, -1)
             if commit.op != "delete":
-                leader = self._leaders[path] = decode_state(commit.data, commit.version).leader
-                if leader == -1 and before in self._fenced:
-                    self._check_loss(path, before)
+                state = decode_state(commit.data, commit.version)
+                self._leaders[path] = state.leader
+                if before in self._fenced and state.leader != before:
+                    self._check_loss(path, before, state)
 
     def _note_fence(self, broker_id: int, session: int) -> None:
         world = self._world
@@ -55,13 +61,19 @@ class PromiseChecker:
         if account is not None and account.verdict is not None and not account.verdict.is_certain:
             self._fenced[broker_id] = self._ghost.now, process
 
-    def _check_loss(self, path: str, leader: int) -> None:
-        """2: it led, it was fenced although its session may live, and now nobody leads: that was to be waited with."""
+    def _check_loss(self, path: str, leader: int, state: State) -> None:
+        """2: it led, and was fenced although its session may live: that is for a leader with whom acks=all goes on."""
         fenced_at, process = self._fenced[leader]
         world = self._world
+        _, _, _, topic, _, number, _ = path.split("/")
+        partition = self._ghost.find(topic, int(number))
+        if partition is None or (state.leader != -1 and len(state.isr) >= partition.effective_min_isr):
+            return
         is_within = self._ghost.now < fenced_at + world.settings.session_timeout_s * 0.95
         if is_within and process.is_alive and process.zk.session_id in world.zookeeper._sessions:
-            raise Violation(18, f"{path}: nobody leads since broker {leader} was fenced early; its session lives")
+            raise Violation(
+                18, f"{path}: leader {state.leader}, ISR {state.isr} since {leader} was fenced early; its session lives"
+            )
 
     def after_step(self, world: Any) -> None:
         process = world.ran
@@ -73,6 +85,7 @@ class PromiseChecker:
             for account in accounts.values():
                 if account.verdict is not None and not account.verdict.is_certain:
                     self._look_at(process.node.broker_id, _suspicions(parts), account)
+        self._check_office(process, parts)
         registration = parts.registration
         if registration.broker_epoch < 0 and registration.state is not RegistrationState.STOPPED:
             for replica in parts.replicas._table.replicas.values():
@@ -80,6 +93,25 @@ class PromiseChecker:
                     raise Violation(
                         2, f"broker {process.node.broker_id} leads {replica!r} and knows that its registration is lost"
                     )
+
+    def _check_office(self, process: Any, parts: Any) -> None:
+        """15: a controller that ZooKeeper does not answer any more gives up deciding, by its own clock."""
+        zk, now = process.zk, self._world.now
+        broker_id = process.node.broker_id
+        is_away = not zk.is_connected or zk._is_cut
+        age_s = process.node.clock.monotonic() - zk._last_reply_at if is_away else 0.0
+        if not parts.controller.is_controller or age_s <= self._world.settings.session_timeout_s:
+            self._mute_since.pop(broker_id, None)
+            return
+        since, last = self._mute_since.get(broker_id, (now, now))
+        if now - last > PAUSE_S:
+            since = now  # it stood still meanwhile
+        self._mute_since[broker_id] = since, now
+        if now - since > PAUSE_S:
+            raise Violation(
+                15,
+                f"broker {broker_id} is controller, though ZooKeeper has not answered for {age_s:.3f} s of its clock",
+            )
 
     def _look_at(self, broker_id: int, suspicions: Any, account: Any) -> None:
         suspect = account.suspect.broker_id
@@ -100,21 +132,11 @@ class PromiseChecker:
         if 2 * len(against) <= len(peers) or broker_id not in against:
             raise Violation(18, f"{told}: no majority")
         talking = [one for one, finding in fresh.items() if finding is Finding.TALKING]
-        if any(self._share_isr(one, suspect) for one in talking):
+        if any(suspicions._share_isr(one, suspect) for one in talking):
             raise Violation(18, f"{told}: {talking} exchange traffic with it")
         held = suspicions._holds.get(suspect)
         if held is not None and now < held[0]:
             raise Violation(18, f"{told}: it was suspected falsely, and is held for {held[0] - now:.3f} s more")
-
-    def _share_isr(self, one: int, other: int) -> bool:
-        """By ZooKeeper, in a state that stands for long enough to be known by all."""
-        return any(
-            partition.state is not None
-            and one in partition.state.isr
-            and other in partition.state.isr
-            and self._ghost.now - partition.state_at > FRESH_S
-            for partition in self._ghost.partitions.values()
-        )
 
 
 def _suspicions(parts: Any) -> Any:
