@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from random import Random
 
 import pytest
 from twisted.internet.defer import maybeDeferred
@@ -81,9 +82,6 @@ def test_a_log_that_could_not_be_made_was_not_made() -> None:
     machine = Machine()
     dirs = machine.start()
 
-    class Killed(BaseException):
-        pass
-
     def no_folder(operation: str) -> None:
         if operation.startswith("mkdir"):
             raise Killed
@@ -106,6 +104,18 @@ def test_the_list_of_logs_that_were_made_is_shortened_only_once_it_was_asked() -
     machine.start(searches=False)
     machine.kill()
     assert not machine.start(searches=False).losses.was_never_made(T0, TOPIC_ID)
+
+
+def test_a_torn_line_spoils_no_other() -> None:
+    machine = Machine()
+    machine.start().create(T1, TOPIC_ID)
+    machine.kill()
+    path = f"{FOLDER}/{MADE_FILE}"
+    machine.disk.write_file(path, machine.disk.read_file(path) + f"t 0 {TOPIC_ID[:5]}".encode())
+    machine.start().create(T0, TOPIC_ID)
+    machine.disk.remove_dir(f"{FOLDER}/t-0")
+    machine.kill()
+    assert not machine.start().losses.was_never_made(T0, TOPIC_ID)
 
 
 @pytest.mark.parametrize("is_stopped", [False, True])
@@ -198,3 +208,67 @@ def test_a_search_that_cannot_be_written_down_is_none() -> None:
     dirs.close(1)
     machine.kill()
     assert not machine.start().losses.was_never_made(T0, TOPIC_ID)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_log_that_was_made_and_is_not_there_is_always_missed(seed: int) -> None:
+    """Topics made, deleted and made again, folders removed by hand, and a process that is killed, stopped, or loses its
+    power, also at any change of a start or a stop."""
+    random = Random(seed)
+    machine = Machine(random.choice([None, FLUSHED]), "/a", "/b")
+    made: dict[TopicPartition, str] = {}
+    listed: set[TopicPartition] = set()
+    ids = 0
+    for _ in range(20):
+        left = random.randrange(60) if random.random() < 0.4 else 10_000
+
+        def step(_: str) -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Killed
+
+        machine.disk.before_change = step
+        try:
+            dirs = machine.start(searches=False)
+            if random.random() < 0.3:
+                dirs.close(-1)
+                raise Killed
+            missing = []
+            for partition, topic_id in made.items():
+                log = dirs.get(partition)
+                if log is None or log.topic_id not in ("", topic_id):
+                    assert partition in listed or not dirs.losses.was_never_made(partition, topic_id), partition
+                    missing.append(LossyReplica(*partition, topic_id, -1, -1))
+            dirs.losses.add(missing)
+            assert listed <= dirs.losses.replicas.keys()
+            listed.update(partition for partition in made if partition in dirs.losses.replicas)
+            for _ in range(random.randrange(6)):
+                partition = TopicPartition("t", random.randrange(3))
+                if partition in made and random.random() < 0.3:
+                    listed.discard(partition)
+                    dirs.delete(partition, made.pop(partition))
+                    dirs.losses.forget([partition])
+                elif dirs.get(partition) is None:
+                    ids += 1
+                    if partition not in made:
+                        topic_id = TOPIC_ID[:-4] + f"{ids:04d}"
+                        dirs.create(partition, topic_id)
+                        made[partition] = topic_id
+                elif random.random() < 0.5:
+                    dirs.logs[partition].append_as_leader(batch(2), 0)
+                else:
+                    dirs.write_checkpoints({})
+            if random.random() < 0.5:
+                dirs.close(1)
+        except Killed:
+            pass
+        machine.disk.before_change = lambda _: None
+        machine.kill() if random.random() < 0.5 else machine.lose_power(random.randrange(1000))
+        for folder in ("/a", "/b"):
+            if random.random() < 0.1 and machine.disk.exists(f"{folder}/t-0"):
+                machine.disk.remove_dir(f"{folder}/t-0")
+
+
+class Killed(BaseException):
+    """Between two changes of the disk."""

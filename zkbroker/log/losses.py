@@ -220,7 +220,8 @@ class Losses:
         lines = [_line(log.partition, log.topic_id) for log in logs]
         handle = self._disk.open_data(os.path.join(folder, MADE_FILE), create=True)
         try:
-            self._disk.write(handle, self._disk.size(handle), b"".join(lines))
+            # the last line may be torn: this one must not become its end
+            self._disk.write(handle, self._disk.size(handle), b"\n" + b"".join(lines))
         finally:
             self._disk.close(handle)
         for line in lines:
