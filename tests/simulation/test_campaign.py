@@ -21,7 +21,7 @@ from tests.simulation.run import RunSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 CAMPAIGN_SECONDS = float(os.environ.get("ZKBROKER_SIMULATION_SECONDS", "90"))
-MUTANT_SECONDS = 60.0
+MUTANT_SECONDS = 50.0
 FIRST_SEED = 1_000_001
 """Other seeds than those that people begin with."""
 
@@ -51,9 +51,10 @@ def test_mutants_are_noticed() -> None:
     end = time.monotonic() + MUTANT_SECONDS
     checked = 0
     for name in sorted(RESULTS, key=lambda name: RESULTS[name].step):
-        if time.monotonic() > end:
+        left_s = end - time.monotonic()
+        if left_s <= 0:
             break
-        assert recheck(name) is None
+        assert recheck(name, seconds_max=left_s) is None
         checked += 1
     assert checked
 
@@ -63,7 +64,8 @@ def test_every_mutant_was_caught_or_says_why_not() -> None:
     assert not unknown
     assert not [name for name in (*RESULTS, *HOLES, *SURVIVORS) if name not in MUTANTS]
     assert not RESULTS.keys() & HOLES.keys()
-    assert len(RESULTS) >= 18
+    assert not (RESULTS.keys() | HOLES.keys()) & SURVIVORS.keys()
+    assert len(RESULTS) >= 40
 
 
 @pytest.mark.timeout(300)
