@@ -36,7 +36,7 @@ class RecordingWorld:
         self.ran = None
         self.lines: list[str] = []
         self.trace = SimpleNamespace(add=lambda kind, text: self.lines.append(f"{self.steps} {kind} {text}"))
-        replica = SimpleNamespace(leader=object())
+        replica = SimpleNamespace(leader=object(), state=SimpleNamespace(replicas=(1, 2, 3)))
         parts = SimpleNamespace(
             replicas=SimpleNamespace(_table=SimpleNamespace(replicas={("t", 0): replica})),
             controller=SimpleNamespace(is_controller=True),
