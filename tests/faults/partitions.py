@@ -36,6 +36,16 @@ def _goes_on(torture: Torture, what: str) -> None:
     torture.wait_progress(f"{what}, still")
 
 
+def _peers_go_on(torture: Torture, was_controller: bool, what: str) -> None:
+    """As ``_goes_on`` for a broker that its peers do not hear; of the controller that is only hoped. One that
+    stepped down lately stays in office longer than it takes to have a follower of its own partitions leave the ISR, on
+    its own word, and then there may be too few left for the others to go on with."""
+    if was_controller:
+        torture.hope_progress(_away_s(torture))
+    else:
+        _goes_on(torture, what)
+
+
 def cut_one_follower(torture: Torture) -> None:
     """Neither is the controller: the leader can have the follower taken out of the ISR."""
     pair = torture.dice.sample(torture.others(torture.controller()), 2)
@@ -59,9 +69,10 @@ def cut_from_controller(torture: Torture) -> None:
 def cut_from_peers(torture: Torture) -> None:
     """A gray failure: its session lives and clients reach it, but no follower can fetch from it."""
     victim = torture.leader(torture.some_partition())
+    was_controller = victim == torture.controller()
     torture.begin(f"broker {victim} is cut from the other brokers, not from ZooKeeper")
     _cut(torture, f"b{victim}", _brokers(torture.others(victim)))
-    _goes_on(torture, f"with broker {victim} cut from its peers")
+    _peers_go_on(torture, was_controller, f"with broker {victim} cut from its peers")
     _heal(torture)
 
 
@@ -94,18 +105,20 @@ def _isolate(torture: Torture, victim: int) -> None:
 
 def one_way_out(torture: Torture) -> None:
     victim = torture.leader(torture.some_partition())
+    was_controller = victim == torture.controller()
     torture.begin(f"nothing that broker {victim} sends reaches the other brokers")
     _cut(torture, f"b{victim}", _brokers(torture.others(victim)), one_way=True)
-    _goes_on(torture, f"with broker {victim} mute")
+    _peers_go_on(torture, was_controller, f"with broker {victim} mute")
     _heal(torture)
 
 
 def one_way_in(torture: Torture) -> None:
     victim = torture.leader(torture.some_partition())
+    was_controller = victim == torture.controller()
     torture.begin(f"nothing that the other brokers send reaches broker {victim}")
     for other in _brokers(torture.others(victim)):
         _cut(torture, other, [f"b{victim}"], one_way=True)
-    _goes_on(torture, f"with broker {victim} deaf to its peers")
+    _peers_go_on(torture, was_controller, f"with broker {victim} deaf to its peers")
     _heal(torture)
 
 
@@ -131,12 +144,13 @@ def reject_controller(torture: Torture) -> None:
 def _reject(torture: Torture, victim: int, and_clients: bool) -> None:
     network = torture.arena.network
     assert network is not None
+    was_controller = victim == torture.controller()
     torture.begin(f"broker {victim} refuses connections of brokers{' and clients' if and_clients else ''}, and lives")
     for other in torture.others(victim):
         network.reject(f"b{other}", f"b{victim}")
     if and_clients:
         network.reject_local(f"b{victim}")
-    _goes_on(torture, f"with broker {victim} refusing its peers")
+    _peers_go_on(torture, was_controller, f"with broker {victim} refusing its peers")
     _heal(torture)
 
 
