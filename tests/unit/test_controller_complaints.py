@@ -209,6 +209,18 @@ def test_a_follower_that_stopped_fetching_leaves_on_the_leaders_word() -> None:
     assert room.verdict() is None
 
 
+def test_a_leader_that_hears_none_of_its_followers_removes_none() -> None:
+    """It is cut off itself, and would leave its successor's controller nothing to move the leadership to."""
+    room = Room()
+    room.complaints.said(1, 10, Word(silent=(Unreachable(2, 20, 6.0), Unreachable(3, 30, 3.0))), 0.0)
+    room.complaints.said(1, 10, Word(silent=(Unreachable(2, 20, 8.0), Unreachable(3, 30, 5.0))), 1.9)
+    assert room.verdict() is None
+    room.complaints.said(1, 10, Word(silent=(Unreachable(2, 20, 8.1),)), 2.0)
+    after = room.verdict()
+    assert after is not None
+    assert (after.leader, after.isr) == (1, (1, 3))
+
+
 def test_one_follower_alone_stays_where_the_isr_cannot_do_without_it() -> None:
     room = Room(3, min_insync=3)
     room.unreachable(3, 1, seconds=5.0)

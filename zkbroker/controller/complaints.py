@@ -9,7 +9,9 @@ follows for a partition:
 4. An ISR follower cannot reach the leader, and its fellows can: it leaves the ISR, on its own word or on the leader's,
    whichever the controller hears. That waits for FOLLOWER_LEAVES_SHARE of the session timeout, and with a new
    controller for VOICES_COME_SHARE of it: had it left before its fellows spoke, rule 1 would lack its voice, and a
-   member to go on with.
+   member to go on with. A leader that hears none of two or more followers is more likely cut off itself: its
+   word alone removes nobody, or a controller that is cut off and leads would have shrunk its ISR down to what forbids
+   its successor to move the leadership.
 
 Never to the harm of anybody (rule 2 of fast failover): only while a member of the ISR is there to lead, and the ISR
 without the accused holds ``min.insync.replicas``. So the last replica standing is never touched, and whoever leaves an
@@ -245,12 +247,13 @@ class Complaints:
         """Followers that by their own word hold acks=all up leave the ISR, as many as it can do without."""
         isr = state.isr
         reasons: list[str] = []
+        hears_nobody = len(isr) > 2 and all(m == state.leader or self._is_silent(state.leader, m) for m in isr)
         for member in state.isr:
             if member == state.leader:
                 continue
             stalled = self._waits(member, partition)
             unreachable = self._unreachable(member, state.leader, for_long=True)
-            is_cut_off = unreachable or self._is_silent_for_long(state.leader, member)
+            is_cut_off = unreachable or (not hears_nobody and self._is_silent(state.leader, member, for_long=True))
             left = tuple(other for other in isr if other != member)
             if not (stalled or is_cut_off) or not self._is_enough(partition, state, left):
                 continue
@@ -278,9 +281,9 @@ class Complaints:
         spoken = self._word(speaker)
         return spoken is not None and self._names(spoken, spoken.word.unreachable, accused, for_long)
 
-    def _is_silent_for_long(self, speaker: int, accused: int) -> bool:
+    def _is_silent(self, speaker: int, accused: int, *, for_long: bool = False) -> bool:
         spoken = self._word(speaker)
-        return spoken is not None and self._names(spoken, spoken.word.silent, accused, True)
+        return spoken is not None and self._names(spoken, spoken.word.silent, accused, for_long)
 
     def _names(self, spoken: _Spoken, peers: Sequence[Unreachable], accused: int, for_long: bool) -> bool:
         epoch = self._image.broker_epoch(accused)
