@@ -23,4 +23,7 @@ REGRESSIONS: tuple[Regression, ...] = (
     Regression(
         1_000_069, "elections", 2000, "the checker: a leadership that ended in the step that raised its high mark"
     ),
+    Regression(
+        252, "crashes", 2000, "the checker: who refused when a verdict fell was known to have restarted a moment later"
+    ),
 )

@@ -127,7 +127,8 @@ class PromiseChecker:
             for reporter, filed in account.filed.items()
             if reporter in peers and filed.at + FRESH_S > now
         }
-        against = [one for one, finding in fresh.items() if finding in (Finding.REFUSED, Finding.UNREACHABLE)]
+        # Whoever refused when the verdict fell may be known to have restarted by the end of the step.
+        against = [one for one, finding in fresh.items() if finding not in (Finding.TALKING, Finding.ACCEPTED)]
         told = f"broker {broker_id} condemns {suspect} by {fresh}, peers {sorted(peers)}"
         if 2 * len(against) <= len(peers) or broker_id not in against:
             raise Violation(18, f"{told}: no majority")
