@@ -52,3 +52,28 @@ def test_what_is_said_afterwards_counts() -> None:
     controller.complained(3, 30, Word((Unreachable(1, 10, 4.5),)), 1.0)
     (state,) = written(controller.time_passed(1.9))
     assert (state.leader, state.isr, state.reason) == (1, (1, 2), "broker 3 cannot reach broker 1")
+
+
+def proposed(state: PartitionState, *members: int, recovering: bool = False) -> PartitionState:
+    """What is written on the leader's proposal of that ISR."""
+    controller = Controller(2, 1, ControllerRules(session_timeout_s=6.0, min_insync_replicas=1))
+    brokers = [BrokerRegistration(one, one * 10, (Endpoint("REPLICATION", f"h{one}", 9093),)) for one in (1, 2, 3)]
+    topic = TopicImage("t", "id", {0: Placement((1, 2, 3))})
+    controller.cluster_read(brokers, [topic], {T0: (state, 100)}, {}, [], 0.0)
+    isr = tuple((one, one * 10) for one in members)
+    proposal = IsrProposal("t", 0, "id", 1, state.leader_epoch, state.partition_epoch, isr, recovering)
+    (after,) = written(controller.isr_change_requested(5, AlterPartitionRequest(1, 10, (proposal,))))
+    return after
+
+
+def test_a_changed_isr_is_written_with_its_own_reason() -> None:
+    """Not with that of the election before it."""
+    elected = STATE._replace(reason="broker 3 refused connections, 2 of 2 peers agree")
+    assert proposed(elected, 1, 2, 3).reason == "broker 3 caught up and joined the ISR"
+    assert proposed(elected, 1).reason == "broker 2 fell behind and left the ISR"
+    assert (
+        proposed(elected, 1, 3).reason == "broker 3 caught up and joined the ISR, broker 2 fell behind and left the ISR"
+    )
+    unclean = STATE._replace(isr=(1,), recovering=True, reason="unclean: no member of ISR 2 is online")
+    assert proposed(unclean, 1).reason == "broker 1 leads with what an unclean election left"
+    assert proposed(unclean, 1, 2).reason == "broker 2 caught up and joined the ISR"

@@ -184,7 +184,7 @@ def settled_state(
         elr = eligible_after(
             state, leader, kept, state.recovering, min_insync_replicas, lambda replica: lost(replica) is not None
         )
-        return None if elr == state.elr else _with_elr(state, elr, controller_epoch, state.reason)
+        return None if elr == state.elr else _with_elr(state, elr, controller_epoch, _left_elr(state.elr, elr, lost))
     if leader in isr and alive(leader) and lost(leader) is None:
         election = elect_for_shutdown(state.replicas, isr, lambda r: alive(r) and lost(r) is None, shutting_down)
         if election is not None:
@@ -225,19 +225,21 @@ def settled_state(
     reason = state.reason
     if all(lost(member) is not None for member in isr):
         reason = (
-            f"{_brokers(isr)} came back without unflushed data and nobody else has it: only an unclean election "
+            f"{named_brokers(isr)} came back without unflushed data and nobody else has it: only an unclean election "
             "(unclean.leader.election.enable=true for the topic) brings the partition back, with what is left"
         )
     elif leader != NO_LEADER:
         reason = f"{_lost_leader(leader, lost)}, no member of the ISR is online"
     elif isr != state.isr:
-        reason = _left(state.isr, isr, lost)
+        reason = f"{_left(state.isr, isr, lost)}, no member of the ISR is online"
     if leader != NO_LEADER or isr != state.isr:
         return settled(Election(NO_LEADER, isr, state.recovering), reason)
     elr = eligible_after(
         state, leader, isr, state.recovering, min_insync_replicas, lambda replica: lost(replica) is not None
     )
-    if elr == state.elr and reason == state.reason:
+    if elr != state.elr and reason == state.reason:
+        reason = f"{_left_elr(state.elr, elr, lost)}, no member of the ISR is online"
+    elif reason == state.reason:
         return None
     return _with_elr(state, elr, controller_epoch, reason)
 
@@ -290,15 +292,22 @@ def _ids(ids: tuple[int, ...]) -> str:
     return ",".join(map(str, ids))
 
 
-def _brokers(ids: tuple[int, ...]) -> str:
+def named_brokers(ids: tuple[int, ...]) -> str:
     return f"broker{'s' if len(ids) > 1 else ''} {_ids(ids)}"
 
 
 def _left(before: tuple[int, ...], after: tuple[int, ...], loss: Loss) -> str:
     left = tuple(member for member in before if member not in after)
     if any(loss(member) is not None for member in left):
-        return f"{_brokers(left)} left the ISR: back without unflushed data"
-    return f"{_brokers(left)} left the ISR"
+        return f"{named_brokers(left)} left the ISR: back without unflushed data"
+    return f"{named_brokers(left)} left the ISR"
+
+
+def _left_elr(before: tuple[int, ...], after: tuple[int, ...], loss: Loss) -> str:
+    left = tuple(member for member in before if member not in after)
+    if any(loss(member) is not None for member in left):
+        return f"{named_brokers(left)} left the ELR: back without unflushed data"
+    return f"{named_brokers(left)} left the ELR: the ISR suffices for min.insync.replicas"
 
 
 def _lost_leader(leader: int, loss: Loss) -> str:

@@ -7,7 +7,7 @@ ISR is within the assignment, nor the members' broker epochs. All are checked he
 from __future__ import annotations
 
 from zkbroker.controller.cluster_image import ClusterImage
-from zkbroker.controller.elections import check_state
+from zkbroker.controller.elections import check_state, named_brokers
 from zkbroker.controller.eligible import eligible_after
 from zkbroker.model.channel import IsrProposal
 from zkbroker.model.errors import ErrorCode
@@ -61,9 +61,19 @@ def judge_proposal(
         partition_epoch=state.partition_epoch + 1,
         controller_epoch=controller_epoch,
         recovering=proposal.recovering,
+        reason=_reason(state, members),
     )
     check_state(after)
     return after
+
+
+def _reason(state: PartitionState, members: tuple[int, ...]) -> str:
+    """Why the state is as it is from now on: what led to the former one is no reason for this one."""
+    joined = tuple(member for member in members if member not in state.isr)
+    left = tuple(member for member in state.isr if member not in members)
+    told = [f"{named_brokers(joined)} caught up and joined the ISR"] if joined else []
+    told += [f"{named_brokers(left)} fell behind and left the ISR"] if left else []
+    return ", ".join(told) or f"broker {state.leader} leads with what an unclean election left"
 
 
 def _eligible(image: ClusterImage, partition: TopicPartition, leader: int, member: int, epoch: int) -> bool:
