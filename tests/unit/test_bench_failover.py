@@ -77,9 +77,9 @@ def test_lost_duplicated_and_displaced_records_are_counted() -> None:
 def test_the_writers_notes_are_taken_in_as_they_grow(tmp_path: Path) -> None:
     writer = FailoverWriter(tmp_path, "w", "127.0.0.1:1", "t", 0.002, {})
     assert writer.look() == []
-    notes = SAMPLE.pack(0, 10, 1.5) + SAMPLE.pack(1, FAILED, 1.6) + SAMPLE.pack(2, UNTOLD, 1.7)
+    notes = SAMPLE.pack(0, 10, 1.4, 1.5) + SAMPLE.pack(1, FAILED, 1.4, 1.6) + SAMPLE.pack(2, UNTOLD, 1.4, 1.7)
     path = tmp_path / "w.acknowledgements"
-    path.write_bytes(notes[:30])
+    path.write_bytes(notes[: SAMPLE.size + 7])
     assert writer.look() == [1.5]
     path.write_bytes(notes)
     assert writer.look() == [1.5, 1.7]
@@ -138,3 +138,20 @@ def test_where_no_round_was_quiet_all_are_shown() -> None:
     (row,) = [line for line in lines if line.startswith("kill -9 of a leader")]
     assert row.split()[-4:] == ["100", "300", "300", "2"]
     assert json.dumps(rounds[0].as_json()) and rounds[0].as_json()["canary_p99_ms"] == 21.0
+
+
+def test_a_client_is_idle_while_nothing_but_what_lingers_is_unanswered(tmp_path: Path) -> None:
+    writer = FailoverWriter(tmp_path, "w", "127.0.0.1:1", "t", 0.002, {"linger.ms": 100})
+    notes = SAMPLE.pack(0, 10, 1.0, 1.2) + SAMPLE.pack(1, FAILED, 2.0, 3.0)
+    (tmp_path / "w.acknowledgements").write_bytes(notes)
+    writer.look()
+    assert [writer.was_idle(at_s) for at_s in (0.9, 1.05, 1.15, 1.25, 2.05, 2.5, 3.5)] == [
+        *(True, True, False, True, True, False, True)
+    ]
+
+
+def test_rounds_without_a_request_under_way_are_counted() -> None:
+    rounds = [a_round(40, was_idle=False), a_round(90, was_idle=True), a_round(600, was_idle=True)]
+    assert "nothing under way" in round_line(rounds[1], 20) and "under way" not in round_line(rounds[0], 20)
+    (beside,) = [line for line in table(rounds, SCENARIOS, ["zkbroker"]) if line.strip().startswith("zkbroker:")]
+    assert "in 2 of 3 rounds the client had nothing under way when it struck: median 90, worst 600" in beside

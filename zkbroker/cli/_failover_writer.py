@@ -21,13 +21,16 @@ from confluent_kafka import Producer
 from zkbroker.cli import _common as common
 from zkbroker.cli._processes import ChildProcess, LocalFailure, wait_until
 
-SAMPLE = struct.Struct("=qqd")
-"""The record's number; its offset, FAILED, or UNTOLD; time.monotonic() of the callback."""
+SAMPLE = struct.Struct("=qqdd")
+"""The record's number; its offset, FAILED, or UNTOLD; time.monotonic() when it was given to librdkafka, and of the
+callback."""
 FAILED = -2
 UNTOLD = -1
 """Acknowledged, but the answer with its offset was lost: librdkafka knows it from a later one."""
 WRITE_EVERY_S = 0.05
 FLUSH_S = 60
+LINGER_MS = 5.0
+"""librdkafka's linger.ms unless it is set: for so long a record waits for others before it is sent."""
 
 
 class FailoverWriter:
@@ -50,6 +53,9 @@ class FailoverWriter:
         self.offsets: dict[int, int] = {}
         """Number of each acknowledged record → its offset, or UNTOLD."""
         self.failed_count = 0
+        self._waits: list[tuple[float, float]] = []
+        """When each record was given to librdkafka and when it was answered."""
+        self._linger_s = float(config.get("linger.ms", config.get("queue.buffering.max.ms", LINGER_MS))) / 1000
         self._path = directory / f"{name}.acknowledgements"
         arguments = json.dumps([str(self._path), name, bootstrap, topic, interval_s, dict(config)])
         self._process = ChildProcess(
@@ -76,13 +82,19 @@ class FailoverWriter:
             data = file.read()
             whole = len(data) - len(data) % SAMPLE.size
             self._read_bytes += whole
-            for number, offset, moment in SAMPLE.iter_unpack(data[:whole]):
+            for number, offset, asked, moment in SAMPLE.iter_unpack(data[:whole]):
+                self._waits.append((asked, moment))
                 if offset == FAILED:
                     self.failed_count += 1
                 else:
                     self.acknowledged_s.append(moment)
                     self.offsets[number] = offset
         return self.acknowledged_s
+
+    def was_idle(self, at_s: float) -> bool:
+        """Whether no Produce request was under way at that moment: none but records that still lingered waited for
+        their answers. To be asked after stop()."""
+        return not any(asked <= at_s - self._linger_s and answered > at_s for asked, answered in self._waits)
 
     def stop(self) -> None:
         """Write no more, and wait until every record was answered. Raises LocalFailure when some were not."""
@@ -108,7 +120,7 @@ def _write(path: str, name: str, bootstrap: str, topic: str, interval_s: float, 
     producer = Producer(common.client_config(bootstrap, defaults={"acks": "all", **config}))
     noted = bytearray()
 
-    def deliver(number: int) -> Any:
+    def deliver(number: int, asked: float) -> Any:
         def delivered(error: Any, message: Any) -> None:
             moment = time.monotonic()
             offset = message.offset()
@@ -116,7 +128,7 @@ def _write(path: str, name: str, bootstrap: str, topic: str, interval_s: float, 
                 offset = FAILED
             elif offset is None or offset < 0:
                 offset = UNTOLD
-            noted.extend(SAMPLE.pack(number, offset, moment))
+            noted.extend(SAMPLE.pack(number, offset, asked, moment))
 
         return delivered
 
@@ -127,7 +139,7 @@ def _write(path: str, name: str, bootstrap: str, topic: str, interval_s: float, 
             now = time.monotonic()
             if now >= due:
                 try:
-                    producer.produce(topic, f"{name}-{number}", partition=0, on_delivery=deliver(number))
+                    producer.produce(topic, f"{name}-{number}", partition=0, on_delivery=deliver(number, now))
                     number += 1
                 except BufferError:
                     pass  # it is away for long: this record is not written

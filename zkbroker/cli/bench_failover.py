@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import os
+import random
 import shutil
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from zkbroker.cli._local_zookeeper import LocalEnsemble
 from zkbroker.cli._processes import LocalFailure
 from zkbroker.cli.bench_failover_partitions import run_partitions_round
 from zkbroker.cli.bench_failover_report import round_line, table
-from zkbroker.cli.bench_failover_rounds import SCENARIOS, Round, Scenario, System, run_round
+from zkbroker.cli.bench_failover_rounds import PHASE_S_MAX, SCENARIOS, Round, Scenario, System, run_round
 
 PROG = "zkbroker-bench failover"
 DESCRIPTION = """\
@@ -30,7 +31,9 @@ Measure for how long a fault keeps a client from writing.
 
 Starts an ensemble and three brokers on this machine. In each round a client in a process of its own writes a record
 every 2 ms with acks=all; then the fault strikes, and the figure is the longest time between two acknowledgements, by
-the clock of the client's delivery callbacks, until writing has gone on for a second. The client is librdkafka with
+the clock of the client's delivery callbacks, until writing has gone on for a second. It strikes at a random moment of a
+second, the same one for both systems: the client, librdkafka, looks after its brokers once a second, and where none of
+its requests was under way when the leader died ("nothing under way"), it may ask for the new one only then. It has
 retry.backoff.ms 10, retry.backoff.max.ms 20, reconnect.backoff.ms 10, reconnect.backoff.max.ms 50 and
 topic.metadata.refresh.fast.interval.ms 10; beside it a second one with librdkafka's defaults writes every 20 ms.
 For pause-leader both have topic.metadata.refresh.interval.ms 250 and socket.timeout.ms 1000: a silent leader tells
@@ -135,6 +138,7 @@ class _Bench:
         self._scenarios = scenarios
         self._rounds: list[Round] = []
         self._systems: list[System] = []
+        self._phases_s: dict[tuple[str, int], float] = {}
 
     @property
     def is_whole(self) -> bool:
@@ -198,7 +202,9 @@ class _Bench:
         if scenario.partitions_count > 1:
             return run_partitions_round(system, scenario, number, canary)
         client = common.key_values(self._arguments.client, "--client")
-        return run_round(system, scenario, number, canary, not self._arguments.no_client_defaults, client)
+        # Drawn once for a round's number: both systems, and a round that is repeated, are struck at the same moment.
+        phase_s = self._phases_s.setdefault((scenario.name, number), random.uniform(0, PHASE_S_MAX))
+        return run_round(system, scenario, number, canary, not self._arguments.no_client_defaults, client, phase_s)
 
     def _count(self, system: System) -> int:
         arguments = self._arguments

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from zkbroker.cli._canary import QUIET_P99_MS
-from zkbroker.cli._figures import Summary, summarize
+from zkbroker.cli._figures import Summary, percentile, summarize
 from zkbroker.cli.bench_failover_rounds import Round, Scenario
 
 
@@ -22,6 +22,8 @@ def round_line(done: Round, count: int) -> str:
         parts.append(f"znode {milliseconds(done.moved_ms)}")
     parts.append(f"CPU {done.cpu_s:.2f} s in {done.window_s:.1f}, waited {done.waited_s:.2f}")
     parts.append(f"canary p99 {done.delay.p99_ms:.1f} max {done.delay.max_ms:.0f}")
+    if done.was_idle:
+        parts.append("nothing under way")
     if done.lost_count:
         parts.append(f"LOST {done.lost_count} of {done.acknowledged_count} ACKNOWLEDGED RECORDS")
     if not done.is_quiet:
@@ -99,6 +101,12 @@ def _beside(rounds: Sequence[Round], scenario: str, system: str) -> str:
         f"{max(one.waited_s for one in counted):.2f} s; canary's p99 up to "
         f"{max(one.delay.p99_ms for one in counted):.1f} ms, max {max(one.delay.max_ms for one in counted):.0f} ms"
     )
+    idle = [one.gap_ms for one in counted if one.was_idle]
+    if idle:
+        text += (
+            f"; in {len(idle)} of {len(counted)} rounds the client had nothing under way when it struck: median "
+            f"{milliseconds(percentile(idle, 0.5))}, worst {milliseconds(max(idle))}"
+        )
     if noisy:
         all_of_them = summarize([one.gap_ms for one in every])
         text += (

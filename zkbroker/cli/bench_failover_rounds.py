@@ -30,6 +30,11 @@ RECOVERY_TIMEOUT_S = 240.0
 LOOK_INTERVAL_S = 0.02
 BEFORE_S = 0.5
 """The canary is listened to from so long before the fault."""
+PHASE_S_MAX = 1.0
+"""The fault strikes at a random moment of so long. librdkafka looks after its brokers once a second, counted from its
+start; where no request of its fails, because none is under way when the leader dies, nothing else may make it ask for
+the new leader. A fault at a constant time after its start would measure where in that second it fell, not the brokers.
+"""
 
 
 class Scenario(NamedTuple):
@@ -77,6 +82,10 @@ class Round(NamedTuple):
     waited_s: float
     """Of which the one that waited longest was ready to run and had no processor."""
     delay: SchedulingDelay
+    phase_s: float = 0.0
+    """For how long the fault was put off at random, up to PHASE_S_MAX."""
+    was_idle: bool | None = None
+    """The client had no request under way when the fault struck; None: not looked at."""
 
     @property
     def is_quiet(self) -> bool:
@@ -108,9 +117,16 @@ def choose_victim(role: str, controller: int, brokers: Sequence[int], number: in
 
 
 def run_round(
-    system: System, scenario: Scenario, number: int, canary: Canary, with_defaults: bool, extra: Mapping[str, Any]
+    system: System,
+    scenario: Scenario,
+    number: int,
+    canary: Canary,
+    with_defaults: bool,
+    extra: Mapping[str, Any],
+    phase_s: float,
 ) -> Round:
-    """Raises LocalFailure when the cluster does not come back. All brokers run again afterwards."""
+    """``extra`` are settings of the clients; ``phase_s`` puts the fault off, see PHASE_S_MAX. Raises LocalFailure when
+    the cluster does not come back. All brokers run again afterwards."""
     cluster = system.cluster
     cluster.start()
     controller = cluster.controller_id()
@@ -142,7 +158,7 @@ def run_round(
             stack.callback(writers[-1].close)
         for writer in writers:
             writer.start(WARM_COUNT if writer is writers[0] else WARM_COUNT // 10)
-        time.sleep(BEFORE_S)
+        time.sleep(BEFORE_S + phase_s)
         with striking(cluster, victim, scenario.fault) as strike:
             moved_s = _wait_recovered(cluster, list(topics), victim, strike.at_s, scenario.fault, writers)
             ended_s = time.monotonic()
@@ -171,6 +187,8 @@ def run_round(
         ended_s - strike.at_s,
         waited_s,
         canary.delay(strike.at_s - BEFORE_S, ended_s),
+        phase_s,
+        writers[0].was_idle(strike.at_s),
     )
 
 
