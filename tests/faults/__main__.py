@@ -15,11 +15,11 @@ from tests.faults.arena import Arena, ArenaSettings
 from tests.faults.catalogue import catalogue
 from tests.faults.checker import Verdict, check
 from tests.faults.history import BadHistory, Recorder, read_history
-from tests.faults.network import NotAllowed
 from tests.faults.report import write_report
 from tests.faults.torture import FaultKind, Torture, TortureSettings
 from tests.harness.brokers import LocalFailure
 from tests.harness.zookeeper import ZooKeeperMissing
+from zkbroker.cli._namespaces import NotAllowed
 
 PROG = "zkbroker-torture"
 DESCRIPTION = """\

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 from confluent_kafka.admin import AdminClient
 from kazoo.client import KazooClient
 
-from tests.faults.network import Network, RunFolder, mount_small, why_no_mount, why_no_network
+from tests.faults.network import RunFolder, mount_small, why_no_mount
 from tests.harness.brokers import Cluster, LocalBroker, LocalFailure, quiet
 from tests.harness.zookeeper import ZooKeeperEnsemble
+from zkbroker.cli._namespaces import Network, why_no_network
 
 KAFKA_PORT, REPLICATION_PORT = 9092, 19092
 TICK_MS = 500

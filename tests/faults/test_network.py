@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import network as network_module
-from tests.faults.network import Network, RunFolder, clean_leftovers, namespaces, why_no_mount, why_no_network
+from tests.faults.network import RunFolder, clean_leftovers, why_no_mount
+from zkbroker.cli import _namespaces
+from zkbroker.cli._namespaces import PREFIX, Network, namespaces, why_no_network
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVER = """
@@ -110,7 +111,8 @@ def test_a_destroyed_member_comes_back_under_its_address(network: Network) -> No
 LEFT_BEHIND = """
 import sys, time
 from pathlib import Path
-from tests.faults.network import Network, RunFolder, mount_small, why_no_mount
+from tests.faults.network import RunFolder, mount_small, why_no_mount
+from zkbroker.cli._namespaces import Network
 with RunFolder() as folder, Network() as network:
     network.add("b1", 1)
     if why_no_mount() is None:
@@ -128,8 +130,8 @@ def test_nothing_stays_behind(number: signal.Signals, network: Network) -> None:
         [sys.executable, "-c", LEFT_BEHIND], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT
     )
     assert child.stdout is not None and child.stdout.readline() == b"made\n"
-    folder = Path(tempfile.gettempdir()) / f"{network_module.PREFIX}{child.pid}"
-    own = f"{network_module.PREFIX}{os.getpid()}"
+    folder = Path(tempfile.gettempdir()) / f"{PREFIX}{child.pid}"
+    own = f"{PREFIX}{os.getpid()}"
 
     def left() -> tuple[bool, int, int]:
         mounts = Path("/proc/mounts").read_text().count(f"{folder}/")
@@ -148,5 +150,5 @@ def test_nothing_stays_behind(number: signal.Signals, network: Network) -> None:
 
 
 def test_commands_end_with_a_reason() -> None:
-    with pytest.raises(network_module.NotAllowed, match="No such file"):
-        network_module.run("zkbroker-no-such-tool")
+    with pytest.raises(_namespaces.NotAllowed, match="No such file"):
+        _namespaces.run("zkbroker-no-such-tool")

@@ -20,6 +20,7 @@ from zkbroker.cli._canary import Canary
 from zkbroker.cli._local_cluster import LocalCluster
 from zkbroker.cli._local_kafka import kafka_start_command
 from zkbroker.cli._local_zookeeper import LocalEnsemble
+from zkbroker.cli._namespaces import remove_left_namespaces
 from zkbroker.cli._processes import LocalFailure
 from zkbroker.cli.bench_failover_partitions import run_partitions_round
 from zkbroker.cli.bench_failover_report import round_line, table
@@ -145,7 +146,8 @@ class _Bench:
         return not any(one.lost_count for one in self._rounds)
 
     def run(self, directory: Path) -> None:
-        """Ends all that it started, whatever happens."""
+        """Ends all that it started, whatever happens; first what a run that was killed has left."""
+        remove_left_namespaces()
         ensemble = LocalEnsemble(directory)
         try:
             with contextlib.ExitStack() as stack:
