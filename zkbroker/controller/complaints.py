@@ -188,10 +188,16 @@ class Complaints:
 
     def is_trusted(self, broker_id: int, partition: TopicPartition) -> bool:
         """Whether this replica may be given the leadership if another could have it as well."""
+        return self.distrust(broker_id, partition) is None
+
+    def distrust(self, broker_id: int, partition: TopicPartition) -> str | None:
+        """Why this replica is not given leaderships that others can have; None if it is."""
         hold = self._holds.get(broker_id)
         if hold is not None and self._now < hold.until:
-            return False
-        return self._stalled(broker_id, partition) is None
+            left_s = hold.until - self._now
+            return f"after complaints broker {broker_id} is not given leaderships for another {left_s:.0f} s"
+        stalled = self._stalled(broker_id, partition)
+        return None if stalled is None else f"broker {broker_id}'s log folder {stalled.log_dir} has stalled"
 
     def trusted(self, partition: TopicPartition, state: PartitionState) -> PartitionState:
         """``state`` with a leader who is trusted, if there is one in its ISR: for elections made on other grounds."""

@@ -23,6 +23,7 @@ from zkbroker.controller.effects import (
     PushSnapshot,
     WriteStates,
 )
+from zkbroker.controller.explaining import declined_lines, leaderless_lines
 from zkbroker.controller.fencing import Fenced
 from zkbroker.controller.office import ControllerRules
 from zkbroker.controller.settling import Settling
@@ -90,7 +91,8 @@ class Controller:
         if self.rules.auto_rebalance:
             self._balance_at = now + FIRST_BALANCE_AFTER_S
         self.settling.effects += self.deletions.requested(deletions)
-        return self.settling.settle()
+        effects = self.settling.settle()
+        return [*(Log(line) for line in leaderless_lines(self.image, self.settling.writes)), *effects]
 
     def brokers_changed(self, brokers: Sequence[BrokerRegistration], now: float) -> list[Effect]:
         """All live brokers, read again: finds who is new, dead, bounced or changed."""
@@ -373,11 +375,16 @@ class Controller:
     # Preferred leaders
 
     def preferred_election_requested(self, partitions: Iterable[TopicPartition]) -> list[Effect]:
-        """An admin asks for the preferred leaders of these partitions."""
+        """An admin asks for the preferred leaders of these partitions; the log says where they are not elected, since
+        whoever asked by znode gets no answer."""
+        unknown = []
         for partition in partitions:
             if partition in self.image.states:
                 self.settling.preferred[partition] = None
                 self.settling.unsettle([partition])
+            else:
+                unknown.append((partition, "there is no such partition"))
+        self.settling.effects += [Log(line) for line in declined_lines(unknown)]
         return self.settling.settle()
 
     def time_passed(self, now: float) -> list[Effect]:

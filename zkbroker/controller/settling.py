@@ -16,13 +16,14 @@ from zkbroker.controller.deletions import Deletions
 from zkbroker.controller.effects import Answer, Effect, Log, StateWrite, WriteStates, show_state
 from zkbroker.controller.elections import Election, elected, first_state, is_same_write, settled_state
 from zkbroker.controller.eligible import effective_min_isr
+from zkbroker.controller.explaining import declined, declined_lines, leaderless
 from zkbroker.controller.fencing import involved, is_better
 from zkbroker.controller.isr_changes import judge_proposal
 from zkbroker.controller.office import ControllerRules, Deposed, TopicFailed
 from zkbroker.controller.waits import QueuedProposal, StateWriting, Wait, WaitKind, Waits
 from zkbroker.model.cluster import BrokerRegistration
 from zkbroker.model.errors import ErrorCode
-from zkbroker.model.topics import PartitionState, TopicPartition
+from zkbroker.model.topics import NO_LEADER, PartitionState, TopicPartition
 
 
 class Settling:
@@ -46,6 +47,8 @@ class Settling:
         self._unsettled: dict[TopicPartition, None] = {}
         self.preferred: dict[TopicPartition, None] = {}
         """The preferred leader was asked for; forgotten when the partition is next settled."""
+        self._declined: list[tuple[TopicPartition, str]] = []
+        """Where it was not elected, and why: people are told when all is settled."""
         self._proposals: dict[TopicPartition, list[QueuedProposal]] = {}
         self.returning: dict[int, BrokerRegistration] = {}
         """Brokers that restarted: dead until every partition of theirs is settled without them, then new."""
@@ -108,7 +111,10 @@ class Settling:
                             self.complaints.joined(member, state.leader)
                     self._answer_proposal(write.proposal, ErrorCode.NONE)
                 else:
-                    self.effects.append(Log(f"{partition} {show_state(write.state)}"))
+                    line = f"{partition} {show_state(write.state)}"
+                    if state.leader == NO_LEADER:
+                        line += f"; {leaderless(self._image, partition, write.state)}"
+                    self.effects.append(Log(line))
             elif write.proposal is not None:
                 self._proposals.setdefault(partition, []).insert(0, write.proposal)
 
@@ -162,6 +168,8 @@ class Settling:
             if not self._unsettled:
                 break
         effects, self.effects = self.effects, []
+        effects += [Log(line) for line in declined_lines(self._declined)]
+        self._declined.clear()
         if writes:
             effects.append(WriteStates(tuple(writes)))
         return effects
@@ -250,8 +258,11 @@ class Settling:
         ):
             election = Election(state.replicas[0], state.isr, state.recovering)
             after = elected(state, election, self._controller_epoch, "preferred leader")
-        if after is None:
-            self.preferred.pop(partition, None)
+        if after is None and partition in self.preferred:
+            del self.preferred[partition]
+            reason = declined(self._image, self.complaints, partition)
+            if reason is not None:
+                self._declined.append((partition, reason))
         return after
 
     def _wanted(
