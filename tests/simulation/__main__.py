@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from tests.simulation import hunting
+from tests.simulation.bugs import BUGS, SWITCHES
 from tests.simulation.campaign import (
     missing_counts,
     processors,
@@ -16,13 +17,15 @@ from tests.simulation.campaign import (
     say,
     summary,
 )
-from tests.simulation.mutant_results import SURVIVORS
+from tests.simulation.mutant_results import RESULTS, SURVIVORS
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.profiles import PROFILES
+from tests.simulation.regressions import NOTICED, UNNOTICED
 from tests.simulation.run import RunSpec, run
 from tests.simulation.shrink import Shrinker
 
 ALL = "all"
+ALL_BUGS = "bugs"
 SHRINK_SECONDS_MAX = 600.0
 
 ABOUT = """\
@@ -39,6 +42,7 @@ how to:
   zkbroker-simulate --list-mutants                 the rules that can be switched off, and which seed shows it
   zkbroker-simulate --mutant epoch-start --seed 7  one run of a broker without that rule
   zkbroker-simulate --hunt epoch-start             seed after seed, until the missing rule is noticed
+  zkbroker-simulate --list-bugs                    the bugs that were found, and which seed and test notice them now
 
 A step is one delivered event: a timer, bytes that arrive, a disk job, a ZooKeeper reply, a client's request, a fault.
 Exit status: 0 clean, 1 a violation (or a mutant that was not noticed), 2 wrong usage.
@@ -54,13 +58,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.list_mutants:
         print("\n".join(hunting.table()))
         return 0
+    if options.list_bugs:
+        print("\n".join(hunting.table_of_bugs()))
+        return 0
     if options.check_mutants:
-        gone = [line for name in hunting.RESULTS if (line := hunting.recheck(name)) is not None]
-        print("\n".join([*gone, f"{len(hunting.RESULTS) - len(gone)} of {len(hunting.RESULTS)} are noticed"]))
-        return 1 if gone else 0
+        return _check([(hunting.recheck, RESULTS)])
+    if options.check_bugs:
+        return _check([(hunting.recheck, NOTICED), (hunting.recheck_test, BUGS)])
     if options.hunt is not None:
         return _hunt(parser, options)
     return _simulate(parser, options)
+
+
+def _check(checks: Sequence[tuple[Callable[[str], str | None], Iterable[str]]]) -> int:
+    """Say for which names a check has something to say."""
+    told = [check(name) for check, names in checks for name in names]
+    gone = [line for line in told if line is not None]
+    print("\n".join([*gone, f"{len(told) - len(gone)} of {len(told)} are noticed"]))
+    return 1 if gone else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -94,12 +109,18 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--trace", action="store_true", help="print every step")
     show.add_argument("--shrink", action="store_true", help="look for a smaller run that fails in the same way")
     show.add_argument("--list-profiles", action="store_true", help="the profiles and what they do")
-    rules = parser.add_argument_group("the rules, switched off")
-    rules.add_argument("--mutant", choices=sorted(MUTANTS), metavar="NAME", help="run without this rule")
+    rules = parser.add_argument_group("rules switched off, bugs brought back")
+    rules.add_argument(
+        "--mutant", choices=sorted(SWITCHES), metavar="NAME", help="run without this rule, or with this bug"
+    )
     rules.add_argument("--list-mutants", action="store_true", help="the rules, and which seeds notice their absence")
     rules.add_argument("--check-mutants", action="store_true", help="run what --list-mutants shows, all of it")
+    rules.add_argument("--list-bugs", action="store_true", help="the bugs found, and which seeds and tests notice them")
+    rules.add_argument("--check-bugs", action="store_true", help="run what --list-bugs shows, seeds and tests")
     rules.add_argument(
-        "--hunt", metavar="NAME", help=f"run seeds without this rule until that is noticed; {ALL}: every rule"
+        "--hunt",
+        metavar="NAME",
+        help=f"run seeds without this rule until that is noticed; {ALL}: every rule, {ALL_BUGS}: every bug",
     )
     return parser
 
@@ -170,13 +191,14 @@ def _simulate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> i
 
 
 def _hunt(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
-    if options.hunt != ALL and options.hunt not in MUTANTS:
-        parser.error(f"argument --hunt: no such mutant: {options.hunt} (see --list-mutants)")
+    every: Mapping[str, Collection[str]] = {ALL: MUTANTS, ALL_BUGS: BUGS}
+    if options.hunt not in every and options.hunt not in SWITCHES:
+        parser.error(f"argument --hunt: no such mutant: {options.hunt} (see --list-mutants, --list-bugs)")
     seeds = range(1, 201) if options.seeds is None else _range(parser, options.seeds)
     survivors = []
-    for name in MUTANTS if options.hunt == ALL else [options.hunt]:
+    for name in every.get(options.hunt, [options.hunt]):
         caught = hunting.hunt(
-            MUTANTS[name],
+            SWITCHES[name],
             seeds,
             profile=options.profile,
             steps=options.steps,
@@ -185,7 +207,7 @@ def _hunt(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
             seconds_max=None if options.minutes is None else options.minutes * 60,
         )
         print(hunting.result_line(name, caught), flush=True)
-        if caught is None and name not in SURVIVORS:
+        if caught is None and name not in SURVIVORS and name not in UNNOTICED:
             survivors.append(name)
     return 1 if survivors else 0
 

@@ -1,20 +1,35 @@
-"""Which seed notices that a rule is missing: the hunt for it, and the table of what was found."""
+"""Which seed notices that a rule is missing, or a bug back: the hunt for it, and the tables of what was found."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
+from tests.simulation.bugs import BUGS
 from tests.simulation.campaign import run_campaign
 from tests.simulation.mutant_results import HOLES, RESULTS, SURVIVORS, Caught
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.mutation import Mutant
 from tests.simulation.profiles import PROFILES
+from tests.simulation.regressions import NOTICED, UNNOTICED
 from tests.simulation.run import RunResult, RunSpec, run
 
 RECHECK_SEED = 1
 RECHECK_SEEDS = 150
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PYTEST_WITHOUT = """\
+import sys, pytest
+from tests.simulation.bugs import SWITCHES
+from tests.simulation.mutation import applied
+with applied(SWITCHES[sys.argv[1]]):
+    sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", sys.argv[2]]))
+"""
 
 
 class Hunted(NamedTuple):
@@ -67,7 +82,7 @@ def invariant_of(result: RunResult) -> int:
 
 
 def result_line(name: str, hunted: Hunted | None) -> str:
-    """A line of ``mutant_results.RESULTS``."""
+    """A line of ``mutant_results.RESULTS``, or ``regressions.NOTICED``."""
     if hunted is None:
         return f'    # "{name}" was not caught'
     where = hunted.result.headline().rpartition("step ")[2][:90]
@@ -75,10 +90,10 @@ def result_line(name: str, hunted: Hunted | None) -> str:
 
 
 def recheck(name: str, *, seconds_max: float | None = None) -> str | None:
-    """Run the mutant's line of the table again; why it does not hold any more, or None. A change of the product changes
-    what a seed does: then one of the next ``RECHECK_SEEDS`` seeds of that profile must notice. Where the time is over
-    before they are through nothing is known, which is no failure."""
-    known = RESULTS[name]
+    """Run the line of the table of a mutant or bug again; why it does not hold any more, or None. A change of the
+    product changes what a seed does: then one of the next ``RECHECK_SEEDS`` seeds of that profile must notice. Where
+    the time is over before they are through nothing is known, which is no failure."""
+    known = {**RESULTS, **NOTICED}[name]
     began = time.monotonic()
     for seed in (known.seed, *range(RECHECK_SEED, RECHECK_SEED + RECHECK_SEEDS)):
         if run(RunSpec(seed, known.profile, known.steps, name)).violation is not None:
@@ -100,4 +115,27 @@ def table() -> list[str]:
         else:
             where = f"NOT CAUGHT: {HOLES.get(name, 'not hunted')}"
         lines += [f"{name}", f"    {mutant.rule}", f"    {where}"]
+    return lines
+
+
+def recheck_test(name: str) -> str | None:
+    """Run the bug's test with the bug back; why it does not hold the bug any more, or None."""
+    test = f"tests/{BUGS[name].test}"
+    command = [sys.executable, "-c", PYTEST_WITHOUT, name, test]
+    status = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+    return None if status.returncode == 1 else f"{name}: {test} ends with {status.returncode}, not 1"
+
+
+def table_of_bugs() -> list[str]:
+    """Every bug, where it is noticed, and the test that holds it, for people."""
+    lines = []
+    for name, bug in BUGS.items():
+        noticed = NOTICED.get(name)
+        if noticed is None:
+            where = f"no run shows it: {UNNOTICED.get(name, 'not hunted')}"
+        else:
+            where = f"--seed {noticed.seed} --profile {noticed.profile}: step {noticed.step}"
+            where += f", invariant {noticed.invariant}"
+        lines += [f"{name}", f"    {bug.what}", f"    found: {bug.found}; mended: {bug.mended}"]
+        lines += [f"    {where}", f"    tests/{bug.test}"]
     return lines

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from tests.simulation.mutant_results import Caught
+
 
 class Regression(NamedTuple):
     """A run that a bug made fail."""
@@ -27,3 +29,7 @@ REGRESSIONS: tuple[Regression, ...] = (
         252, "crashes", 2000, "the checker: who refused when a verdict fell was known to have restarted a moment later"
     ),
 )
+
+NOTICED: dict[str, Caught] = {}
+
+UNNOTICED: dict[str, str] = {}

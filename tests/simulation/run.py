@@ -16,9 +16,9 @@ from typing import NamedTuple
 from twisted.logger import globalLogBeginner
 
 from tests.simulation import workload
+from tests.simulation.bugs import SWITCHES
 from tests.simulation.checkers import install
 from tests.simulation.faults import FaultDriver, Struck
-from tests.simulation.mutants import MUTANTS
 from tests.simulation.mutation import applied
 from tests.simulation.profiles import PROFILES
 from tests.simulation.violation import Violation
@@ -82,7 +82,7 @@ class RunResult(NamedTuple):
 def run(spec: RunSpec) -> RunResult:
     """One run from its seed to the end; never raises for what the product does."""
     _quiet()
-    with applied(MUTANTS[spec.mutant]) if spec.mutant else nullcontext():
+    with applied(SWITCHES[spec.mutant]) if spec.mutant else nullcontext():
         return _run(spec)
 
 
