@@ -1,7 +1,6 @@
 """Who is controller: watches ``/controller``, stands for it, holds the office for one term at a time, gives it up.
 
-Also the controller as brokers and clients reach it (``ControllerPort`` and the admin requests): while this broker is
-not in office every call is refused with NOT_CONTROLLER.
+How brokers and clients reach the controller that it may be is in ``office_port`` and ``office_requests``.
 """
 
 from __future__ import annotations
@@ -9,42 +8,26 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, inlineCallbacks, succeed
+from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.python.failure import Failure
 
 from zkbroker.broker.controller_admin import TopicAdmin
 from zkbroker.broker.controller_settings import ControllerSettings
-from zkbroker.broker.controller_takeover import LOST, Outcome, Won, delete_office, take_over
+from zkbroker.broker.controller_takeover import LOST, Outcome, Won, delete_office, read_epoch, stand, take_over
 from zkbroker.broker.controller_term import Term, TermContext
 from zkbroker.broker.controller_zookeeper import Look
-from zkbroker.broker.office_requests import OfficeRequests
+from zkbroker.broker.office_port import OfficePort
 from zkbroker.broker.office_watch import OfficeWatch
 from zkbroker.controller.office import Deposed, TopicFailed
 from zkbroker.controller.suspicion import Condemned
-from zkbroker.model.channel import (
-    AlterPartitionRequest,
-    AlterPartitionResponse,
-    Applied,
-    NewTopic,
-    TopicResult,
-)
 from zkbroker.model.clock import Clock
-from zkbroker.model.complaints import Word
 from zkbroker.model.errors import BrokerError, ErrorCode
 from zkbroker.model.suspicion import Suspect
-from zkbroker.model.topics import TopicPartition
-from zkbroker.replication.ports import Subscriber
 from zkbroker.zookeeper.client import (
-    BadVersionError,
     ConnectionLossError,
-    Create,
-    MultiError,
-    NodeExistsError,
     NoNodeError,
     SessionExpiredError,
     SessionState,
-    SetData,
-    Stat,
     ZooKeeperClient,
 )
 from zkbroker.zookeeper.znodes import controller as controller_znode
@@ -59,7 +42,7 @@ STABLE_TERM_S = 120.0
 FAILURES_UNTIL_QUARANTINE = 2
 
 
-class ControllerLoop(OfficeRequests):
+class ControllerLoop(OfficePort):
     """The controller's side of one broker."""
 
     def __init__(
@@ -151,7 +134,7 @@ class ControllerLoop(OfficeRequests):
         self._office.close()
         if not held or not self._zk.is_connected:
             return succeed(None)
-        done = delete_office(self._zk, self._zk.session_id, self._read_epoch)
+        done = delete_office(self._zk, self._zk.session_id)
         done.addErrback(lambda failure: self._log(f"could not delete /controller: {failure.getErrorMessage()}"))
         return done
 
@@ -209,7 +192,7 @@ class ControllerLoop(OfficeRequests):
         except ZnodeError as error:
             self._log(str(error))
             holder = -1
-        epoch, epoch_stat = yield self._read_epoch()
+        epoch, epoch_stat = yield read_epoch(self._zk)
         mine = stat.ephemeral_owner == self._zk.session_id
         if holder == self._broker_id and mine and not self._is_stopped:
             if self._term is not None:
@@ -226,7 +209,7 @@ class ControllerLoop(OfficeRequests):
         # My own, but not of this term or session: nobody serves behind it (KAFKA-13407).
         if mine or self._is_registered:
             self._log("deleting my own stale /controller")
-            yield delete_office(self._zk, stat.ephemeral_owner, self._read_epoch)
+            yield delete_office(self._zk, stat.ephemeral_owner)
             self._office.again()
 
     @inlineCallbacks
@@ -238,25 +221,25 @@ class ControllerLoop(OfficeRequests):
             self._cancel(self._stand_timer)
             self._stand_timer = self._reactor.callLater(wait_s, self._office.again)
             return
-        epoch, stat = yield self._read_epoch()
-        if not self._is_registered or self._is_stopped:
-            return
-        self._epoch_attempted = epoch + 1
-        office = controller_znode.encode(self._broker_id, timestamp_ms=self._clock.wall_ms())
-        try:
-            results = yield self._zk.multi(
-                [
-                    Create(controller_znode.PATH, office, ephemeral=True),
-                    SetData(controller_znode.EPOCH_PATH, controller_znode.encode_epoch(epoch + 1), stat.version),
-                ]
-            )
-        except MultiError as error:
-            if not isinstance(error.error, (NodeExistsError, BadVersionError)):
-                raise
+
+        def attempt(epoch: int) -> bool:
+            if not self._is_registered or self._is_stopped:
+                return False
+            self._epoch_attempted = epoch
+            return True
+
+        outcome = yield stand(self._zk, self._office_data(), attempt)
+        self._stood(outcome)
+
+    def _office_data(self) -> bytes:
+        return controller_znode.encode(self._broker_id, timestamp_ms=self._clock.wall_ms())
+
+    def _stood(self, outcome: Outcome) -> None:
+        if isinstance(outcome, Won):
+            self._take_office(outcome.epoch, outcome.epoch_version)
+        elif outcome is LOST:
             self._epoch_attempted = -1
             self._office.again()  # another was faster: read who
-            return
-        self._take_office(epoch + 1, results[1].version)
 
     # A dead controller, or any dead broker (fast failover, rules 3 and 7)
 
@@ -280,37 +263,17 @@ class ControllerLoop(OfficeRequests):
 
         def ended(outcome: Outcome) -> None:
             self._is_standing_instead = False
-            if isinstance(outcome, Won):
-                self._take_office(outcome.epoch, outcome.epoch_version)
-            elif outcome is LOST:
-                self._epoch_attempted = -1
-                self._office.again()  # another was faster: read who
+            self._stood(outcome)
 
         def failed(failure: Failure) -> None:
             self._is_standing_instead = False
             if failure.check(ConnectionLossError) is None:
                 self._look_failed(failure.value or RuntimeError(str(failure)))
 
-        office = controller_znode.encode(self._broker_id, timestamp_ms=self._clock.wall_ms())
-        take_over(self._zk, suspect, office, self._read_epoch, attempt).addCallback(ended).addErrback(failed)
+        take_over(self._zk, suspect, self._office_data(), attempt).addCallback(ended).addErrback(failed)
 
     def _may_stand(self) -> bool:
         return self._term is None and self._is_registered and not self._is_stopped and self._zk.is_connected
-
-    @inlineCallbacks
-    def _read_epoch(self) -> Generator[Deferred[Any], Any, tuple[int, Stat]]:
-        """The controller epoch and its stat; the znode is created where it is missing."""
-        while True:
-            try:
-                data, stat = yield self._zk.get(controller_znode.EPOCH_PATH)
-            except NoNodeError:
-                initial = controller_znode.encode_epoch(controller_znode.EPOCH_INITIAL)
-                try:
-                    yield self._zk.create(controller_znode.EPOCH_PATH, initial)
-                except NodeExistsError:
-                    pass
-                continue
-            return controller_znode.decode_epoch(data), stat
 
     def _take_office(self, epoch: int, epoch_version: int) -> None:
         if self._is_stopped or self._term is not None:
@@ -405,7 +368,7 @@ class ControllerLoop(OfficeRequests):
         if call is not None and call.active():
             call.cancel()
 
-    # ControllerPort
+    # What requests go through
 
     def _serving(self) -> Term:
         """The term, if it may decide now. Raises BrokerError NOT_CONTROLLER."""
@@ -418,76 +381,6 @@ class ControllerLoop(OfficeRequests):
         # a process that was stopped for long runs its queued requests before its timers
         if self._term is not None and self.zookeeper_age_s() > self._settings.session_timeout_s:
             self._watch_session()
-
-    def zookeeper_age_s(self) -> float:
-        """Seconds since ZooKeeper last replied to this broker."""
-        return self._clock.monotonic() - self._zk.last_reply_at
-
-    def subscribe(self, subscriber: Subscriber) -> Deferred[None]:
-        try:
-            term = self._serving()
-        except BrokerError as error:
-            return fail(error)
-        term.flush()
-        return term.subscribers.subscribe(subscriber, is_ready=term.is_ready)
-
-    def unsubscribe(self, subscriber: Subscriber) -> None:
-        if self._term is not None:
-            self._term.subscribers.unsubscribe(subscriber)
-
-    def applied(self, broker_id: int, broker_epoch: int, applied: Applied) -> None:
-        term = self._serving()
-        term.checked_broker(broker_id, broker_epoch)
-        term.event(lambda: term.controller.delta_applied(broker_id, broker_epoch, applied))
-
-    def replica_deleted(self, broker_id: int, broker_epoch: int, partition: TopicPartition, topic_id: str) -> None:
-        term = self._serving()
-        term.checked_broker(broker_id, broker_epoch)
-        term.event(lambda: term.controller.replica_deleted(broker_id, broker_epoch, partition, topic_id))
-
-    def log_dir_offline(
-        self, broker_id: int, broker_epoch: int, log_dir: str, partitions: Sequence[TopicPartition]
-    ) -> None:
-        term = self._serving()
-        term.checked_broker(broker_id, broker_epoch)
-        self._log(f"broker {broker_id} lost log folder {log_dir} with {len(partitions)} replicas")
-        term.event(lambda: term.controller.log_dir_failed(broker_id, partitions, f"{log_dir} is offline"))
-
-    def alter_partition(self, request: AlterPartitionRequest) -> Deferred[AlterPartitionResponse]:
-        try:
-            term = self._serving()
-        except BrokerError as error:
-            return fail(error)
-        ready = term.when_ready()
-        return ready.addCallback(lambda _: term.ask(lambda token: term.controller.isr_change_requested(token, request)))
-
-    def controlled_shutdown(self, broker_id: int, broker_epoch: int) -> Deferred[tuple[TopicPartition, ...]]:
-        try:
-            term = self._serving()
-        except BrokerError as error:
-            return fail(error)
-        self._log(f"controlled shutdown of broker {broker_id}")
-        ready = term.when_ready()
-        return ready.addCallback(
-            lambda _: term.ask(lambda token: term.controller.shutdown_requested(token, broker_id, broker_epoch))
-        )
-
-    def create_topic(self, topic: NewTopic) -> Deferred[TopicResult]:
-        created = self.create_topics([topic], int(self._settings.request_timeout_s * 1000), False)
-        return created.addCallback(lambda results: results[0])
-
-    def complained(self, broker_id: int, broker_epoch: int, word: Word) -> None:
-        term = self._serving()
-        term.checked_broker(broker_id, broker_epoch)
-        self._watch.heard(broker_id)
-        now = self._clock.monotonic()
-        term.event(lambda: term.controller.complained(broker_id, broker_epoch, word, now))
-
-    def heartbeat(self, broker_id: int, broker_epoch: int, zookeeper_age_s: float) -> float:
-        term = self._serving()
-        term.checked_broker(broker_id, broker_epoch)
-        self._watch.heard(broker_id)
-        return self.zookeeper_age_s()
 
     def _admin_or_none(self) -> TopicAdmin | None:
         self._watch_session_if_late()

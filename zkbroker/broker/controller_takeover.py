@@ -1,5 +1,5 @@
-"""Ending a hold on ``/controller``: one's own, or a dead controller's before its session ends (architecture.md, fast
-failover, rule 7)."""
+"""The writes that change who holds ``/controller``: taking the vacant office, or a dead controller's before its session
+ends (architecture.md, fast failover, rule 7), and giving up one's own."""
 
 from __future__ import annotations
 
@@ -38,9 +38,45 @@ class _NotWon(NamedTuple):
 
 
 LOST = _NotWon("another was faster")
-NOT_TRIED = _NotWon("the suspect does not hold the office, or not in the incarnation that is suspected")
+NOT_TRIED = _NotWon("it may not stand, or the suspect does not hold the office in the incarnation that is suspected")
 
 Outcome = Won | _NotWon
+
+
+@inlineCallbacks
+def read_epoch(zk: ZooKeeperClient) -> Generator[Deferred[Any], Any, tuple[int, Stat]]:
+    """The controller epoch and its stat; the znode is created where it is missing."""
+    while True:
+        try:
+            data, stat = yield zk.get(controller_znode.EPOCH_PATH)
+        except NoNodeError:
+            initial = controller_znode.encode_epoch(controller_znode.EPOCH_INITIAL)
+            try:
+                yield zk.create(controller_znode.EPOCH_PATH, initial)
+            except NodeExistsError:
+                pass
+            continue
+        return controller_znode.decode_epoch(data), stat
+
+
+@inlineCallbacks
+def stand(zk: ZooKeeperClient, office: bytes, attempt: Callable[[int], bool]) -> Generator[Deferred[Any], Any, Outcome]:
+    """Take a vacant office: ``/controller`` and the next epoch in one multi. ``attempt`` as for ``take_over``."""
+    epoch, stat = yield read_epoch(zk)
+    if not attempt(epoch + 1):
+        return NOT_TRIED
+    try:
+        results = yield zk.multi(
+            [
+                Create(controller_znode.PATH, office, ephemeral=True),
+                SetData(controller_znode.EPOCH_PATH, controller_znode.encode_epoch(epoch + 1), stat.version),
+            ]
+        )
+    except MultiError as error:
+        if not isinstance(error.error, (NodeExistsError, BadVersionError)):
+            raise
+        return LOST
+    return Won(epoch + 1, results[1].version)
 
 
 @inlineCallbacks
@@ -48,7 +84,6 @@ def take_over(
     zk: ZooKeeperClient,
     suspect: Suspect,
     office: bytes,
-    read_epoch: Callable[[], Deferred[tuple[int, Stat]]],
     attempt: Callable[[int], bool],
 ) -> Generator[Deferred[Any], Any, Outcome]:
     """One multi, fenced by the version of ``/controller_epoch``, which every winner raises: ``/controller`` itself is
@@ -59,7 +94,7 @@ def take_over(
             [
                 zk.get(controller_znode.PATH),
                 zk.exists(broker_znode.broker_path(suspect.broker_id)),
-                read_epoch(),
+                read_epoch(zk),
             ]
         )
         (data, stat), registered, (epoch, epoch_stat) = found
@@ -91,12 +126,10 @@ def take_over(
 
 
 @inlineCallbacks
-def delete_office(
-    zk: ZooKeeperClient, owner: int, read_epoch: Callable[[], Deferred[tuple[int, Stat]]]
-) -> Generator[Deferred[Any], Any, None]:
+def delete_office(zk: ZooKeeperClient, owner: int) -> Generator[Deferred[Any], Any, None]:
     """Delete ``/controller`` if that session owns it, never one that another broker made meanwhile: each winner raises
     ``/controller_epoch``, so its version, read before, is the fence."""
-    _, epoch_stat = yield read_epoch()
+    _, epoch_stat = yield read_epoch(zk)
     try:
         _, stat = yield zk.get(controller_znode.PATH)
         if stat.ephemeral_owner == owner:
