@@ -8,10 +8,11 @@ from typing import NamedTuple
 import pytest
 
 from tests.harness.brokers import Cluster
+from tests.harness.disks import faulty_disks
 from tests.harness.fixtures import Machine
-from tests.harness.hanging_disk import HangingDisk, hanging_disk_library
 from tests.harness.zookeeper import ZooKeeperEnsemble
 from tests.integration.test_gray_failures import Story, another
+from zkbroker.cli._disk_faults import FaultyDisk
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -20,7 +21,7 @@ STALL_MS = 1500
 
 class Disks(NamedTuple):
     cluster: Cluster
-    of: dict[int, HangingDisk]
+    of: dict[int, FaultyDisk]
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +30,7 @@ def disks(ensemble: ZooKeeperEnsemble, tmp_path_factory: pytest.TempPathFactory)
     folder = tmp_path_factory.mktemp("disks")
     overrides = {"replica.lag.time.max.ms": 30_000, "log.dir.stall.ms": STALL_MS}
     cluster = Cluster(ensemble.connect_string, folder, overrides=overrides)
-    library = hanging_disk_library(folder)
-    of = {broker_id: HangingDisk(broker, library) for broker_id, broker in cluster.brokers.items()}
+    of = faulty_disks(cluster, folder)
     with cluster:
         yield Disks(cluster, of)
 

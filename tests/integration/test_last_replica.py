@@ -5,25 +5,42 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
-from tests.harness import power
 from tests.harness.brokers import Cluster
+from tests.harness.disks import faulty_disks
 from tests.harness.zookeeper import ZooKeeperEnsemble
+from zkbroker.cli._disk_faults import FaultyDisk
 from zkbroker.log.losses import BOOT_FILE
 
 pytestmark = pytest.mark.timeout(200)
 
 
+class Power(NamedTuple):
+    cluster: Cluster
+    of: dict[int, FaultyDisk]
+
+
 @pytest.fixture(scope="module")
-def shared_cluster(ensemble: ZooKeeperEnsemble, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def shared_power(ensemble: ZooKeeperEnsemble, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Power]:
     settings = {"zookeeper.session.timeout.ms": 2000, "broker.failure.detection": "session"}
-    with Cluster(
-        ensemble.connect_string, tmp_path_factory.mktemp("power"), overrides=settings, command=power.command
-    ) as made:
-        yield made
+    folder = tmp_path_factory.mktemp("power")
+    cluster = Cluster(ensemble.connect_string, folder, overrides=settings)
+    of = faulty_disks(cluster, folder)
+    with cluster:
+        yield Power(cluster, of)
+
+
+@pytest.fixture(scope="module")
+def shared_cluster(shared_power: Power) -> Cluster:
+    return shared_power.cluster
+
+
+@pytest.fixture
+def disks(shared_power: Power) -> dict[int, FaultyDisk]:
+    return shared_power.of
 
 
 def state_of(cluster: Cluster, topic: str) -> dict[str, Any]:
@@ -87,14 +104,16 @@ def test_the_one_that_left_last_takes_over_from_the_last_one_whose_disk_is_empti
     assert state_of(cluster, "standing").get("elr", []) == []
 
 
-def test_who_lost_its_unflushed_end_is_not_elected_though_it_is_first(cluster: Cluster) -> None:
+def test_who_lost_its_unflushed_end_is_not_elected_though_it_is_first(
+    cluster: Cluster, disks: dict[int, FaultyDisk]
+) -> None:
     cluster.create_topic("first", assignment=[[1, 2, 3]])
     cluster.produce("first", values(100))
     cluster.wait_isr("first", [1, 2, 3])
     for broker in cluster.brokers.values():
         broker.pause()
-    assert power.lose_power(cluster.brokers[1]) > 0
-    power.lose_power(cluster.brokers[2])
+    assert disks[1].lose_power() > 0
+    disks[2].lose_power()
     cluster.brokers[3].kill()  # its machine went on: nothing is lost
     gone(cluster, 3)
     for broker_id in (1, 2):
@@ -112,14 +131,16 @@ def test_who_lost_its_unflushed_end_is_not_elected_though_it_is_first(cluster: C
     assert read_all(cluster, "first", 100) == values(100)
 
 
-def test_with_a_flush_policy_all_machines_lose_power_and_nothing_is_lost(cluster: Cluster) -> None:
+def test_with_a_flush_policy_all_machines_lose_power_and_nothing_is_lost(
+    cluster: Cluster, disks: dict[int, FaultyDisk]
+) -> None:
     cluster.create_topic("flushed", assignment=[[1, 2, 3]], config={"flush.messages": "1"})
     cluster.create_topic("unflushed", assignment=[[1, 2, 3]])
     cluster.produce("flushed", values(100))
     cluster.produce("unflushed", values(100))
     for broker in cluster.brokers.values():
         broker.pause()
-    assert all(power.lose_power(broker) > 0 for broker in cluster.brokers.values())
+    assert all(disk.lose_power() > 0 for disk in disks.values())
     for broker in cluster.brokers.values():
         broker.start()
     for broker in cluster.brokers.values():
@@ -134,7 +155,9 @@ def test_with_a_flush_policy_all_machines_lose_power_and_nothing_is_lost(cluster
     assert any("unflushed" in lossy_topics(cluster, broker_id) for broker_id in (1, 2, 3))
 
 
-def test_a_person_accepts_the_loss_and_the_longest_log_is_what_is_left(cluster: Cluster) -> None:
+def test_a_person_accepts_the_loss_and_the_longest_log_is_what_is_left(
+    cluster: Cluster, disks: dict[int, FaultyDisk]
+) -> None:
     cluster.create_topic("longest", assignment=[[1, 2, 3]])
     cluster.produce("longest", values(60), linger_ms=0, batch_num_messages=1)
     cluster.wait_isr("longest", [1, 2, 3])
@@ -143,7 +166,7 @@ def test_a_person_accepts_the_loss_and_the_longest_log_is_what_is_left(cluster: 
     for broker_id, broker in cluster.brokers.items():
         path = broker.data_dir / "longest-0" / f"{0:020d}.log"
         data = path.read_bytes()
-        power.lose_power(broker)
+        disks[broker_id].lose_power()
         path.write_bytes(data[: len(data) * broker_id // 4])
     gone(cluster, 1, 2, 3)
     for broker_id in (3, 2, 1):  # the longest is first, and out of the ISR when the last comes
