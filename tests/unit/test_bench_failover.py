@@ -15,7 +15,8 @@ from zkbroker.cli._failover_cluster import judge_written
 from zkbroker.cli._failover_writer import FAILED, SAMPLE, UNTOLD, FailoverWriter
 from zkbroker.cli.bench_failover_partitions import decode_produced, encode_produce
 from zkbroker.cli.bench_failover_report import judged, round_line, table
-from zkbroker.cli.bench_failover_rounds import SCENARIOS, Round, choose_victim
+from zkbroker.cli.bench_failover_rounds import Round, choose_victim
+from zkbroker.cli.bench_failover_scenarios import SCENARIOS
 from zkbroker.kafka import produce
 from zkbroker.kafka.ports import ProducedRow
 from zkbroker.kafka.wire import Reader, encode_string

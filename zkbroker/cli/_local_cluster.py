@@ -52,8 +52,10 @@ class LocalBroker(ChildProcess):
         settings: Mapping[str, Any],
         port: int,
         command: _StartCommand = start_command,
+        host: str = "127.0.0.1",
     ) -> None:
         self.broker_id = broker_id
+        self.host = host
         self.port = port
         self.directory = directory
         self.data_dir = directory / "data"
@@ -91,9 +93,11 @@ class LocalCluster:
         ports: Sequence[int] | None = None,
         command: _StartCommand = start_command,
         replication_listener: bool = True,
+        hosts: Sequence[str] | None = None,
     ) -> None:
         """``zookeeper_connect`` with its chroot; ``overrides`` are broker keys for all. ``ports`` are the brokers'
-        Kafka ports, else free ones. A ``command`` other than the default starts another broker implementation."""
+        Kafka ports, else free ones; ``hosts`` where they listen, else all on 127.0.0.1. A ``command`` other than the
+        default starts another broker implementation, or a broker elsewhere."""
         self.zookeeper_connect = zookeeper_connect
         self.directory = directory
         free = free_ports(2 * brokers_count)
@@ -101,9 +105,10 @@ class LocalCluster:
         self.brokers: dict[int, LocalBroker] = {}
         for index, port in enumerate(kafka_ports):
             broker_id = index + 1
-            listeners = f"PLAINTEXT://127.0.0.1:{port}"
+            host = hosts[index] if hosts else "127.0.0.1"
+            listeners = f"PLAINTEXT://{host}:{port}"
             if replication_listener:
-                listeners += f",REPLICATION://127.0.0.1:{free[brokers_count + index]}"
+                listeners += f",REPLICATION://{host}:{free[brokers_count + index]}"
             folder = directory / f"broker-{broker_id}"
             settings = {
                 "broker.id": broker_id,
@@ -112,7 +117,7 @@ class LocalCluster:
                 "zookeeper.connect": zookeeper_connect,
                 **(overrides or {}),
             }
-            self.brokers[broker_id] = LocalBroker(broker_id, folder, settings, port, command)
+            self.brokers[broker_id] = LocalBroker(broker_id, folder, settings, port, command, host)
         self._zookeeper: KazooClient | None = None
 
     def __enter__(self) -> LocalCluster:
@@ -124,7 +129,7 @@ class LocalCluster:
 
     @property
     def bootstrap(self) -> str:
-        return ",".join(f"127.0.0.1:{broker.port}" for broker in self.brokers.values())
+        return ",".join(f"{broker.host}:{broker.port}" for broker in self.brokers.values())
 
     @property
     def running(self) -> list[LocalBroker]:

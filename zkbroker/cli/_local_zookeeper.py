@@ -24,9 +24,9 @@ def zookeeper_class_path() -> str | None:
     return None
 
 
-def four_letter_word(port: int, word: str, timeout_s: float = 2) -> str:
+def four_letter_word(port: int, word: str, timeout_s: float = 2, host: str = "127.0.0.1") -> str:
     """Ask a server one of ZooKeeper's four letter words. Raises OSError when nobody answers."""
-    with socket.create_connection(("127.0.0.1", port), timeout_s) as connection:
+    with socket.create_connection((host, port), timeout_s) as connection:
         connection.sendall(word.encode())
         parts = []
         while part := connection.recv(65536):
@@ -35,7 +35,7 @@ def four_letter_word(port: int, word: str, timeout_s: float = 2) -> str:
 
 
 class LocalEnsemble:
-    """N ZooKeeper servers on 127.0.0.1, each a JVM with its folder below ``directory``."""
+    """N ZooKeeper servers on one host, each a JVM with its folder below ``directory``."""
 
     def __init__(
         self,
@@ -44,15 +44,19 @@ class LocalEnsemble:
         client_ports: Sequence[int] | None = None,
         tick_time_ms: int = 1000,
         settings: Mapping[str, str] | None = None,
+        host: str = "127.0.0.1",
+        prefix: Sequence[str] = (),
     ) -> None:
-        """``tick_time_ms`` bounds session timeouts to 2–60 ticks. ``settings`` are further zoo.cfg lines."""
+        """``tick_time_ms`` bounds session timeouts to 2–60 ticks. ``settings`` are further zoo.cfg lines; ``prefix``
+        is what their command begins with, to run them where ``host`` is."""
+        self.host = host
         class_path = zookeeper_class_path()
         if class_path is None:
             raise LocalFailure("no ZooKeeper here: install Debian's package `zookeeper` or set ZOOKEEPER_HOME")
         ports = free_ports(3 * servers_count)
         self.client_ports = list(client_ports) if client_ports else ports[:servers_count]
         peers = [
-            f"server.{number}=127.0.0.1:{ports[servers_count + number - 1]}:{ports[2 * servers_count + number - 1]}"
+            f"server.{number}={host}:{ports[servers_count + number - 1]}:{ports[2 * servers_count + number - 1]}"
             for number in range(1, servers_count + 1)
         ]
         self.servers: list[ChildProcess] = []
@@ -67,7 +71,7 @@ class LocalEnsemble:
                 "maxSessionTimeout": str(60 * tick_time_ms),
                 "dataDir": str(folder / "data"),
                 "clientPort": str(port),
-                "clientPortAddress": "127.0.0.1",
+                "clientPortAddress": host,
                 "maxClientCnxns": "0",
                 "admin.enableServer": "false",
                 "4lw.commands.whitelist": "*",
@@ -77,6 +81,7 @@ class LocalEnsemble:
             text = "".join(f"{key}={value}\n" for key, value in lines.items())
             config.write_text(text + ("\n".join(peers) + "\n" if servers_count > 1 else ""))
             argv = [
+                *prefix,
                 "java",
                 "-Xmx128m",
                 "-Xss512k",
@@ -96,7 +101,7 @@ class LocalEnsemble:
     @property
     def connect(self) -> str:
         """The value for ``zookeeper.connect``, without a chroot."""
-        return ",".join(f"127.0.0.1:{port}" for port in self.client_ports)
+        return ",".join(f"{self.host}:{port}" for port in self.client_ports)
 
     def start(self, timeout_s: float = 60) -> None:
         for server in self.servers:
@@ -118,7 +123,7 @@ class LocalEnsemble:
     def mode(self, number: int) -> str | None:
         """leader, follower or standalone of the server with this index (from 0); None when it does not serve."""
         try:
-            answer = four_letter_word(self.client_ports[number], "srvr")
+            answer = four_letter_word(self.client_ports[number], "srvr", host=self.host)
         except OSError:
             return None
         modes = [line.partition(":")[2].strip() for line in answer.splitlines() if line.startswith("Mode:")]

@@ -11,20 +11,21 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from zkbroker.cli import _common as common
 from zkbroker.cli._canary import Canary
-from zkbroker.cli._local_cluster import LocalCluster
+from zkbroker.cli._local_cluster import LocalBroker, LocalCluster, start_command
 from zkbroker.cli._local_kafka import kafka_start_command
 from zkbroker.cli._local_zookeeper import LocalEnsemble
-from zkbroker.cli._namespaces import remove_left_namespaces
+from zkbroker.cli._namespaces import Network, NotAllowed, remove_left_namespaces, why_no_network
 from zkbroker.cli._processes import LocalFailure
 from zkbroker.cli.bench_failover_partitions import run_partitions_round
 from zkbroker.cli.bench_failover_report import round_line, table
-from zkbroker.cli.bench_failover_rounds import PHASE_S_MAX, SCENARIOS, Round, Scenario, System, run_round
+from zkbroker.cli.bench_failover_rounds import PHASE_S_MAX, Round, run_round
+from zkbroker.cli.bench_failover_scenarios import SCENARIOS, Scenario, System, member
 
 PROG = "zkbroker-bench failover"
 DESCRIPTION = """\
@@ -62,6 +63,9 @@ TURN_ROUNDS = 5
 """So many rounds of one system before the other's turn: a cluster's start takes longer than a round."""
 REPEATED_MAX = 1.0
 """How many noisy rounds are repeated, per round that was asked for."""
+BROKER_IDS = (1, 2, 3)
+ZOOKEEPER, ZOOKEEPER_NUMBER = "zk", 100
+"""What the ensemble's namespace is called, and what its address ends with; all servers are in it."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -106,7 +110,7 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         with _folder(arguments.keep) as directory:
             bench.run(directory)
-    except LocalFailure as failure:
+    except (LocalFailure, NotAllowed) as failure:
         print(f"{PROG}: {failure}", file=sys.stderr)
         bench.report()
         return 1
@@ -133,12 +137,22 @@ def _folder(keep: Path | None) -> Iterator[Path]:
     yield keep.resolve()
 
 
+def _command_in(
+    network: Network | None, command: Callable[[LocalBroker], list[str]]
+) -> Callable[[LocalBroker], list[str]]:
+    """The same in the broker's namespace, if there is one for each."""
+    if network is None:
+        return command
+    return lambda broker: [*network.enter(member(broker.broker_id)), *command(broker)]
+
+
 class _Bench:
     def __init__(self, arguments: argparse.Namespace, scenarios: Sequence[Scenario]) -> None:
         self._arguments = arguments
         self._scenarios = scenarios
         self._rounds: list[Round] = []
-        self._systems: list[System] = []
+        self._skipped: dict[str, str] = {}
+        """Scenario → why."""
         self._phases_s: dict[tuple[str, int], float] = {}
 
     @property
@@ -148,20 +162,42 @@ class _Bench:
     def run(self, directory: Path) -> None:
         """Ends all that it started, whatever happens; first what a run that was killed has left."""
         remove_left_namespaces()
-        ensemble = LocalEnsemble(directory)
-        try:
-            with contextlib.ExitStack() as stack:
-                ensemble.start()
-                canary = stack.enter_context(Canary(directory))
-                self._systems = self._make_systems(ensemble.connect, directory)
-                for system in self._systems:
-                    stack.callback(system.cluster.close)
-                for scenario in self._scenarios:
-                    self._run_scenario(scenario, canary)
-        finally:
-            ensemble.stop()
+        local = [one for one in self._scenarios if not one.fault.needs_network]
+        networked = [one for one in self._scenarios if one.fault.needs_network]
+        if local:
+            self._run_scenarios(local, directory, None)
+        if not networked:
+            return
+        reason = why_no_network()
+        if reason is None:
+            with Network() as network:
+                self._run_scenarios(networked, directory / "networked", network)
+        else:
+            self._skip(networked, reason)
 
-    def _make_systems(self, connect: str, directory: Path) -> list[System]:
+    def _skip(self, scenarios: Sequence[Scenario], reason: str) -> None:
+        for scenario in scenarios:
+            self._skipped[scenario.name] = reason
+            print(f"{scenario.name}: skipped: {reason}", flush=True)
+
+    def _run_scenarios(self, scenarios: Sequence[Scenario], directory: Path, network: Network | None) -> None:
+        """With an ensemble and clusters for them."""
+        with contextlib.ExitStack() as stack:
+            if network is None:
+                ensemble = LocalEnsemble(directory)
+            else:
+                host = network.add(ZOOKEEPER, ZOOKEEPER_NUMBER)
+                ensemble = LocalEnsemble(directory, host=host, prefix=network.enter(ZOOKEEPER))
+            stack.callback(ensemble.stop)
+            ensemble.start()
+            canary = stack.enter_context(Canary(directory))
+            systems = self._make_systems(ensemble.connect, directory, network)
+            for system in systems:
+                stack.callback(system.cluster.close)
+            for scenario in scenarios:
+                self._run_scenario(scenario, systems, canary)
+
+    def _make_systems(self, connect: str, directory: Path, network: Network | None) -> list[System]:
         settings = {
             "zookeeper.session.timeout.ms": self._arguments.session_timeout_ms,
             "default.replication.factor": 3,
@@ -171,20 +207,32 @@ class _Bench:
         }
         ours = {**settings, **common.key_values(self._arguments.set, "--set")}
         place = directory / "zkbroker"
-        systems = [System("zkbroker", LocalCluster(f"{connect}/zkbroker", place, 3, ours), place)]
+        # One system's brokers run at a time, so both have the same places.
+        hosts = None if network is None else [network.add(member(number), number) for number in BROKER_IDS]
+        command = _command_in(network, start_command)
+        cluster = LocalCluster(f"{connect}/zkbroker", place, len(BROKER_IDS), ours, command=command, hosts=hosts)
+        systems = [System("zkbroker", cluster, place, network)]
         if self._arguments.kafka:
-            command = partial(kafka_start_command, libs=self._arguments.kafka_libs)
             place = directory / "kafka"
-            cluster = LocalCluster(f"{connect}/kafka", place, 3, settings, command=command, replication_listener=False)
-            systems.append(System("Kafka", cluster, place))
+            command = _command_in(network, partial(kafka_start_command, libs=self._arguments.kafka_libs))
+            cluster = LocalCluster(
+                f"{connect}/kafka",
+                place,
+                len(BROKER_IDS),
+                settings,
+                command=command,
+                replication_listener=False,
+                hosts=hosts,
+            )
+            systems.append(System("Kafka", cluster, place, network))
         return systems
 
-    def _run_scenario(self, scenario: Scenario, canary: Canary) -> None:
+    def _run_scenario(self, scenario: Scenario, systems: Sequence[System], canary: Canary) -> None:
         print(f"{scenario.name}: {scenario.title}", flush=True)
-        left = {system.name: self._count(system) for system in self._systems}
+        left = {system.name: self._count(system) for system in systems}
         repeated = dict.fromkeys(left, 0)
         while any(left.values()):
-            for system in self._systems:
+            for system in systems:
                 if not left[system.name]:
                     continue
                 for _ in range(min(TURN_ROUNDS, left[system.name])):
@@ -197,7 +245,7 @@ class _Bench:
                         repeated[system.name] += 1
                         continue
                     left[system.name] -= 1
-                if len(self._systems) > 1:
+                if len(systems) > 1:
                     system.cluster.stop(120)
 
     def _run_round(self, system: System, scenario: Scenario, number: int, canary: Canary) -> Round:
@@ -212,12 +260,18 @@ class _Bench:
         arguments = self._arguments
         return int(arguments.rounds if system.name == "zkbroker" else arguments.kafka_rounds or arguments.rounds)
 
+    @property
+    def _system_names(self) -> list[str]:
+        return ["zkbroker", "Kafka"] if self._arguments.kafka else ["zkbroker"]
+
     def report(self) -> None:
         """What was measured so far."""
         if self._rounds:
             print()
-            for line in table(self._rounds, self._scenarios, [system.name for system in self._systems]):
+            for line in table(self._rounds, self._scenarios, self._system_names):
                 print(line)
+            for name, reason in self._skipped.items():
+                print(f"{name}: skipped: {reason}")
             sys.stdout.flush()
         if self._arguments.json is not None:
             self._arguments.json.write_text(json.dumps([one.as_json() for one in self._rounds], indent=1) + "\n")

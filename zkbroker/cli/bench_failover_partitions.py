@@ -20,11 +20,10 @@ from zkbroker.cli.bench_failover_rounds import (
     BEFORE_S,
     RECOVERY_TIMEOUT_S,
     Round,
-    Scenario,
-    System,
     choose_victim,
     striking,
 )
+from zkbroker.cli.bench_failover_scenarios import Scenario, System
 from zkbroker.kafka.wire import Reader, encode_string, encode_uvarint
 from zkbroker.records.record import Record, build_batch
 
@@ -59,7 +58,7 @@ def run_partitions_round(system: System, scenario: Scenario, number: int, canary
             if broker != victim
         ]
         time.sleep(BEFORE_S)
-        strike = stack.enter_context(striking(cluster, victim, scenario.fault))
+        strike = stack.enter_context(striking(system, victim, scenario.fault))
         offsets: dict[int, int] = {}
         while pending := {index: values[index] for index in orphans if index not in offsets}:
             for client in asked:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from zkbroker.cli._canary import QUIET_P99_MS
 from zkbroker.cli._figures import Summary, percentile, summarize
-from zkbroker.cli.bench_failover_rounds import Round, Scenario
+from zkbroker.cli.bench_failover_rounds import Round
+from zkbroker.cli.bench_failover_scenarios import Scenario
 
 
 def milliseconds(value: float | None) -> str:
@@ -20,6 +21,12 @@ def round_line(done: Round, count: int) -> str:
         parts.append(f"client's defaults {milliseconds(done.defaults_gap_ms)}")
     if done.moved_ms is not None:
         parts.append(f"znode {milliseconds(done.moved_ms)}")
+    if done.undone_ms is not None:
+        parts.append(
+            f"{'undone' if done.moved_ms is not None else 'it lasted until undone'} {milliseconds(done.undone_ms)}"
+        )
+    if done.rejoined_ms is not None:
+        parts.append(f"in the ISR again {milliseconds(done.rejoined_ms)} later")
     parts.append(f"CPU {done.cpu_s:.2f} s in {done.window_s:.1f}, waited {done.waited_s:.2f}")
     parts.append(f"canary p99 {done.delay.p99_ms:.1f} max {done.delay.max_ms:.0f}")
     if done.was_idle:
@@ -70,6 +77,12 @@ def table(rounds: Sequence[Round], scenarios: Sequence[Scenario], systems: Seque
         ]
         if any(moved):
             lines.append(_row("  until the znodes named the new leader and ISR", moved))
+        rejoined = [
+            summarize([one.rejoined_ms for one in by_system[system] if one.rejoined_ms is not None])
+            for system in systems
+        ]
+        if any(rejoined):
+            lines.append(_row("  once undone, until it followed in the ISR again", rejoined))
         lines.extend(_beside(rounds, scenario.name, system) for system in systems if by_system[system])
     return lines
 
@@ -101,6 +114,12 @@ def _beside(rounds: Sequence[Round], scenario: str, system: str) -> str:
         f"{max(one.waited_s for one in counted):.2f} s; canary's p99 up to "
         f"{max(one.delay.p99_ms for one in counted):.1f} ms, max {max(one.delay.max_ms for one in counted):.0f} ms"
     )
+    endured = [one.undone_ms for one in counted if one.undone_ms is not None and one.moved_ms is None]
+    if endured:
+        text += (
+            f"; in {len(endured)} of {len(counted)} rounds nothing was written until the fault was undone, after "
+            f"{milliseconds(percentile(endured, 0.5))} ms"
+        )
     idle = [one.gap_ms for one in counted if one.was_idle]
     if idle:
         text += (

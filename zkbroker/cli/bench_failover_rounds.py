@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from zkbroker.cli._canary import Canary, SchedulingDelay
 from zkbroker.cli._failover_cluster import TUNED_CLIENT, check_written, create_topic, prefer
 from zkbroker.cli._failover_writer import FailoverWriter
 from zkbroker.cli._figures import is_steady, longest_gap
-from zkbroker.cli._local_cluster import LocalCluster
 from zkbroker.cli._processes import LocalFailure
+from zkbroker.cli.bench_failover_scenarios import Fault, Scenario, System
 
-PATIENT_CLIENT = {"topic.metadata.refresh.interval.ms": 250, "socket.timeout.ms": 1000}
-"""What a client needs besides to leave a leader that is silent: nothing else tells it (both clients, that scenario)."""
 INTERVAL_S = 0.002
 DEFAULTS_INTERVAL_S = 0.02
 """The client with librdkafka's defaults writes less, lest it take the processors from the one that is measured."""
@@ -27,6 +23,8 @@ STEADY_S = 1.0
 PAUSE_S_MAX = 0.3
 """… without a longer pause than that."""
 RECOVERY_TIMEOUT_S = 240.0
+UNDONE_AFTER_SESSION_S = 7.0
+"""A fault that a system does nothing about is undone so long after a session would have expired: 25 s by default."""
 LOOK_INTERVAL_S = 0.02
 BEFORE_S = 0.5
 """The canary is listened to from so long before the fault."""
@@ -35,28 +33,6 @@ PHASE_S_MAX = 1.0
 start; where no request of its fails, because none is under way when the leader dies, nothing else may make it ask for
 the new leader. A fault at a constant time after its start would measure where in that second it fell, not the brokers.
 """
-
-
-class Scenario(NamedTuple):
-    name: str
-    title: str
-    victim: str
-    """leader, controller (that leads, too) or follower (in the ISR)"""
-    fault: signal.Signals
-    asked_ms: tuple[float, float] | None
-    """What zkbroker's median and 19th of 20 are to stay below."""
-    partitions_count: int = 1
-
-
-SCENARIOS = (
-    Scenario("kill-leader", "kill -9 of a leader", "leader", signal.SIGKILL, (250, 600)),
-    Scenario("kill-controller", "kill -9 of the controller that leads", "controller", signal.SIGKILL, (400, 900)),
-    Scenario("kill-follower", "kill -9 of a follower in the ISR", "follower", signal.SIGKILL, (250, 600)),
-    Scenario("stop-leader", "SIGTERM of a leader", "leader", signal.SIGTERM, (50, 50)),
-    Scenario("stop-controller", "SIGTERM of the controller that leads", "controller", signal.SIGTERM, (150, 150)),
-    Scenario("pause-leader", "SIGSTOP of a leader", "leader", signal.SIGSTOP, None),
-    Scenario("partitions", "kill -9 with 1,000 partitions", "leader", signal.SIGKILL, (1000, 1000), 1000),
-)
 
 
 class Round(NamedTuple):
@@ -86,6 +62,10 @@ class Round(NamedTuple):
     """For how long the fault was put off at random, up to PHASE_S_MAX."""
     was_idle: bool | None = None
     """The client had no request under way when the fault struck; None: not looked at."""
+    undone_ms: float | None = None
+    """From the fault until it was undone, where it was while clients wrote. Without ``moved_ms`` that ended it."""
+    rejoined_ms: float | None = None
+    """From then until the old leader was a follower in the ISR again."""
 
     @property
     def is_quiet(self) -> bool:
@@ -95,14 +75,6 @@ class Round(NamedTuple):
         fields = self._asdict()
         del fields["delay"]
         return {**fields, "canary_p99_ms": self.delay.p99_ms, "canary_max_ms": self.delay.max_ms}
-
-
-class System(NamedTuple):
-    """One of the two that are compared, with its cluster of three."""
-
-    name: str
-    cluster: LocalCluster
-    directory: Path
 
 
 def choose_victim(role: str, controller: int, brokers: Sequence[int], number: int) -> tuple[int, int]:
@@ -142,9 +114,7 @@ def run_round(
         writers = []
         for topic, kind in topics.items():
             is_tuned = kind == "tuned"
-            config = {**(TUNED_CLIENT if is_tuned else {}), **extra}
-            if scenario.fault == signal.SIGSTOP:
-                config.update(PATIENT_CLIENT)
+            config = {**(TUNED_CLIENT if is_tuned else {}), **extra, **scenario.fault.client}
             writers.append(
                 FailoverWriter(
                     system.directory,
@@ -159,8 +129,8 @@ def run_round(
         for writer in writers:
             writer.start(WARM_COUNT if writer is writers[0] else WARM_COUNT // 10)
         time.sleep(BEFORE_S + phase_s)
-        with striking(cluster, victim, scenario.fault) as strike:
-            moved_s = _wait_recovered(cluster, list(topics), victim, strike.at_s, scenario.fault, writers)
+        with striking(system, victim, scenario.fault) as strike:
+            recovery = _wait_recovered(system, strike, list(topics), writers)
             ended_s = time.monotonic()
             cpu_s, waited_s = strike.cpu_s(), strike.waited_s()
         for writer in writers:
@@ -179,7 +149,7 @@ def run_round(
         victim,
         gaps[0],
         gaps[1] if len(gaps) > 1 else None,
-        1000 * (moved_s - strike.at_s),
+        _since_ms(recovery.moved_s, strike.at_s),
         acknowledged,
         lost,
         duplicated,
@@ -189,17 +159,36 @@ def run_round(
         canary.delay(strike.at_s - BEFORE_S, ended_s),
         phase_s,
         writers[0].was_idle(strike.at_s),
+        _since_ms(recovery.undone_s, strike.at_s),
+        _since_ms(recovery.rejoined_s, recovery.undone_s),
     )
 
 
-class Strike:
-    """A fault that has struck."""
+def _since_ms(moment_s: float | None, start_s: float | None) -> float | None:
+    return None if moment_s is None or start_s is None else 1000 * (moment_s - start_s)
 
-    def __init__(self, cluster: LocalCluster) -> None:
-        self._brokers = list(cluster.brokers.values())
+
+class Strike:
+    """A fault, and what the brokers spend on it."""
+
+    def __init__(self, system: System, victim: int, fault: Fault) -> None:
+        self.victim = victim
+        self.fault = fault
+        self._system = system
+        self._is_undone = False
+        self._brokers = list(system.cluster.brokers.values())
         self._cpu_before_s = [broker.cpu_seconds() for broker in self._brokers]
         self._waited_before_s = [broker.waited_seconds() for broker in self._brokers]
         self.at_s = time.monotonic()
+
+    def strike(self) -> None:
+        self.fault.strike(self._system, self.victim)
+
+    def undo(self) -> None:
+        """Once."""
+        if not self._is_undone:
+            self._is_undone = True
+            self.fault.undo(self._system, self.victim)
 
     def cpu_s(self) -> float:
         """Of the brokers that are there, since."""
@@ -213,45 +202,61 @@ class Strike:
 
 
 @contextlib.contextmanager
-def striking(cluster: LocalCluster, victim: int, fault: signal.Signals) -> Iterator[Strike]:
-    """Strike; a broker that was paused goes on at the end, a dead one is started by the next round."""
-    broker = cluster.brokers[victim]
-    strike = Strike(cluster)
-    if fault == signal.SIGSTOP:
-        broker.pause()
-    else:
-        broker.send(fault)
+def striking(system: System, victim: int, fault: Fault) -> Iterator[Strike]:
+    """Strike, and undo it at the end; a broker that ended is started by the next round."""
+    strike = Strike(system, victim, fault)
     try:
+        strike.strike()
         yield strike
     finally:
-        if broker.is_paused:
-            broker.resume()
+        strike.undo()
+
+
+class Recovery(NamedTuple):
+    """When what came about, by time.monotonic(); None: it did not, or was not waited for."""
+
+    moved_s: float | None
+    """The znodes named a live leader and no dead member."""
+    undone_s: float | None
+    rejoined_s: float | None
 
 
 def _wait_recovered(
-    cluster: LocalCluster,
-    topics: Sequence[str],
-    victim: int,
-    struck_s: float,
-    fault: signal.Signals,
-    writers: Sequence[FailoverWriter],
-) -> float:
-    """Until the victim neither leads nor is in an ISR, has ended if it was told to, and all write steadily; when the
-    znodes said so."""
+    system: System, strike: Strike, topics: Sequence[str], writers: Sequence[FailoverWriter]
+) -> Recovery:
+    """Until the victim neither leads nor is in an ISR, has ended if it was told to, and all write steadily; then, if
+    that is part of the fault, until it is undone and the victim in all ISRs again."""
+    cluster, fault, victim = system.cluster, strike.fault, strike.victim
+    deadline = strike.at_s + RECOVERY_TIMEOUT_S
+    session_s = float(cluster.brokers[victim].settings["zookeeper.session.timeout.ms"]) / 1000
+    undo_s = strike.at_s + session_s + UNDONE_AFTER_SESSION_S if fault.is_undone else float("inf")
     moved_s: float | None = None
-    deadline = struck_s + RECOVERY_TIMEOUT_S
+    undone_s: float | None = None
     while True:
         now = time.monotonic()
-        if moved_s is None and all(_has_left(cluster.state(topic), victim) for topic in topics):
+        if moved_s is None and undone_s is None and all(_has_left(cluster.state(topic), victim) for topic in topics):
             moved_s = now
-        has_ended = fault == signal.SIGSTOP or not cluster.brokers[victim].is_running
-        if moved_s is not None and has_ended and now > moved_s + STEADY_S:
+        has_ended = not fault.ends_broker or not cluster.brokers[victim].is_running
+        ended_s = moved_s if moved_s is not None else undone_s
+        if ended_s is not None and has_ended and now > ended_s + STEADY_S:
             times = [writer.look() for writer in writers]
             if all(is_steady(one, now - STEADY_S, now, PAUSE_S_MAX) for one in times):
-                return moved_s
+                break
+        if undone_s is None and now > undo_s:
+            strike.undo()
+            undone_s = time.monotonic()
         if now > deadline:
             raise LocalFailure(f"no steady writing within {RECOVERY_TIMEOUT_S:g} s of the fault\n{cluster.explain()}")
         time.sleep(LOOK_INTERVAL_S if moved_s is None else 5 * LOOK_INTERVAL_S)
+    if not fault.is_undone:
+        return Recovery(moved_s, None, None)
+    if undone_s is None:
+        strike.undo()
+        undone_s = time.monotonic()
+    cluster.wait_for(
+        lambda: all(victim in cluster.isr(topic) for topic in topics), f"broker {victim} is in all ISRs again", 90
+    )
+    return Recovery(moved_s, undone_s, time.monotonic() if moved_s is not None else None)
 
 
 def _has_left(state: Mapping[str, Any] | None, victim: int) -> bool:
