@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Generator, Mapping
-from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
@@ -13,10 +12,9 @@ from twisted.python.failure import Failure
 
 from zkbroker.broker import listening
 from zkbroker.broker.admin import Admin
-from zkbroker.broker.complaining import Complaining, SilenceWatch, StallWatch
 from zkbroker.broker.controller_link import ControllerLink
 from zkbroker.broker.controller_loop import ControllerLoop
-from zkbroker.broker.detection import FailureDetection
+from zkbroker.broker.failure_watch import FailureWatch
 from zkbroker.broker.losses import UnsettledLosses
 from zkbroker.broker.metadata import ClusterMetadata, Doubt
 from zkbroker.broker.node import Node
@@ -28,11 +26,9 @@ from zkbroker.broker.settings import (
     caller_silent_seconds,
     channel_settings,
     controller_settings,
-    detection_settings,
     fetcher_settings,
     listener_limits,
     replica_settings,
-    unreachable_seconds,
 )
 from zkbroker.broker.status import Status
 from zkbroker.broker.topic_configs import TopicConfigs
@@ -170,19 +166,6 @@ class Parts:
             log=log,
             verdicts=lambda: self.detection.verdicts(),
         )
-        self.detection = FailureDetection(
-            broker_id=broker_id,
-            reactor=reactor,
-            clock=clock,
-            random=source,
-            identity=self._identity,
-            settings=detection_settings(config, timeout_s),
-            office=self.controller,
-            share_isr=self.metadata.share_isr,
-            doubt=partial(self.metadata.doubt, Doubt.BROKE_OFF),
-            log=log,
-        )
-        self.metadata.hold = self.detection.hold
         self.channel = ControllerChannel(
             reactor=reactor,
             clock=clock,
@@ -193,24 +176,23 @@ class Parts:
             settings=channel_settings(timeout_s),
         )
         self.replicas.controller = self.channel.alter_partition
-        is_fast = config.get_str("broker.failure.detection") == "fast"
-        self._stalls = StallWatch(logs, stall_s=config.get_int("log.dir.stall.ms") / 1000)
-        self._silence = SilenceWatch(
-            self.replicas.followers_heard,
-            broker_epoch=self.metadata.live_broker_epoch,
-            silent_s=unreachable_seconds(timeout_s),
-            fetch_wait_s=config.get_int("replica.fetch.wait.max.ms") / 1000,
-        )
-        self._complaining = Complaining(
+        self._failures = FailureWatch(
+            config=config,
+            broker_id=broker_id,
             reactor=reactor,
             clock=clock,
+            random=source,
             session_timeout_s=timeout_s,
-            unreachable=self._fetchers.unreachable if is_fast else lambda now: (),
-            stalled=self._stalls.look,
-            silent=self._silence.look if is_fast else lambda now: (),
-            say=self.channel.complain,
+            identity=self._identity,
+            controller=self.controller,
+            metadata=self.metadata,
+            logs=logs,
+            replicas=self.replicas,
+            fetchers=self._fetchers,
+            complain=self.channel.complain,
             log=log,
         )
+        self.detection = self._failures.detection
         self._own_states = OwnStates(
             broker_id=broker_id,
             reactor=reactor,
@@ -317,7 +299,7 @@ class Parts:
         if not self._was_registered:
             self._was_registered = True
             self.controller.start()
-            self._complaining.start()
+            self._failures.start()
             self._own_states.start()
 
     def _out_of_touch(self, is_out: bool) -> None:
@@ -351,7 +333,7 @@ class Parts:
         names = sorted(map(str, self._logs.losses.replicas))
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""
         lossy = [f"may lack records that they are counted for: {', '.join(names[:10])}{more}"] if names else []
-        return offline + lossy + self._complaining.problems() + self.controller.status_lines()
+        return offline + lossy + self._failures.problems() + self.controller.status_lines()
 
     # Stop
 
@@ -360,8 +342,7 @@ class Parts:
         """Listeners first, then the office, the registration, the replicas. Returns the broker epoch that ends here.
 
         The logs are at rest afterwards: ``LogDirs.high_watermarks`` holds the last ones."""
-        self.detection.stop()
-        self._complaining.stop()
+        self._failures.stop()
         self._own_states.stop()
         for port in self._ports:
             yield self._step("stop listening", port.stopListening)
