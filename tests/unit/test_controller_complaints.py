@@ -100,6 +100,57 @@ def test_never_below_min_isr() -> None:
     assert room.verdict() is None
 
 
+def test_with_the_isr_too_small_already_the_eligible_take_over() -> None:
+    """Torture, cut-peers-controller: a controller that was cut off, and led, shrank its ISR to itself by the lag of its
+    followers before it gave the office up; then nobody could write until the cut healed."""
+    room = Room()
+    room.image.states[T0] = room.image.states[T0]._replace(isr=(1,), elr=(2, 3))
+    assert room.unreachable(2, 1) == [T0]
+    assert room.verdict() is None
+    room.unreachable(3, 1)
+    after = room.follow()
+    assert (after.leader, after.isr, after.elr, after.leader_epoch) == (2, (2,), (1, 3), 5)
+    assert after.reason == "2 of 2 ISR and ELR followers cannot reach broker 1"
+    assert room.verdict() is None
+
+
+def test_the_eligible_take_over_only_where_they_suffice() -> None:
+    room = Room()
+    room.image.states[T0] = room.image.states[T0]._replace(isr=(1,), elr=(2, 3))
+    room.image.shutting_down[3] = 30
+    room.unreachable(2, 1)
+    room.unreachable(3, 1)
+    assert room.verdict() is None
+    room.image.shutting_down.clear()
+    room.image.states[T0] = room.image.states[T0]._replace(elr=(2,))
+    assert room.verdict() is None
+
+
+def test_what_is_left_of_a_small_isr_goes_before_the_eligible() -> None:
+    room = Room(5, min_insync=3)
+    room.image.states[T0] = room.image.states[T0]._replace(isr=(1, 4), elr=(2, 3))
+    for member in (2, 3, 4):
+        room.unreachable(member, 1)
+    after = room.follow()
+    assert (after.leader, after.isr, after.elr) == (4, (4,), (1, 2, 3))
+
+
+def test_the_leadership_does_not_go_round_among_the_eligible_for_ever() -> None:
+    """All are cut from all: somebody leads in the end, and who was found well lately is tried again."""
+    room = Room()
+    room.image.states[T0] = room.image.states[T0]._replace(isr=(1,), elr=(2, 3))
+    leaders = []
+    for _ in range(6):
+        leader = room.image.states[T0].leader
+        for broker in (1, 2, 3):
+            room.unreachable(broker, *([leader] if broker != leader else []))
+        after = room.verdict()
+        if after is not None:
+            room.image.states[T0] = after
+            leaders.append(after.leader)
+    assert leaders == [2, 3, 1]
+
+
 def test_the_brokers_default_counts_where_the_topic_says_nothing() -> None:
     room = Room(2)
     room.image.rules.clear()
@@ -338,7 +389,10 @@ def test_whatever_is_said_no_verdict_worsens_anything_and_they_come_to_an_end(se
     room = Room(size, min_insync=minimum)
     ids = list(range(1, size + 1))
     isr = tuple(source.sample(ids, source.randint(1, size)))
-    room.image.states[T0] = PartitionState("id", tuple(ids), source.choice(isr), 3, isr, 5, 1)
+    elr: tuple[int, ...] = ()
+    if len(isr) < minimum:
+        elr = tuple(member for member in ids if member not in isr and source.random() < 0.7)
+    room.image.states[T0] = PartitionState("id", tuple(ids), source.choice(isr), 3, isr, 5, 1, elr=elr)
     for gone in source.sample(ids, source.randint(0, 1)):
         room.image.shutting_down[gone] = gone * 10
     now = 0.0
@@ -356,15 +410,20 @@ def test_whatever_is_said_no_verdict_worsens_anything_and_they_come_to_an_end(se
         room.complaints.said(speaker, speaker * 10, Word(unreachable, stalled, silent), now)
         if source.random() < 0.3:
             room.complaints.time_passed(now)
-    for _ in range(size):
+    for _ in range(2 * size + 1):
         before = room.image.states[T0]
         after = room.verdict()
         if after is None:
             break
         assert after.leader in after.isr and after.leader_epoch == before.leader_epoch + 1
         assert after.partition_epoch == before.partition_epoch + 1
-        assert set(after.isr) < set(before.isr)
-        assert len(after.isr) >= min(minimum, size)
+        assert set(after.isr) | set(after.elr) <= set(before.isr) | set(before.elr)
+        if before.elr:
+            assert set(after.isr) | set(after.elr) == set(before.isr) | set(before.elr)
+            assert len(set(before.isr + before.elr) - {before.leader}) >= min(minimum, size)
+        else:
+            assert set(after.isr) < set(before.isr) and not after.elr
+            assert len(after.isr) >= min(minimum, size)
         assert after.reason
         if after.leader != before.leader:
             assert before.leader not in after.isr

@@ -15,7 +15,10 @@ follows for a partition:
 
 Never to the harm of anybody (rule 2 of fast failover): only while a member of the ISR is there to lead, and the ISR
 without the accused holds ``min.insync.replicas``. So the last replica standing is never touched, and whoever leaves an
-ISR could not have been waited for any longer anyway.
+ISR could not have been waited for any longer anyway. With an ISR that is too small already (its leader heard nobody for
+``replica.lag.time.max.ms``) there is nothing to be harmed: nothing is acknowledged with acks=all. Then ISR and ELR
+together without the leader must hold that many, and one of them leads: each holds all that was acknowledged
+(``elections.py``).
 
 The accused leaves the ISR together with the leadership. Its log is sound, but whoever cannot be reached often cannot
 reach others either, and a disk that hangs takes nothing more: a member that does not fetch would hold acks=all up for
@@ -37,7 +40,7 @@ from typing import NamedTuple
 
 from zkbroker.controller.cluster_image import ClusterImage
 from zkbroker.controller.elections import Election, elected
-from zkbroker.controller.eligible import effective_min_isr
+from zkbroker.controller.eligible import effective_min_isr, eligible_after
 from zkbroker.model.complaints import StalledDir, Unreachable, Word
 from zkbroker.model.topics import PartitionState, TopicPartition
 
@@ -179,7 +182,7 @@ class Complaints:
             touched += [
                 partition
                 for partition, state in self._image.states.items()
-                if (state.leader in accused and speaker in state.isr)
+                if (state.leader in accused and (speaker in state.isr or speaker in state.elr))
                 or (state.leader == speaker and not silent.isdisjoint(state.isr))
             ]
         return touched
@@ -216,14 +219,16 @@ class Complaints:
 
         For a state that is right otherwise: its leader and ISR are online."""
         leader = state.leader
-        if not self._spoken or leader not in state.isr or len(state.isr) < 2:
+        followers = [member for member in (*state.isr, *state.elr) if member != leader]
+        if not self._spoken or leader not in state.isr or not followers:
             return None
         stalled = self._stalled(leader, partition)
-        complaining = [member for member in state.isr if member != leader and self._unreachable(member, leader)]
+        complaining = [member for member in followers if self._unreachable(member, leader)]
         if stalled is not None:
             reason = f"broker {leader}'s log folder {stalled.log_dir} stalled for {stalled.seconds:.1f} s"
-        elif len(complaining) * 2 > len(state.isr) - 1:
-            reason = f"{len(complaining)} of {len(state.isr) - 1} ISR followers cannot reach broker {leader}"
+        elif len(complaining) * 2 > len(followers):
+            kind = "ISR and ELR" if state.elr else "ISR"
+            reason = f"{len(complaining)} of {len(followers)} {kind} followers cannot reach broker {leader}"
         else:
             return self._without_followers(partition, state, controller_epoch)
         election = self._moved(partition, state, complaining)
@@ -239,13 +244,40 @@ class Complaints:
         sound = tuple(member for member in left if not self._waits(member, partition))
         isr = sound if self._is_enough(partition, state, sound) else left
         if not self._is_enough(partition, state, isr):
-            return None
+            return self._moved_to_eligible(partition, state, sound, complaining)
         candidates = [m for m in state.replicas if m in isr and self._stalled(m, partition) is None]
         if not candidates:
             return None
         # Who shares the majority's complaint is on the same side of the network as they are.
         candidates.sort(key=lambda member: (not self.is_trusted(member, partition), member not in complaining))
         return Election(candidates[0], isr, elr=())
+
+    def _moved_to_eligible(
+        self, partition: TopicPartition, state: PartitionState, standing: tuple[int, ...], complaining: Sequence[int]
+    ) -> Election | None:
+        """The same where the ISR is too small already: ``standing`` is left of it. Whom nobody trusts takes over from
+        trusted leaders only: where all are cut from all this comes to an end."""
+        eligible = tuple(
+            m for m in state.elr if self._image.is_electable(m, partition) and not self._waits(m, partition)
+        )
+        if not state.elr or not self._is_enough(partition, state, standing + eligible):
+            return None
+        candidates = [
+            member
+            for member in state.replicas
+            if member in (standing or eligible) and self._stalled(member, partition) is None
+        ]
+        if not self.is_trusted(state.leader, partition):
+            candidates = [member for member in candidates if self.is_trusted(member, partition)]
+        if not candidates:
+            return None
+        candidates.sort(key=lambda member: (not self.is_trusted(member, partition), member not in complaining))
+        isr = standing or (candidates[0],)
+        minimum = self._image.min_insync_replicas(partition.topic)
+        elr = eligible_after(
+            state, candidates[0], isr, False, minimum, lambda member: self._image.loss(member, partition) is not None
+        )
+        return Election(candidates[0], isr, elr=elr)
 
     def _without_followers(
         self, partition: TopicPartition, state: PartitionState, controller_epoch: int
