@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tests.simulation.network import HostState
@@ -322,9 +322,15 @@ class FaultKinds:
         if not partitions or self._world.zookeeper.stat(PREFERRED_PATH) is not None:
             return None
         chosen = own.sample(partitions, own.randint(1, len(partitions)))
-        data = json.dumps({"version": 1, "partitions": chosen}).encode()
-        self._world.zookeeper.write(Create(PREFERRED_PATH, data))
+        self._elect_preferred([(str(one["topic"]), int(one["partition"])) for one in chosen])
         return " ".join(f"{one['topic']}-{one['partition']}" for one in chosen)
+
+    def _elect_preferred(self, partitions: Sequence[tuple[str, int]]) -> None:
+        """A person asks for the preferred leaders, unless that is asked already."""
+        if self._world.zookeeper.stat(PREFERRED_PATH) is None:
+            chosen = [{"topic": topic, "partition": partition} for topic, partition in partitions]
+            data = json.dumps({"version": 1, "partitions": chosen}).encode()
+            self._world.zookeeper.write(Create(PREFERRED_PATH, data))
 
     def _storm(self, own: random.Random) -> str | None:
         """One election upon the other, among leaders that do not reach their followers for moments."""

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
-from tests.simulation.aimed_faults import AimedFaults
+from tests.simulation.aimed_replication import AimedReplication
 from tests.simulation.profiles import Profile
 
 STEPS_BETWEEN_MIN = 1
@@ -27,7 +27,7 @@ class Struck(NamedTuple):
     text: str
 
 
-class FaultDriver(AimedFaults):
+class FaultDriver(AimedReplication):
     """Strikes a world by the rates of a profile. ``after_step`` is called after each step; ``stop`` ends it."""
 
     def __init__(self, world: Any, profile: Profile, *, disabled: Collection[int] = ()) -> None:

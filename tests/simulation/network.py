@@ -282,12 +282,11 @@ class Network:
             elif not pipe.reader.is_gone:
                 self.carry_again(pipe)
 
-    def slow(self, one: int, other: int, seconds: float) -> None:
-        """What travels between the two takes so much longer."""
-        for pair in ((one, other), (other, one)):
-            self._slow.pop(pair, None)
-            if seconds:
-                self._slow[pair] = seconds
+    def slow(self, source: int, target: int, seconds: float) -> None:
+        """What ``source`` sends to ``target`` takes so much longer."""
+        self._slow.pop((source, target), None)
+        if seconds:
+            self._slow[source, target] = seconds
 
     def heal_all(self) -> None:
         """No link is cut or slow any more."""

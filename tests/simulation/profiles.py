@@ -157,6 +157,13 @@ PROFILES: dict[str, Profile] = {
             zk_lose_reply_of_controller=0.5,
         ),
         _profile(
+            "late",
+            "what was asked in an older leader epoch, or by an older process of a broker, arrives late",
+            row_of_an_older_epoch=2.0,
+            row_of_an_older_process=2.0,
+            proposal_of_a_former_leader=2.0,
+        ),
+        _profile(
             "settings",
             "the minimum ISR is raised and lowered while members come and go",
             min_isr=6.0,

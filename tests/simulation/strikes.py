@@ -189,10 +189,12 @@ class Strikes:
             self.network.states[broker_id] = HostState.UP
         self.nodes[broker_id].is_deaf = False
 
-    def slow_link(self, one: int, other: int, seconds: float) -> None:
-        """Everything between the two takes so much longer; 0 is over."""
-        self.trace.add("fault", f"link {one} <-> {other} is slower by {seconds:.3f} s")
+    def slow_link(self, one: int, other: int, seconds: float, *, one_way: bool = False) -> None:
+        """Everything between the two takes so much longer, ``one_way``: what ``one`` sends; 0 is over."""
+        self.trace.add("fault", f"link {one} {'->' if one_way else '<->'} {other} is slower by {seconds:.3f} s")
         self.network.slow(one, other, seconds)
+        if not one_way:
+            self.network.slow(other, one, seconds)
 
     # ZooKeeper
 

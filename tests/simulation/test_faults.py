@@ -13,8 +13,21 @@ import pytest
 from tests.simulation.faults import FaultDriver
 from tests.simulation.network import HostState
 from tests.simulation.profiles import PROFILES, Profile
+from zkbroker.model.topics import TopicPartition
 
 SESSION_S = 1.5
+
+
+def parts_of_leader(broker_id: int) -> Any:
+    """A broker that believes that it leads, and that it is controller."""
+    state = SimpleNamespace(replicas=(1, 2, 3), isr=(1, 2, 3), leader=broker_id, leader_epoch=5)
+    isr = SimpleNamespace(state=SimpleNamespace(isr=state.isr, maximal=state.isr, proposal=None))
+    leader = SimpleNamespace(isr=isr, min_insync_replicas=2, log_end_offset=0, high_watermark=0)
+    replica = SimpleNamespace(partition=TopicPartition("t", 0), leader=leader, follower=None, state=state)
+    return SimpleNamespace(
+        replicas=SimpleNamespace(_table=SimpleNamespace(replicas={("t", 0): replica})),
+        controller=SimpleNamespace(is_controller=True),
+    )
 
 
 class RecordingWorld:
@@ -36,14 +49,11 @@ class RecordingWorld:
         self.ran = None
         self.lines: list[str] = []
         self.trace = SimpleNamespace(add=lambda kind, text: self.lines.append(f"{self.steps} {kind} {text}"))
-        replica = SimpleNamespace(leader=object(), state=SimpleNamespace(replicas=(1, 2, 3)))
-        parts = SimpleNamespace(
-            replicas=SimpleNamespace(_table=SimpleNamespace(replicas={("t", 0): replica})),
-            controller=SimpleNamespace(is_controller=True),
-        )
         process = SimpleNamespace(is_alive=True, zk=SimpleNamespace(slower_s=0.0))
         self.nodes = {
-            broker_id: SimpleNamespace(is_running=True, is_paused=False, parts=parts, process=process)
+            broker_id: SimpleNamespace(
+                is_running=True, is_paused=False, parts=parts_of_leader(broker_id), process=process
+            )
             for broker_id in range(1, brokers_count + 1)
         }
         self._due: list[tuple[float, int, Callable[[], object]]] = []

@@ -1,0 +1,146 @@
+"""Faults that wait for the moment at which replication hurts: what was asked in an older leader epoch, or by an older
+process of a broker, arrives when another one counts.
+
+Each is the shortest story, thought out by hand, in which one rule alone stands between the logs and harm.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from tests.simulation.aimed_faults import AimedFaults
+from tests.simulation.fault_kinds import replicas_of
+from zkbroker.replication.follow_session import FollowState
+
+
+class AimedReplication(AimedFaults):
+    def _led(self, own: random.Random, fits: Callable[[int, Any], bool]) -> tuple[int, Any] | None:
+        """A running leader and its replica of a partition for which ``fits`` holds."""
+        found = []
+        for broker_id in self._running():
+            parts = self._world.nodes[broker_id].parts
+            for replica in () if parts is None else replicas_of(parts):
+                is_leader = replica.leader is not None and replica.state.leader == broker_id
+                if is_leader and fits(broker_id, replica):
+                    found.append((broker_id, replica))
+        return own.choice(found) if found else None
+
+    def _slow_one_way(self, source: int, targets: list[int], delay_s: float, seconds: float) -> None:
+        """What ``source`` sends to ``targets`` takes so much longer, for so long."""
+        for target in targets:
+            self._world.slow_link(source, target, delay_s, one_way=True)
+
+        def fast() -> None:
+            for target in targets:
+                self._world.slow_link(source, target, 0.0, one_way=True)
+
+        self._later(seconds, f"link {source}→{targets} is fast", fast)
+
+    def _row_of_an_older_epoch(self, own: random.Random) -> str | None:
+        """A leader is deposed with records that nobody else has. Its first row for its successor is on its way while
+        that commits others in their place and leads in another epoch besides, which the former leader hears late: the
+        successor refuses the row, and tells its high watermark (KAFKA-14704)."""
+        controller = self._controller(own)
+        found = self._led(own, lambda leader, replica: leader != controller and len(replica.state.isr) > 2)
+        if controller is None or found is None:
+            return None
+        leader, replica = found
+        followers = [member for member in replica.state.isr if member != leader]
+        partition, epoch, process = replica.partition, replica.state.leader_epoch, self._world.nodes[leader].process
+        delay_s, alone_s = own.uniform(0.15, 0.4), own.uniform(0.02, 0.12)
+        self._slow_one_way(leader, followers, delay_s, 2.0 * self._session_s)
+
+        def asking(ran: Any) -> str | None:
+            parts = process.node.parts
+            if ran is not process or parts is None:
+                return None
+            followed = parts._fetchers._followed.get(partition)
+            if followed is None or followed.state is not FollowState.ASKED or followed.row is None:
+                return None
+            if followed.row.leader_epoch <= epoch:
+                return None
+            self._leader_seen = followed.leader
+            return f"broker {leader} asks broker {followed.leader} for {partition} in epoch {followed.row.leader_epoch}"
+
+        def raise_epoch() -> None:
+            others = [member for member in followers if member != self._leader_seen]
+            teller = self._controller(own)
+            if teller is not None and others:
+                self._slow_one_way(teller, [leader], delay_s + 0.5, self._session_s)
+                self._delete_by_hand(f"/brokers/ids/{own.choice(others)}")
+
+        self._later(alone_s, f"broker {leader} is deposed", lambda: self._delete_by_hand(f"/brokers/ids/{leader}"))
+        self._when(asking, raise_epoch)
+        return f"broker {leader}, leader of {partition}, sends {delay_s:.2f} s late, deposed after {alone_s:.2f} s"
+
+    def _row_of_an_older_process(self, own: random.Random) -> str | None:
+        """A follower's rows are so late that it leaves the ISR; its process dies, and its next one fetches before they
+        arrive. It was in no ISR, so that no leader epoch tells the two apart."""
+        controller = self._controller(own)
+        found = self._led(own, lambda leader, replica: len(replica.state.isr) > 2)
+        if found is None:
+            return None
+        leader, replica = found
+        followers = [member for member in replica.state.isr if member not in (leader, controller)]
+        if not followers:
+            return None
+        follower, partition, lossy = own.choice(followers), replica.partition, own.random() < 0.5
+        delay_s, process = own.uniform(1.1, 1.8), self._world.nodes[leader].process
+        self._slow_one_way(follower, [leader], delay_s, delay_s + self._session_s)
+
+        def outside(ran: Any) -> str | None:
+            state = None if replica.leader is None else replica.leader.isr.state
+            if ran is not process or state is None or follower in state.maximal:
+                return None
+            return f"broker {follower} is killed and starts, out of the ISR of {partition}"
+
+        def die() -> None:
+            self._world.slow_link(follower, leader, 0.0, one_way=True)
+            if self._world.nodes[follower].is_running:
+                self._world.kill(follower, lose_unflushed=lossy)
+            self._later(0.0, f"broker {follower} starts", lambda: self._start(follower))
+
+        self._when(outside, die)
+        return f"what broker {follower} asks broker {leader} for {partition}, {delay_s:.2f} s late"
+
+    def _proposal_of_a_former_leader(self, own: random.Random) -> str | None:
+        """A leader proposes a joiner to a controller that hears it late; meanwhile the leadership moves within the ISR,
+        and the joiner does not reach the new leader."""
+        controller = self._controller(own)
+        found = self._led(
+            own,
+            lambda leader, replica: (
+                leader not in (controller, replica.state.replicas[0])
+                and replica.state.replicas[0] in replica.state.isr
+                and len(replica.state.replicas) > 2
+            ),
+        )
+        if controller is None:
+            return None
+        if found is None:
+            # So that there is one the next time.
+            return self._delete_registration_of_leader(own)
+        leader, replica = found
+        partition, preferred = replica.partition, replica.state.replicas[0]
+        joiner = own.choice([one for one in replica.state.replicas if one not in (leader, preferred)])
+        process, delay_s = self._world.nodes[leader].process, own.uniform(0.1, 0.3)
+        self._slow_one_way(leader, [controller], delay_s, 3.0 * self._session_s)
+        text = ""
+        if joiner in replica.state.isr:
+            text = self._cut_links([(leader, joiner)], own, seconds=own.uniform(0.6, 0.9))
+
+        def proposing(ran: Any) -> str | None:
+            state = None if replica.leader is None else replica.leader.isr.state
+            if ran is not process or state is None or state.proposal is None or joiner not in state.maximal:
+                return None
+            return None if joiner in state.isr else f"broker {leader} proposes {joiner} for {partition}"
+
+        def move() -> None:
+            self._world.cut(joiner, preferred, one_way=True)
+            self._later(delay_s + 0.3, "heals", lambda: self._world.heal_link(joiner, preferred))
+            self._elect_preferred([partition])
+
+        self._when(proposing, move)
+        return f"broker {leader}, leader of {partition}, asks controller {controller} {delay_s:.2f} s late; {text}"
