@@ -129,7 +129,8 @@ class ControllerLoop(OfficePort):
         self._is_stopped = True
         self._cancel(self._stand_timer)
         self._cancel(self._session_timer)
-        held = self._term is not None
+        # Also what is being taken at this moment, or was perhaps: the answer is behind what is asked from now on.
+        held = self._term is not None or self._epoch_attempted >= 0
         self._close_term("the controller is shutting down")
         self._office.close()
         if not held or not self._zk.is_connected:
@@ -176,10 +177,12 @@ class ControllerLoop(OfficePort):
     @inlineCallbacks
     def _look_at_office(self) -> Generator[Deferred[Any], Any, None]:
         """Read ``/controller`` with a watch and do what it asks for: follow, take office, tidy up, or stand."""
+        term = self._term
         try:
             data, stat = yield self._zk.get(controller_znode.PATH, self._office.again)
         except NoNodeError:
-            if (yield self._zk.exists(controller_znode.PATH, self._office.again)) is not None:
+            exists = (yield self._zk.exists(controller_znode.PATH, self._office.again)) is not None
+            if exists or self._term is not term:
                 self._office.again()
                 return
             if self._term is not None:
@@ -193,6 +196,10 @@ class ControllerLoop(OfficePort):
             self._log(str(error))
             holder = -1
         epoch, epoch_stat = yield read_epoch(self._zk)
+        if self._term is not term:
+            # Taken over, or given up, while this was read: it may be from before.
+            self._office.again()
+            return
         mine = stat.ephemeral_owner == self._zk.session_id
         if holder == self._broker_id and mine and not self._is_stopped:
             if self._term is not None:

@@ -90,14 +90,15 @@ def take_over(
     at version 0 whoever made it. ``attempt(epoch)`` is told the epoch before it is tried, since the outcome may stay
     unknown (ConnectionLossError), and may say no."""
     try:
+        # The epoch first: whoever wins between these reads has raised it.
         found = yield gather(
             [
+                read_epoch(zk),
                 zk.get(controller_znode.PATH),
                 zk.exists(broker_znode.broker_path(suspect.broker_id)),
-                read_epoch(zk),
             ]
         )
-        (data, stat), registered, (epoch, epoch_stat) = found
+        (epoch, epoch_stat), (data, stat), registered = found
         holder = controller_znode.decode(data).broker_id
     except (NoNodeError, ZnodeError):
         return NOT_TRIED  # whoever watches the office has seen it, or will
