@@ -5,39 +5,25 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections.abc import Callable
-from typing import NamedTuple
 
 from twisted.internet.defer import Deferred, fail, succeed
 
 from zkbroker.log import lookups, producers, retention, truncation
+from zkbroker.log.appending import Appender, AppendInfo
 from zkbroker.log.checkpoints import METADATA_FILE, encode_partition_metadata
 from zkbroker.log.context import LogContext
 from zkbroker.log.durability import Durability
 from zkbroker.log.flush import FlushJob
 from zkbroker.log.lookups import LogRead
 from zkbroker.log.segment import Segment
-from zkbroker.log.tail import Chunk, Tail
-from zkbroker.log.validation import PlacedBatch, check_timestamps, checks_timestamps, split_fetched, walk, walks_records
+from zkbroker.log.tail import Tail
 from zkbroker.model.errors import BrokerError, ErrorCode, InvariantViolation
 from zkbroker.model.topic_config import TopicConfig
 from zkbroker.model.topics import TopicPartition
 from zkbroker.partition.epoch_cache import EpochCache
 from zkbroker.partition.producer_state import ProducerStates
-from zkbroker.records.batch import BatchHeader, check_produced, stamp, with_log_append_time
-from zkbroker.records.record import end_transaction_of
 
 __all__ = ["AppendInfo", "Log", "LogRead"]
-
-
-class AppendInfo(NamedTuple):
-    """What an append did. For a duplicate the offsets are those of the original batch."""
-
-    base_offset: int
-    last_offset: int
-    log_append_time_ms: int
-    """The broker's time with LogAppendTime, else -1."""
-    is_duplicate: bool
-    records_count: int
 
 
 class Log:
@@ -75,6 +61,7 @@ class Log:
         self.tail = Tail(context.tails)
         self.is_warm = False
         self.durability = Durability(self)
+        self._appender = Appender(self)
         self._reads_cached = context.cached_reads.get(log_dir, False)
         self.set_config(config)
 
@@ -86,12 +73,7 @@ class Log:
         """The topic's settings changed; they hold from the next append on."""
         before, self.config = self.config, config
         self.durability.flush_policy_set(before.flush_messages, config.flush_messages)
-        self._walks = walks_records(config)
-        self._checks_timestamps = checks_timestamps(config)
-        self._stamps_time = config.message_timestamp_type == "LogAppendTime"
-        # Spread by partition, so that all logs of a topic do not roll in the same second (segment.jitter.ms).
-        jitter = config.segment_jitter_ms * (self.partition.partition * 7919 % 1000) // 1000
-        self._roll_ms = config.segment_ms - min(jitter, config.segment_ms)
+        self._appender.config_changed(config)
 
     @property
     def recovery_point(self) -> int:
@@ -137,67 +119,8 @@ class Log:
         UNSUPPORTED_COMPRESSION_TYPE, INVALID_TIMESTAMP, OUT_OF_ORDER_SEQUENCE_NUMBER, INVALID_PRODUCER_EPOCH,
         INVALID_TXN_STATE, TRANSACTION_COORDINATOR_FENCED, KAFKA_STORAGE_ERROR. Nothing is appended then.
         """
-        if self.is_offline:
-            raise self.offline_error()
-        config = self.config
-        header = check_produced(records, config.max_message_bytes, origin_client=origin_client)
-        if origin_client or header.size == len(records):
-            return self._append_produced(records, 0, header, leader_epoch, origin_client)
-        # Everything is checked before anything is appended: an internal write is whole or not at all.
-        found = []
-        position = 0
-        while position < len(records):
-            header = check_produced(records, config.max_message_bytes, origin_client=False, position=position)
-            found.append((position, header))
-            position += header.size
-        infos = [self._append_produced(records, place, header, leader_epoch, False) for place, header in found]
-        return AppendInfo(
-            infos[0].base_offset,
-            infos[-1].last_offset,
-            infos[-1].log_append_time_ms,
-            False,
-            sum(info.records_count for info in infos),
-        )
-
-    def _append_produced(
-        self, records: bytes | memoryview, position: int, header: BatchHeader, leader_epoch: int, origin_client: bool
-    ) -> AppendInfo:
-        if header.producer_id >= 0:
-            if origin_client:
-                duplicate = self.producers.check(
-                    header.producer_id,
-                    header.producer_epoch,
-                    header.base_sequence,
-                    header.last_sequence,
-                    is_transactional=header.is_transactional,
-                )
-                if duplicate is not None:
-                    stamped = duplicate.timestamp if self._stamps_time else -1
-                    return AppendInfo(duplicate.base_offset, duplicate.last_offset, stamped, True, header.records_count)
-            elif header.is_control:
-                marker = end_transaction_of(records, header, position)
-                if marker is not None:
-                    self.producers.check_marker(header.producer_id, header.producer_epoch, marker.coordinator_epoch)
-        now_ms = self.context.clock.wall_ms()
-        if self._checks_timestamps and origin_client:
-            check_timestamps(header, self.config, now_ms)
-        if self._walks and origin_client:
-            records, header = walk(records, position, header, self.config)
-            position = 0
-        if header.size > self.config.segment_bytes:
-            raise BrokerError(
-                ErrorCode.RECORD_LIST_TOO_LARGE, f"{header.size} bytes: segment.bytes is {self.config.segment_bytes}"
-            )
-        base_offset = self.log_end_offset
-        data = stamp(records, position, header, base_offset, leader_epoch)
-        max_timestamp = header.max_timestamp
-        append_time = -1
-        if self._stamps_time:
-            append_time = max_timestamp = now_ms
-            data = with_log_append_time(data, now_ms)
-        last_offset = base_offset + header.last_offset_delta
-        self._write(data, [(0, header, base_offset)], last_offset, max_timestamp, now_ms, leader_epoch)
-        return AppendInfo(base_offset, last_offset, append_time, False, header.records_count)
+        self._check_online()
+        return self._appender.append_as_leader(records, leader_epoch, origin_client)
 
     def append_as_follower(self, records: bytes | memoryview, leader_epoch_limit: int) -> AppendInfo | None:
         """Append batches exactly as fetched. None if there was nothing to append.
@@ -207,73 +130,8 @@ class Log:
         offset below the log end) with nothing appended, or KAFKA_STORAGE_ERROR. A gap in offsets is legal: the leader
         may have compacted.
         """
-        if self.is_offline:
-            raise self.offline_error()
-        pieces = split_fetched(records, self.log_end_offset, leader_epoch_limit, self.config.segment_bytes)
-        if not pieces:
-            return None
-        now_ms = self.context.clock.wall_ms()
-        for data, batches, timestamp in pieces:
-            self._write(data, batches, batches[-1][1].last_offset, timestamp, now_ms, -1)
-        count = sum(header.records_count for piece in pieces for _, header, _ in piece.batches)
-        return AppendInfo(pieces[0].batches[0][2], self.log_end_offset - 1, -1, False, count)
-
-    def _write(
-        self, data: bytes | memoryview, batches: list[PlacedBatch], last_offset: int, max_timestamp: int,
-        now_ms: int, stamped_epoch: int
-    ) -> None:  # fmt: skip
-        """``batches``: (place in ``data``, header, base offset) of each; ``stamped_epoch`` -1 takes the headers'."""
-        config = self.config
-        base_offset = batches[0][2]
-        try:
-            if not self.is_warm:
-                self._warm()
-            segment = self.segments[-1]
-            if segment.should_roll(
-                len(data), max_timestamp, last_offset, now_ms, segment_bytes=config.segment_bytes,
-                segment_ms=self._roll_ms, index_bytes=config.segment_index_bytes
-            ):  # fmt: skip
-                segment = self.roll(base_offset)
-            position = segment.append(data)
-        except OSError as error:
-            self._append_failed(error)
-            raise self.offline_error() from None
-        for place, header, offset in batches:
-            epoch = stamped_epoch if stamped_epoch >= 0 else header.leader_epoch
-            if epoch > self.epochs.latest_epoch:
-                self.assign_epoch(epoch, offset)
-            timestamp = max_timestamp if stamped_epoch >= 0 else header.max_timestamp
-            last = offset + header.last_offset_delta
-            segment.note_batch(last, position + place, header.size, timestamp, config.index_interval_bytes)
-            if header.producer_id >= 0:
-                self._note_producer(data, place, header, offset, timestamp)
-        self.log_end_offset = last_offset + 1
-        self.tail.append(Chunk(base_offset, last_offset + 1, data))
-        if self.log_end_offset - self.flushed_end_offset >= config.flush_messages:
-            self.durability.flush_soon()
-
-    def _note_producer(
-        self, data: bytes | memoryview, place: int, header: BatchHeader, base_offset: int, timestamp: int
-    ) -> None:
-        try:
-            producers.take_batch(self.producers, self.segments[-1], data, place, header, base_offset, timestamp)
-        except OSError as error:
-            self.failed("cannot write a transaction index", error)
-            raise self.offline_error() from None
-
-    def _append_failed(self, error: OSError) -> None:
-        try:
-            self.segments[-1].cut_back()
-        except OSError:
-            # The torn tail is found by its CRC when the folder is recovered: nothing else can be done here.
-            pass
-        self.is_warm = False
-        self.failed("cannot append", error)
-
-    def _warm(self) -> None:
-        """Before the first append: open the active segment, find its largest timestamp. Idle logs never pay this."""
-        self.active.warm()
-        self.is_warm = True
+        self._check_online()
+        return self._appender.append_as_follower(records, leader_epoch_limit)
 
     def roll(self, base_offset: int | None = None) -> Segment:
         """Begin a new segment at the log end (or at ``base_offset`` beyond it, after a gap). Raises OSError."""
@@ -304,8 +162,8 @@ class Log:
         if self.is_offline or segment.size == 0:
             return
         try:
-            first = segment.rolling_base()
-            if first >= 0 and now_ms - first > self._roll_ms and segment.created_at_ms + self._roll_ms < now_ms:
+            first, roll_ms = segment.rolling_base(), self._appender.roll_ms
+            if first >= 0 and now_ms - first > roll_ms and segment.created_at_ms + roll_ms < now_ms:
                 self.roll()
         except OSError as error:
             self.failed("cannot roll", error)
