@@ -227,19 +227,23 @@ class AimedFaults(FaultKinds):
 
     def _min_isr(self, own: random.Random) -> str | None:
         """A person changes ``min.insync.replicas`` of a topic."""
-        tree, zookeeper = self._world.zookeeper.tree.znodes, self._world.zookeeper
+        tree = self._world.zookeeper.tree.znodes
         topics = [
             path.rpartition("/")[2] for path in sorted(tree) if path.count("/") == 3 and "/brokers/topics/" in path
         ]
         if not topics:
             return None
         topic, value = own.choice(topics), own.choice(("1", "2"))
+        self._set_min_isr(topic, value)
+        return f"of {topic} to {value}"
+
+    def _set_min_isr(self, topic: str, value: str) -> None:
+        zookeeper = self._world.zookeeper
         path, data = f"/config/topics/{topic}", json.dumps({"version": 1, "config": {"min.insync.replicas": value}})
         exists = zookeeper.stat(path) is not None
         zookeeper.write(SetData(path, data.encode(), -1) if exists else Create(path, data.encode()))
         notice = json.dumps({"version": 2, "entity_path": f"topics/{topic}"}).encode()
         zookeeper.write(Create("/config/changes/config_change_", notice, sequential=True))
-        return f"of {topic} to {value}"
 
 
 def _said(texts: list[str | None]) -> str:

@@ -30,7 +30,7 @@ CONTROLLER = (
         "late-writes-believed-failed",
         "after an unknown outcome another write overtakes before the state is read (DECISIONS, Controller)",
         (Edit("broker.controller_zookeeper:FencedWriter._find", "        yield self._overtake()\n", "        pass\n"),),
-        profile="aimed",
+        profile="staged",
     ),
     Mutant(
         "no-controller-timer",
@@ -120,7 +120,7 @@ LAST_REPLICA = (
                 "",
             ),
         ),
-        profile="settings",
+        profile="staged",
     ),
     Mutant(
         "unclean-returners-lead",
@@ -147,7 +147,7 @@ FAST_FAILOVER = (
         "fencing-may-worsen",
         "an early fence never leaves a partition worse off (architecture.md, Fast failover 2)",
         (Edit("controller.fencing:is_better", "", "return True"),),
-        profile="aimed",
+        profile="staged",
     ),
     Mutant(
         "one-reporter-suffices",

@@ -72,6 +72,7 @@ _AIMED = {
     "suspect_alone": 1.5,
     "zk_cut_controller_and_leader": 1.5,
 }
+_STAGED = {"suspect_at_minimum": 1.0, "fewer_needed": 1.0, "late_join": 1.5}
 _CLOCKS = {"drift": 0.5}
 
 
@@ -155,6 +156,12 @@ PROFILES: dict[str, Profile] = {
             kill=0.5,
             power=0.5,
             zk_lose_reply_of_controller=0.5,
+        ),
+        _profile(
+            "staged",
+            "several faults one after the other, each when the one before has had its effect",
+            **_STAGED,
+            kill=0.2,
         ),
         _profile(
             "late",

@@ -42,6 +42,7 @@ class RecordingWorld:
         self.zookeeper = SimpleNamespace(
             tree=SimpleNamespace(znodes={"/brokers/topics/t": None, "/brokers/topics/t/partitions/0/state": None}),
             stat=lambda path: None,
+            data=lambda path: b'{"leader":1,"leader_epoch":5,"isr":[1,2,3]}',
             write=lambda *ops: self.calls.append((self.steps, "write", ops)),
         )
         self.network = SimpleNamespace(states=dict.fromkeys(range(1, brokers_count + 1), HostState.UP))

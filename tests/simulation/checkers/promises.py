@@ -28,8 +28,9 @@ class PromiseChecker:
         self._world = world
         self._told_at: dict[tuple[int, int], tuple[object, float]] = {}
         """(broker, suspect) → the verdict that was looked at last."""
-        self._fenced: dict[int, tuple[float, Any]] = {}
-        """Broker → when its registration was deleted early, by inference alone, and its process then."""
+        self._fenced: dict[int, tuple[float, Any, int]] = {}
+        """Broker → when its registration was deleted early, by inference alone, its process then, and the controller
+        epoch of that."""
         self._leaders: dict[str, int] = {}
         """Path of a state → leader."""
         self._mute_since: dict[int, tuple[float, float]] = {}
@@ -59,11 +60,16 @@ class PromiseChecker:
             return
         account = _suspicions(world.nodes[by].parts)._accounts.get(broker_id)
         if account is not None and account.verdict is not None and not account.verdict.is_certain:
-            self._fenced[broker_id] = self._ghost.now, process
+            self._fenced[broker_id] = self._ghost.now, process, self._ghost.controller_epoch
 
     def _check_loss(self, path: str, leader: int, state: State) -> None:
-        """2: it led, and was fenced although its session may live: that is for a leader with whom acks=all goes on."""
-        fenced_at, process = self._fenced[leader]
+        """2: it led, and was fenced although its session may live: that is for a leader with whom acks=all goes on.
+
+        A successor of the controller that fenced finds no registration, as after the end of a session, and cannot know
+        that it was early."""
+        fenced_at, process, controller_epoch = self._fenced[leader]
+        if state.controller_epoch != controller_epoch:
+            return
         world = self._world
         _, _, _, topic, _, number, _ = path.split("/")
         partition = self._ghost.find(topic, int(number))
