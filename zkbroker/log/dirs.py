@@ -6,28 +6,21 @@ import errno
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from zkbroker.log import recovery
 from zkbroker.log.checkpoints import (
     CLEAN_SHUTDOWN_FILE,
-    LOCK_FILE,
-    META_PROPERTIES_FILE,
-    MalformedFile,
-    decode_clean_shutdown,
-    decode_meta_properties,
     encode_clean_shutdown,
-    encode_meta_properties,
 )
 from zkbroker.log.context import PRODUCER_ID_EXPIRATION_MS, LogContext
 from zkbroker.log.disk import Disk
+from zkbroker.log.durability import flush_together
 from zkbroker.log.files import OldFiles
-from zkbroker.log.flush import sync_job
-from zkbroker.log.folders import DELETE_SUFFIX, STRAY_SUFFIX, parse_folder, renamed_folder
+from zkbroker.log.folders import DELETE_SUFFIX, STRAY_SUFFIX, renamed_folder
+from zkbroker.log.loading import FolderLoader
 from zkbroker.log.log import Log
 from zkbroker.log.losses import Losses
 from zkbroker.log.offset_checkpoints import OffsetCheckpoints
@@ -74,7 +67,6 @@ class LogDirs:
         """Folder → why it is offline."""
         self.stalled_dirs: frozenset[str] = frozenset()
         """Folders whose disk hangs, as whoever watches says: new logs go elsewhere, if there is another."""
-        self._broker_id = broker_id
         self._topic_config = topic_config
         self._dir_failed = dir_failed
         self.logs: dict[TopicPartition, Log] = {}
@@ -89,7 +81,6 @@ class LogDirs:
         """Partitions whose folder failed → that folder."""
         self.losses = Losses(disk, run_in_thread, boot_id, self._online_dirs)
         """Replicas that may lack records which they are counted for."""
-        self._locks: dict[str, Callable[[], None]] = {}
         self._renames = 0
         tails = TailBudget() if tail_bytes_max is None else TailBudget(tail_bytes_max)
         self._context = LogContext(
@@ -104,6 +95,17 @@ class LogDirs:
             tails,
             producer_id_expiration_ms,
             about_to_cut=self.losses.about_to_cut,
+        )
+        self._loader = FolderLoader(
+            context=self._context,
+            broker_id=broker_id,
+            topic_config=topic_config,
+            checkpoints=self._checkpoints,
+            losses=self.losses,
+            logs=self.logs,
+            clean_broker_epochs=self.clean_broker_epochs,
+            set_aside=lambda log: self._set_aside(log, STRAY_SUFFIX),
+            remove_soon=self._remove_soon,
         )
 
     def __repr__(self) -> str:
@@ -124,9 +126,9 @@ class LogDirs:
         """
         try:
             for folder in self.log_dirs:
-                self._claim(folder, cluster_id)
+                self._loader.claim(folder, cluster_id)
             for folder in self.log_dirs:
-                self._load_folder(folder)
+                self._loader.load(folder)
             self._settle_losses()
             # Only now: what hinders one folder's start must not cost another the scan of all its logs.
             for folder in self.log_dirs:
@@ -138,77 +140,6 @@ class LogDirs:
         except BaseException:
             self.abandon()
             raise
-
-    def _claim(self, folder: str, cluster_id: str) -> None:
-        disk = self._disk
-        try:
-            if not disk.exists(folder):
-                disk.make_dirs(folder)
-                disk.sync_dir(os.path.dirname(folder))
-            release = disk.lock(os.path.join(folder, LOCK_FILE))
-            if release is None:
-                raise StartError(f"log.dirs: {folder} is locked by another process")
-            self._locks[folder] = release
-            path = os.path.join(folder, META_PROPERTIES_FILE)
-            if disk.exists(path):
-                self._check_owner(folder, decode_meta_properties(disk.read_file(path)), cluster_id)
-            else:
-                disk.replace_file(path, encode_meta_properties(self._broker_id, cluster_id))
-            self.losses.read(folder)
-            self._context.cached_reads[folder] = disk.can_read_cached(folder)
-        except OSError as error:
-            raise StartError(f"log.dirs: cannot use {folder}: {error.strerror or error}") from None
-
-    def _check_owner(self, folder: str, properties: Mapping[str, str], cluster_id: str) -> None:
-        if properties.get("version") not in ("0", None):
-            raise StartError(
-                f"log.dirs: {folder} has meta.properties of version {properties['version']}: it belongs to KRaft"
-            )
-        found = properties.get("cluster.id")
-        if found is not None and found != cluster_id:
-            raise StartError(f"log.dirs: {folder} belongs to cluster {found}, this is cluster {cluster_id}")
-        owner = properties.get("broker.id")
-        if owner is not None and owner != str(self._broker_id):
-            raise StartError(f"log.dirs: {folder} belongs to broker {owner}, broker.id is {self._broker_id}")
-
-    def _load_folder(self, folder: str) -> None:
-        disk = self._disk
-        try:
-            clean_path = os.path.join(folder, CLEAN_SHUTDOWN_FILE)
-            is_clean = disk.exists(clean_path)
-            if is_clean:
-                self.clean_broker_epochs[folder] = decode_clean_shutdown(disk.read_file(clean_path))
-            offsets = self._checkpoints.read(folder)
-            recovery_points, log_starts, high_watermarks = offsets
-            self.losses.begin(folder, is_clean, offsets)
-            entries = disk.list_dir(folder)
-            for entry in entries:
-                if not entry.is_dir and entry.name.endswith(".tmp"):
-                    disk.unlink(os.path.join(folder, entry.name))
-        except OSError as error:
-            raise StartError(f"log.dirs: cannot read {folder}: {error.strerror or error}") from None
-        for entry in entries:
-            if not entry.is_dir:
-                continue
-            path = os.path.join(folder, entry.name)
-            if entry.name.endswith(DELETE_SUFFIX):
-                self._remove_soon(path)
-                continue
-            if entry.name.endswith(STRAY_SUFFIX):
-                logger.warning("%s is a stray: its topic was unknown. Remove it by hand when it is not needed", path)
-                continue
-            partition = parse_folder(entry.name)
-            if partition is None:
-                continue
-            if partition in self.logs:
-                raise StartError(f"log.dirs: {partition} is in {self.logs[partition].log_dir} and in {folder}")
-            log = self._load(folder, path, partition, is_clean, recovery_points, log_starts)
-            if not (log.topic_id or log.durability.is_identity_durable or log.size == 0):
-                self._set_unknown_aside(log)
-                continue
-            self.losses.log_loaded(log)
-            high_watermark = high_watermarks.get(partition, log.log_start_offset)
-            self.high_watermarks[partition] = min(max(high_watermark, log.log_start_offset), log.log_end_offset)
 
     def _settle_losses(self) -> None:
         """Known for good before the marks of clean stops are used up, and before anybody hears of this broker."""
@@ -225,22 +156,12 @@ class LogDirs:
         except OSError as error:
             raise StartError(f"log.dirs: cannot write {folder}: {error.strerror or error}") from None
 
-    def _set_unknown_aside(self, log: Log) -> None:
-        """A loss of power soon after a log was made took its topic id, not its records. They may be those of a deleted
-        topic of that name, whose removal was lost too: the present topic must not inherit them."""
-        try:
-            path = self._set_aside(log, STRAY_SUFFIX)
-        except BrokerError as error:
-            raise StartError(f"log.dirs: {error}") from None
-        logger.warning("%s lost its topic id in a crash before it was on disk: its data is set aside in %s until you "
-                       "remove it", log.partition, path)  # fmt: skip
-
     def _flush_recovered(self, folder: str) -> None:
         """What lay behind the recovery points counts as flushed only when it is: at once where acknowledged means on
         disk (a flush policy), behind elsewhere, so that a start after a kill does not wait for the disk."""
         logs = [log for log in self._logs_of(folder) if log.flushed_end_offset < log.log_end_offset]
         try:
-            self._flush_now([log for log in logs if log.config.flush_messages != NO_FLUSH_POLICY])
+            flush_together(self._disk, [log for log in logs if log.config.flush_messages != NO_FLUSH_POLICY])
         except OSError as error:
             raise StartError(f"log.dirs: cannot write {folder}: {error.strerror or error}") from None
         for log in logs:
@@ -254,47 +175,6 @@ class LogDirs:
         except OSError as error:
             raise StartError(f"log.dirs: cannot write {folder}: {error.strerror or error}") from None
 
-    def _load(
-        self,
-        log_dir: str,
-        path: str,
-        partition: TopicPartition,
-        is_clean: bool,
-        recovery_points: Mapping[TopicPartition, int],
-        log_starts: Mapping[TopicPartition, int],
-    ) -> Log:
-        log = Log(self._context, partition, "", log_dir, path, self._topic_config(partition.topic))
-        try:
-            loaded = recovery.load(
-                log,
-                is_clean=is_clean,
-                recovery_point=recovery_points.get(partition, 0),
-                log_start=log_starts.get(partition, 0),
-            )
-        except MalformedFile as error:
-            raise StartError(f"log.dirs: partition.metadata in {path} is not readable: {error}") from None
-        except OSError as error:
-            raise StartError(f"log.dirs: cannot load {path}: {error.strerror or error}") from None
-        for remark in loaded.remarks:
-            logger.warning("%s: %s", partition, remark)
-        log.durability.is_identity_durable = is_clean or partition in recovery_points
-        log.durability.uncovered_end = log.log_end_offset
-        self.logs[partition] = log
-        return log
-
-    def _flush_now(self, logs: Sequence[Log], *, is_final: bool = False) -> None:
-        """Bring these logs to the disk before anything else happens. Raises OSError."""
-        prepared = [(log, job) for log in logs if (job := log.flush_job(is_final=is_final)) is not None]
-        try:
-            self._disk.run_all([partial(sync_job, self._disk, job) for _, job in prepared])
-        except OSError:
-            for _, job in prepared:
-                for file in job.files:
-                    file.release()
-            raise
-        for log, job in prepared:
-            log.durability.finished(job)
-
     def close(self, broker_epoch: int) -> None:
         """A clean shutdown: flush, producer snapshots, checkpoints, and the mark that spares the next start a scan.
 
@@ -306,7 +186,7 @@ class LogDirs:
                 continue
             try:
                 logs = self._logs_of(folder)
-                self._flush_now(logs, is_final=True)
+                flush_together(self._disk, logs, is_final=True)
                 if self.losses.is_searched:
                     # before that the old ones may be all that knows of a log that is missing
                     self._checkpoints.write_now(folder)
@@ -327,9 +207,7 @@ class LogDirs:
         for log in self.logs.values():
             log.close()
         self._context.old_files.close_all()
-        locks, self._locks = self._locks, {}
-        for release in locks.values():
-            release()
+        self._loader.release()
 
     # -- logs
 

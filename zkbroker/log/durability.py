@@ -16,8 +16,9 @@ from zkbroker.log.checkpoints import (
     encode_epochs,
     encode_partition_metadata,
 )
+from zkbroker.log.disk import Disk
 from zkbroker.log.files import OpenFile
-from zkbroker.log.flush import Flusher, FlushJob, Gate, file_set
+from zkbroker.log.flush import Flusher, FlushJob, Gate, file_set, sync_job
 from zkbroker.log.segment import Segment
 
 if TYPE_CHECKING:
@@ -256,3 +257,17 @@ class Durability:
         self.is_truncation_unsynced = False
         self.named_base = job.newest_base
         return True
+
+
+def flush_together(disk: Disk, logs: Sequence[Log], *, is_final: bool = False) -> None:
+    """Bring these logs to the disk before anything else happens. Raises OSError."""
+    prepared = [(log, job) for log in logs if (job := log.flush_job(is_final=is_final)) is not None]
+    try:
+        disk.run_all([partial(sync_job, disk, job) for _, job in prepared])
+    except OSError:
+        for _, job in prepared:
+            for file in job.files:
+                file.release()
+        raise
+    for log, job in prepared:
+        log.durability.finished(job)
