@@ -132,6 +132,18 @@ def test_one_that_is_not_comes_off(state: PartitionState) -> None:
     assert stage.changes == 1
 
 
+@pytest.mark.parametrize(("lost", "is_settled"), [(LOST, True), (LOST._replace(log_end_offset=-1), False)])
+def test_the_only_replica_comes_off_with_what_is_left_unless_its_log_is_gone(
+    lost: LossyReplica, is_settled: bool
+) -> None:
+    """Of a list too long for a registration no controller knows whose log is gone: none of its only replicas was ever
+    elected, and so none came off."""
+    stage = Stage(lost)
+    stage.told(state_with(NO_LEADER, (1,))._replace(replicas=(1,)))
+    stage.pass_time()
+    assert bool(stage.losses.forgotten) == is_settled
+
+
 def test_a_leader_that_answers_nobody_settles_nothing() -> None:
     stage = Stage()
     stage.has_followed = False

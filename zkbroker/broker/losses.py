@@ -135,9 +135,12 @@ class UnsettledLosses:
         self._settle()
 
     def _is_settled(self, lossy: LossyReplica, state: PartitionState) -> bool:
-        """Whatever was lost: of another topic, of a replica that is not wanted any more, or accepted by a person, who
-        let it be elected uncleanly."""
+        """Whatever was lost: of another topic, of a replica that is not wanted any more, of the only one (nobody else
+        holds, or ever will hold, more), or accepted by a person, who let it be elected uncleanly."""
         if lossy.topic_id and lossy.topic_id != state.topic_id:
+            return True
+        if state.replicas == (self._broker_id,) and not lossy.is_gone:
+            # The controller elects it with what is left, if it knows so much: not of a list too long to be told.
             return True
         return self._broker_id not in state.replicas or (state.leader == self._broker_id and state.recovering)
 
