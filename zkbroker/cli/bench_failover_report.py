@@ -33,6 +33,10 @@ def round_line(done: Round, count: int) -> str:
         parts.append("nothing under way")
     if done.lost_count:
         parts.append(f"LOST {done.lost_count} of {done.acknowledged_count} ACKNOWLEDGED RECORDS")
+    if done.unsaved_count is not None:
+        parts.append(f"{done.unsaved_count} were on no disk")
+    if done.person_ms is not None:
+        parts.append(f"no leader until a person accepted the loss after {milliseconds(done.person_ms)}")
     if not done.is_quiet:
         parts.append("noisy machine")
     return ", ".join(parts)
@@ -62,6 +66,9 @@ def table(rounds: Sequence[Round], scenarios: Sequence[Scenario], systems: Seque
         if not any(one.scenario == scenario.name for one in rounds):
             continue
         by_system = {system: judged(rounds, scenario.name, system) for system in systems}
+        if scenario.victim == "all":
+            lines.extend(_losses(rounds, scenario, systems))
+            continue
         title = scenario.title
         if scenario.asked_ms is not None:
             title += f" (< {scenario.asked_ms[0]:.0f}, {scenario.asked_ms[1]:.0f})"
@@ -84,6 +91,27 @@ def table(rounds: Sequence[Round], scenarios: Sequence[Scenario], systems: Seque
         if any(rejoined):
             lines.append(_row("  once undone, until it followed in the ISR again", rejoined))
         lines.extend(_beside(rounds, scenario.name, system) for system in systems if by_system[system])
+    return lines
+
+
+def _losses(rounds: Sequence[Round], scenario: Scenario, systems: Sequence[str]) -> list[str]:
+    """After a loss of power the figure is how many acknowledged records were lost: a count, not a time. A busy machine
+    makes none of them, so all rounds are shown."""
+    every = [rounds_of(rounds, scenario.name, system, False) for system in systems]
+    unsaved = [[one.unsaved_count for one in done if one.unsaved_count is not None] for done in every]
+    lines = [
+        _row(f"{scenario.title}: LOST", [summarize([one.lost_count for one in done]) for done in every]),
+        _row("  records that were on no broker's disk", [summarize(one) for one in unsaved]),
+        _row("  milliseconds from the start to the first write", [summarize([r.gap_ms for r in one]) for one in every]),
+    ]
+    for system, done in zip(systems, every, strict=True):
+        if not done:
+            continue
+        waited = [one.person_ms for one in done if one.person_ms is not None]
+        line = _beside(rounds, scenario.name, system)
+        if waited:
+            line += f"; in {len(waited)} of {len(done)} rounds no leader was elected until a person accepted the loss"
+        lines.append(line)
     return lines
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from zkbroker.cli._disk_faults import FaultyDisk
 from zkbroker.cli._local_cluster import LocalCluster
 from zkbroker.cli._namespaces import Network
 
@@ -22,6 +23,8 @@ class System(NamedTuple):
     directory: Path
     network: Network | None = None
     """Where its brokers are; None: all on 127.0.0.1."""
+    disks: Mapping[int, FaultyDisk] = {}
+    """Its brokers' disks, in rounds in which they may fail."""
 
 
 class Fault(NamedTuple):
@@ -38,6 +41,8 @@ class Fault(NamedTuple):
     """Settings of both clients."""
     needs_network: bool = False
     """Brokers with network namespaces of their own."""
+    needs_disks: bool = False
+    """Brokers that were started on disks that can fail."""
 
 
 def member(broker: int) -> str:
@@ -85,6 +90,29 @@ def _restore(system: System, victim: int) -> None:
     _network(system).restore(member(victim))
 
 
+def _hang(*calls: str) -> Fault:
+    return Fault(
+        lambda system, victim: system.disks[victim].hang(*calls),
+        _mend,
+        ends_broker=False,
+        is_undone=True,
+        needs_disks=True,
+    )
+
+
+def _mend(system: System, victim: int) -> None:
+    system.disks[victim].mend()
+    if not system.cluster.brokers[victim].is_running:
+        system.cluster.brokers[victim].start()  # a broker that can only wait for its disk ends
+
+
+def _lose_power(system: System, _victim: int) -> None:
+    for broker in system.cluster.brokers.values():
+        broker.pause()
+    for disk in system.disks.values():
+        disk.lose_power()
+
+
 KILL = _signal(signal.SIGKILL)
 STOP = _signal(signal.SIGTERM)
 PAUSE = Fault(
@@ -100,17 +128,36 @@ CUT = Fault(_cut, _heal, ends_broker=False, is_undone=True, needs_network=True)
 DESTROY = Fault(_destroy, _restore, needs_network=True)
 """As a container that is removed: its address goes with it."""
 
+HANG = _hang("write", "sync")
+"""The process and its session live; what it asks of its disk does not return."""
+HANG_FLUSH = _hang("sync")
+POWER = Fault(_lose_power, needs_disks=True)
+"""All brokers are killed at once, and what was not fsynced is gone."""
+
 
 class Scenario(NamedTuple):
     name: str
     title: str
     victim: str
-    """leader, controller (that leads, too) or follower (in the ISR)"""
+    """leader, controller (that leads, too), follower (in the ISR) or all"""
     fault: Fault
     asked_ms: tuple[float, float] | None
     """What zkbroker's median and 19th of 20 are to stay below."""
     partitions_count: int = 1
+    settings: Mapping[str, Any] = {}
+    """Of all brokers in its rounds; for faults of disks."""
+    may_lose: bool = False
+    """Acknowledged records may be lost: how many is the figure, and no failure."""
 
+    @property
+    def target(self) -> str:
+        return "" if self.asked_ms is None else f" (< {self.asked_ms[0]:.0f}, {self.asked_ms[1]:.0f} ms)"
+
+
+FLUSHED = {"log.flush.interval.messages": 1}
+ROLLED = {"log.segment.bytes": 16384}
+"""Kafka's default policy flushes a segment when the next one begins. Segments are so small that most of a round's
+records are in flushed ones, as most of a log is that has been written to for a day."""
 
 SCENARIOS = (
     Scenario("kill-leader", "kill -9 of a leader", "leader", KILL, (250, 600)),
@@ -123,4 +170,10 @@ SCENARIOS = (
     Scenario("destroy-leader", "kill -9 of a leader and its network", "leader", DESTROY, (1000, 1000)),
     Scenario("reject-leader", "REJECT of a leader's connections", "leader", REJECT, None),
     Scenario("cut-leader", "a leader cut from its peers only", "leader", CUT, None),
+    Scenario("hang-disk", "a leader whose disk hangs (< session timeout)", "leader", HANG, None),
+    Scenario(
+        "hang-flush", "a leader whose fsyncs hang, each append flushed", "leader", HANG_FLUSH, None, settings=FLUSHED
+    ),
+    Scenario("power-loss", "all lose power, Kafka's flush policy", "all", POWER, None, settings=ROLLED, may_lose=True),
+    Scenario("power-loss-flush", "all lose power, each append flushed", "all", POWER, None, settings=FLUSHED),
 )
