@@ -1,4 +1,4 @@
-"""``zkbroker-bench failover`` as a person runs it: one round, its figures; and Ctrl-C, which leaves nothing running."""
+"""``zkbroker-bench failover`` as a person runs it: one round, its figures; and Ctrl-C, which leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness.brokers import wait_until
+from zkbroker.cli._namespaces import PREFIX, namespaces, why_no_network
 
 pytestmark = pytest.mark.timeout(400)
 COMMAND = [sys.executable, "-m", "zkbroker.cli.bench", "failover", "--session-timeout-ms", "6000"]
@@ -50,14 +51,48 @@ def test_one_round_of_two_faults(tmp_path: Path) -> None:
     assert processes_of(tmp_path) == []
 
 
-def test_an_interruption_leaves_nothing_running(tmp_path: Path) -> None:
+def skip_without_network() -> None:
+    reason = why_no_network()
+    if reason is not None:
+        pytest.skip(reason)
+
+
+def test_one_round_of_each_fault_of_a_network(tmp_path: Path) -> None:
+    skip_without_network()
+    figures = tmp_path / "figures.json"
+    names = ["destroy-leader", "reject-leader", "cut-leader"]
+    arguments = [word for name in names for word in ("--scenario", name)]
+    done = subprocess.run(
+        [*COMMAND, *arguments, "--rounds", "1", "--no-client-defaults", "--json", str(figures)],
+        capture_output=True,
+        text=True,
+        timeout=350,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rounds = {one["scenario"]: one for one in json.loads(figures.read_text())}
+    assert sorted(rounds) == sorted(names)
+    for one in rounds.values():
+        # The leadership moved: no fault lasted until it was undone.
+        assert one["lost_count"] == 0 and one["acknowledged_count"] > 300 and one["moved_ms"] is not None
+    assert rounds["destroy-leader"]["undone_ms"] is rounds["destroy-leader"]["rejoined_ms"] is None
+    for name in ("reject-leader", "cut-leader"):
+        assert rounds[name]["undone_ms"] > rounds[name]["moved_ms"] and 0 < rounds[name]["rejoined_ms"] < 60_000
+        assert rounds[name]["gap_ms"] < rounds[name]["undone_ms"]
+    assert "once undone, until it followed in the ISR again" in done.stdout
+
+
+@pytest.mark.parametrize("scenario", ["kill-leader", "cut-leader"])
+def test_an_interruption_leaves_nothing_running(tmp_path: Path, scenario: str) -> None:
+    if scenario == "cut-leader":
+        skip_without_network()
     kept = tmp_path / "kept"
     with (tmp_path / "output").open("wb") as output:
-        bench = subprocess.Popen(
-            [*COMMAND, "--scenario", "kill-leader", "--keep", str(kept)], stdout=output, stderr=output
-        )
+        bench = subprocess.Popen([*COMMAND, "--scenario", scenario, "--keep", str(kept)], stdout=output, stderr=output)
+    left = f"{PREFIX}{bench.pid}"
     try:
-        wait_until(lambda: list(kept.glob("zkbroker/*.acknowledgements")), "a round is under way", 120)
+        wait_until(lambda: list(kept.glob("**/zkbroker/*.acknowledgements")), "a round is under way", 120)
+        assert bool(namespaces(left)) == (scenario == "cut-leader")
         assert processes_of(kept)
         bench.send_signal(signal.SIGINT)
         assert bench.wait(60) == 130, (tmp_path / "output").read_text()
@@ -66,3 +101,4 @@ def test_an_interruption_leaves_nothing_running(tmp_path: Path) -> None:
         bench.wait()
     assert "Traceback" not in (tmp_path / "output").read_text()
     wait_until(lambda: processes_of(kept) == [], "all it started has ended", 30)
+    assert namespaces(left) == [] and not list(Path("/sys/class/net").glob(f"zkf{bench.pid}"))

@@ -53,6 +53,18 @@ def test_a_folder_that_exists_is_not_written_to(tmp_path: Path, capsys: pytest.C
     assert list(tmp_path.iterdir()) == []
 
 
+def test_faults_that_need_namespaces_are_skipped_where_there_may_be_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(bench_failover, "why_no_network", lambda: "no 'ip' on the PATH")
+    figures = tmp_path / "figures.json"
+    names = [scenario.name for scenario in SCENARIOS if scenario.fault.needs_network]
+    arguments = [word for name in names for word in ("--scenario", name)]
+    assert bench.main(["failover", *arguments, "--json", str(figures)]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"{name}: skipped: no 'ip' on the PATH" for name in names]
+    assert json.loads(figures.read_text()) == []
+
+
 @pytest.mark.parametrize("controller", [1, 2, 3])
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_the_right_broker_is_the_victim(controller: int, number: int) -> None:
@@ -148,6 +160,19 @@ def test_a_client_is_idle_while_nothing_but_what_lingers_is_unanswered(tmp_path:
     writer.look()
     assert [writer.was_idle(at_s) for at_s in (0.9, 1.05, 1.15, 1.25, 2.05, 2.5, 3.5)] == [
         *(True, True, False, True, True, False, True)
+    ]
+
+
+def test_a_fault_that_only_its_end_ended_is_told() -> None:
+    moved = a_round(900, undone_ms=2000.0, rejoined_ms=80.0)
+    endured = a_round(25_300, "Kafka", moved_ms=None, undone_ms=25_000.0)
+    assert ", znode 50, undone 2,000, in the ISR again 80 later" in round_line(moved, 3)
+    assert "ms, client's defaults 50,600, it lasted until undone 25,000, CPU" in round_line(endured, 3)
+    lines = table([moved, endured], SCENARIOS, ["zkbroker", "Kafka"])
+    (row,) = [line for line in lines if line.strip().startswith("once undone")]
+    assert row.split()[-8:] == ["80", "80", "80", "1", "-", "-", "-", "0"]
+    assert [line.strip().partition(":")[0] for line in lines if "in 1 of 1 rounds nothing was written" in line] == [
+        "Kafka"
     ]
 
 
