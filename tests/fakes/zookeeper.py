@@ -140,7 +140,7 @@ class FakeZooKeeper:
             client._receive(client._broken)
 
     def close_session(self, session_id: int, password: bytes) -> Deferred[bool]:
-        """As ``zkbroker.zookeeper.session.close_session``: True if the session was there and is closed now."""
+        """As ``zkbroker.zookeeper.leftover.close_session``: True if the session was there and is closed now."""
         result: Deferred[bool] = Deferred()
 
         def close() -> None:

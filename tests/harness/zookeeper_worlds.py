@@ -20,7 +20,8 @@ from twisted.python.failure import Failure
 from tests.fakes.zookeeper import FakeSession, FakeZooKeeper
 from tests.harness.zookeeper import ZooKeeperEnsemble
 from zkbroker.zookeeper.client import SessionState, ZooKeeperClient
-from zkbroker.zookeeper.session import KazooSession, close_session
+from zkbroker.zookeeper.leftover import close_session
+from zkbroker.zookeeper.session import KazooSession
 
 T = TypeVar("T")
 

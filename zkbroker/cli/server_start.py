@@ -148,7 +148,8 @@ def run(config: BrokerConfig) -> int:
     from zkbroker.broker.watchdog import Watchdog, is_in_file, shut_sockets
     from zkbroker.log.disk import Disk
     from zkbroker.log.lanes import JOBS_AT_ONCE
-    from zkbroker.zookeeper.session import KazooSession, close_session
+    from zkbroker.zookeeper.leftover import close_session
+    from zkbroker.zookeeper.session import KazooSession
 
     pressure.tune_reactor()
     # So many that disks which hang leave some: a system call that does not return keeps its thread.

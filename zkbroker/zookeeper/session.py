@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from zkbroker.model.clock import Clock
+from zkbroker.zookeeper.calls import Call, Calls, WatchHandle, watch_handle
 from zkbroker.zookeeper.client import (
     ANY_VERSION,
     ConnectionLossError,
@@ -26,54 +25,20 @@ from zkbroker.zookeeper.client import (
     ZooKeeperError,
 )
 from zkbroker.zookeeper.kazoo_link import (
-    CONNECTION_ERRORS,
     AsyncResult,
     Link,
     LinkEvent,
     Reactor,
-    Watcher,
     close_link,
-    event_is_loss,
     multi_results,
     split_connect_string,
-    to_error,
     to_stat,
 )
-
-CALLS_UNDER_WAY_MAX = 64
-"""Calls handed to kazoo at a time. It wakes its thread by a byte a call in a socket pair, which blocks at ~270."""
 
 PINGS_PER_TIMEOUT = 6
 LOOKS_PER_TIMEOUT = 12
 SILENCE_PER_TIMEOUT = 2
 """The connection is dropped after a session timeout divided by this without any answer."""
-
-
-class _WatchHandle:
-    __slots__ = ("watch",)
-
-    def __init__(self, watch: Watch) -> None:
-        self.watch = watch
-
-
-class _Call:
-    """One request: ``begin`` hands it to kazoo, ``finish`` makes the result of its answer."""
-
-    __slots__ = ("begin", "deferred", "finish", "handle", "path", "sent_at")
-
-    def __init__(
-        self,
-        path: str,
-        begin: Callable[[Link], AsyncResult],
-        finish: Callable[[Any], Any],
-        handle: _WatchHandle | None,
-    ) -> None:
-        self.deferred: Deferred[Any] = Deferred()
-        self.path = path
-        self.begin = begin
-        self.finish = finish
-        self.handle = handle
-        self.sent_at = -math.inf
 
 
 class KazooSession:
@@ -109,11 +74,7 @@ class KazooSession:
         self._is_connected = False
         self._is_expired = False
         self._is_stopped = False
-        self._under_way: dict[_Call, None] = {}
-        """Handed to kazoo, oldest first."""
-        self._waiting: deque[_Call] = deque()
-        self._armed: dict[_WatchHandle, None] = {}
-        """Watches whose read was answered, oldest first."""
+        self._calls = Calls(clock, reactor, lambda: self._link)
         self._last_reply_at = -math.inf
         self._ping_at = -math.inf
         self._look_due = 0.0
@@ -163,8 +124,8 @@ class KazooSession:
         link, was_stopped = self._link, self._is_stopped
         self._is_stopped = True
         self._is_connected = False
-        self._armed.clear()
-        self._fail_calls(ConnectionLossError)
+        self._calls.disarm()
+        self._calls.fail(ConnectionLossError)
         if link is None or was_stopped:
             return succeed(None)
         with link.lock:
@@ -174,25 +135,25 @@ class KazooSession:
     # Calls.
 
     def get(self, path: str, watch: Watch | None = None) -> Deferred[tuple[bytes, Stat]]:
-        full, handle = self._full(path), _handle(watch)
+        full, handle = self._full(path), watch_handle(watch)
 
         def finish(result: Any) -> tuple[bytes, Stat]:
             data, stat = result
             return data or b"", to_stat(stat)
 
-        return self._call(path, lambda link: link.get(full, self._watcher(handle)), finish, handle)
+        return self._call(path, lambda link: link.get(full, self._calls.watcher(handle)), finish, handle)
 
     def exists(self, path: str, watch: Watch | None = None) -> Deferred[Stat | None]:
-        full, handle = self._full(path), _handle(watch)
+        full, handle = self._full(path), watch_handle(watch)
 
         def finish(result: Any) -> Stat | None:
             return None if result is None else to_stat(result)
 
-        return self._call(path, lambda link: link.exists(full, self._watcher(handle)), finish, handle)
+        return self._call(path, lambda link: link.exists(full, self._calls.watcher(handle)), finish, handle)
 
     def children(self, path: str, watch: Watch | None = None) -> Deferred[list[str]]:
-        full, handle = self._full(path), _handle(watch)
-        return self._call(path, lambda link: link.children(full, self._watcher(handle)), sorted, handle)
+        full, handle = self._full(path), watch_handle(watch)
+        return self._call(path, lambda link: link.children(full, self._calls.watcher(handle)), sorted, handle)
 
     def create(
         self, path: str, data: bytes, *, ephemeral: bool = False, sequential: bool = False, make_parents: bool = False
@@ -239,76 +200,16 @@ class KazooSession:
     def _relative(self, full: str) -> str:
         return full[len(self._chroot) :] or "/"
 
-    def _watcher(self, handle: _WatchHandle | None) -> Watcher | None:
-        if handle is None:
-            return None
-
-        def watch_fired(event: Any) -> None:
-            # A loss of the connection is told by _broken, for all watches and in order.
-            if not event_is_loss(event):
-                self._reactor.callFromThread(self._fired, handle)
-
-        return watch_fired
-
     def _call(
         self,
         path: str,
         begin: Callable[[Link], AsyncResult],
         finish: Callable[[Any], Any],
-        handle: _WatchHandle | None = None,
+        handle: WatchHandle | None = None,
     ) -> Deferred[Any]:
         if not self._is_connected:
             return fail(SessionExpiredError(path) if self._is_expired else ConnectionLossError(path))
-        return self._submit(_Call(path, begin, finish, handle))
-
-    def _submit(self, call: _Call) -> Deferred[Any]:
-        if len(self._under_way) < CALLS_UNDER_WAY_MAX:
-            self._hand_over(call)
-        else:
-            self._waiting.append(call)
-        return call.deferred
-
-    def _hand_over(self, call: _Call) -> None:
-        link = self._link
-        call.sent_at = self._clock.monotonic()
-        self._under_way[call] = None
-        if link is None:
-            return
-        with link.lock:
-            # If kazoo's thread has closed it, the news is on its way here and will fail this call too.
-            result = call.begin(link) if link.is_open else None
-        if result is not None:
-            result.rawlink(partial(self._answered, link, call))
-
-    def _answered(self, link: Link, call: _Call, result: AsyncResult) -> None:
-        """kazoo's thread."""
-        link.answered(call.sent_at, result.exception)
-        self._reactor.callFromThread(self._finish, call, result)
-
-    def _finish(self, call: _Call, result: AsyncResult) -> None:
-        error = result.exception
-        if call not in self._under_way or isinstance(error, CONNECTION_ERRORS):
-            # Stale; or to be failed by _broken, with all others, when the news of the broken connection is here.
-            return
-        del self._under_way[call]
-        if self._waiting:
-            self._hand_over(self._waiting.popleft())
-        if error is not None:
-            call.deferred.errback(Failure(to_error(error, call.path)))
-            return
-        if call.handle is not None:
-            self._armed[call.handle] = None
-        try:
-            value = call.finish(result.value)
-        except ZooKeeperError as failed:
-            call.deferred.errback(Failure(failed))
-            return
-        call.deferred.callback(value)
-
-    def _fired(self, handle: _WatchHandle) -> None:
-        if handle in self._armed:
-            del self._armed[handle]
-            handle.watch()
+        return self._calls.submit(Call(path, begin, finish, handle))
 
     # The state of the session.
 
@@ -361,7 +262,7 @@ class KazooSession:
         if not self._chroot:
             return succeed(None)
         chroot = self._chroot
-        looked = self._submit(_Call(chroot, lambda link: link.exists(chroot), lambda stat: stat, None))
+        looked = self._calls.submit(Call(chroot, lambda link: link.exists(chroot), lambda stat: stat, None))
         return looked.addCallback(lambda stat: None if stat is not None else self._make_path(chroot))
 
     def _make_path(self, full: str) -> Deferred[Any]:
@@ -369,8 +270,8 @@ class KazooSession:
         made = self._make_path(parent) if parent else succeed(None)
 
         def create(_: object) -> Deferred[Any]:
-            call = _Call(full, lambda link: link.create(full, b""), lambda path: path, None)
-            return self._submit(call).addErrback(_ignore_existing)
+            call = Call(full, lambda link: link.create(full, b""), lambda path: path, None)
+            return self._calls.submit(call).addErrback(_ignore_existing)
 
         return made.addCallback(create)
 
@@ -397,22 +298,15 @@ class KazooSession:
 
     def _broken(self, error: type[ZooKeeperError]) -> None:
         was_connected, self._is_connected = self._is_connected, False
-        self._fail_calls(error)
+        self._calls.fail(error)
         if not was_connected:
             return
         self._log(f"ZooKeeper connection lost: {self.last_problem}")
-        armed, self._armed = list(self._armed), {}
+        armed = self._calls.disarm()
         self._tell(SessionState.SUSPENDED)
         for handle in armed:
             if not self._is_stopped:
                 handle.watch()
-
-    def _fail_calls(self, error: type[ZooKeeperError]) -> None:
-        calls = [*self._under_way, *self._waiting]
-        self._under_way.clear()
-        self._waiting.clear()
-        for call in calls:
-            call.deferred.errback(Failure(error(call.path)))
 
     def _tell(self, state: SessionState) -> None:
         for listener in list(self._listeners):
@@ -459,39 +353,5 @@ class KazooSession:
             result.rawlink(lambda answer: link.answered(now, answer.exception))
 
 
-def close_session(
-    connect_string: str, session_id: int, password: bytes, *, timeout_s: float, clock: Clock, reactor: Reactor
-) -> Deferred[bool]:
-    """Close a session that an earlier process left, so that its ephemerals go at once.
-
-    True if it was there and is closed now; False if the ensemble does not know it (it expired, or the password is
-    wrong) or could not be asked within ``timeout_s``. Never fails.
-    """
-    hosts, _ = split_connect_string(connect_string)
-    result: Deferred[bool] = Deferred()
-
-    is_ended = False
-
-    def changed(link: Link, event: LinkEvent, number: int, session: tuple[int, bytes] | None) -> None:
-        if session is not None:
-            reactor.callFromThread(end, session[0] == session_id)
-
-    def end(was_there: bool) -> None:
-        nonlocal is_ended
-        if not is_ended:
-            is_ended = True
-            # Without the session kazoo has made a new one: that is closed likewise.
-            close_link(link, reactor).addCallback(lambda _: result.callback(was_there))
-
-    link = Link(hosts, timeout_s, timeout_s, clock, (session_id, password), changed)
-    reactor.callLater(timeout_s, end, False)
-    link.start()
-    return result
-
-
 def _ignore_existing(failure: Failure) -> None:
     failure.trap(NodeExistsError)
-
-
-def _handle(watch: Watch | None) -> _WatchHandle | None:
-    return None if watch is None else _WatchHandle(watch)
