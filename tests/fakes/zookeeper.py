@@ -16,7 +16,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from tests.fakes.znode_tree import WatchKind, Znode, ZnodeTree
-from tests.fakes.zookeeper_session import FakeSession, Timers, WatchHandle
+from tests.fakes.zookeeper_connection import FakeConnection, Timers, WatchHandle
+from tests.fakes.zookeeper_session import FakeSession
 from zkbroker.model.clock import Clock
 from zkbroker.zookeeper.client import Delete, MultiResult, Op, Stat, ZooKeeperError
 
@@ -33,7 +34,7 @@ class _SessionRecord:
     def __init__(self, password: bytes, timeout_s: float) -> None:
         self.password = password
         self.timeout_s = timeout_s
-        self.client: FakeSession | None = None
+        self.client: FakeConnection | None = None
         """Who is connected with it."""
         self.expiry: Any = None
         """Runs while nobody is heard."""
@@ -158,7 +159,7 @@ class FakeZooKeeper:
     def _delay(self) -> float:
         return self._latency() if callable(self._latency) else self._latency
 
-    def _open(self, client: FakeSession, session_id: int, password: bytes, timeout_s: float) -> int:
+    def _open(self, client: FakeConnection, session_id: int, password: bytes, timeout_s: float) -> int:
         """The id of the session that ``client`` has now; 0 if the one it asks for is gone."""
         if session_id:
             record = self._sessions.get(session_id)
@@ -180,7 +181,7 @@ class FakeZooKeeper:
     def _password(self, session_id: int) -> bytes:
         return self._sessions[session_id].password
 
-    def _left(self, client: FakeSession, session_id: int) -> None:
+    def _left(self, client: FakeConnection, session_id: int) -> None:
         """The connection of ``client`` is gone, or it answers no pings."""
         self._drop_watches(client)
         record = self._sessions.get(session_id)
@@ -194,18 +195,18 @@ class FakeZooKeeper:
         if record is not None and record.expiry is None:
             record.expiry = self._reactor.callLater(record.timeout_s + self.expiry_late_s(), self.expire, session_id)
 
-    def _serves(self, client: FakeSession) -> bool:
+    def _serves(self, client: FakeConnection) -> bool:
         """Whether the connection that ``client`` believes in is one for the servers too."""
         record = self._sessions.get(client.session_id)
         return self.is_serving and record is not None and record.client is client
 
-    def _heard(self, session_id: int, client: FakeSession) -> None:
+    def _heard(self, session_id: int, client: FakeConnection) -> None:
         record = self._sessions.get(session_id)
         if record is not None and record.client is client:
             _cancel(record.expiry)
             record.expiry = None
 
-    def _knows(self, session_id: int, client: FakeSession) -> bool:
+    def _knows(self, session_id: int, client: FakeConnection) -> bool:
         """Whether a ping of this client would be answered."""
         record = self._sessions.get(session_id)
         return self.is_serving and record is not None and record.client is client
@@ -237,7 +238,7 @@ class FakeZooKeeper:
         if handle is not None:
             self._watches.setdefault((kind, path), []).append(handle)
 
-    def _drop_watches(self, client: FakeSession) -> None:
+    def _drop_watches(self, client: FakeConnection) -> None:
         for key, handles in list(self._watches.items()):
             kept = [handle for handle in handles if handle.session is not client]
             if kept:

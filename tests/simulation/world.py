@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from tests.fakes.crash_disk import CrashDisk
 from tests.fakes.zookeeper import FakeZooKeeper
-from tests.fakes.zookeeper_session import PINGS_PER_TIMEOUT
+from tests.fakes.zookeeper_connection import PINGS_PER_TIMEOUT
 from tests.simulation.events import Event, EventQueue
 from tests.simulation.network import Network
 from tests.simulation.process import SAID_OTHERWISE, WALL_BASE_S, Node, Process, ProcessGoneError
