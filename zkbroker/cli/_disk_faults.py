@@ -91,6 +91,11 @@ class FaultyDisk:
             for call in calls:
                 os.pwrite(file.fileno(), value, CALLS.index(call))
 
+    def synced_size(self, path: Path) -> int:
+        """How much of a file a loss of power would leave."""
+        found = path.stat()
+        return min(self._synced_sizes().get(found.st_ino, 0), found.st_size)
+
     def lose_power(self) -> int:
         """kill -9, and what was not fsynced is gone; the machine boots. How many bytes of the logs that were."""
         self._broker.kill()
