@@ -95,6 +95,30 @@ def test_others_go_first_and_longer_each_time() -> None:
     assert office.reach.aside_s(office.now) == 0.0
 
 
+def test_whoever_hears_the_greater_side_again_is_as_good_a_controller_as_any() -> None:
+    """Torture: controllers cut off one after the other, each time for twice as long, at last for a minute."""
+    office = Office(2, 3, 4, 5)
+    assert office.passes(10.0) is not None
+    office.steps_down(followed=True)
+
+    def answers(seconds: float, *peers: int) -> None:
+        for _ in range(round(seconds)):
+            office.now += 1.0
+            for peer in peers:
+                office.reach.peer_answered(peer, (2, 3, 4, 5), office.now)
+
+    answers(60.0, 2)
+    assert office.reach.aside_s(office.now) == 1.0, "one of four is not the greater side"
+    answers(6.0, 2, 3)
+    office.now += 3.0
+    answers(6.0, 2, 3)
+    assert office.reach.aside_s(office.now) == 1.0, "nobody answered for a while in between"
+    answers(1.0, 2, 3)
+    assert office.reach.aside_s(office.now) == 0.0
+    office.reach.term_began(office.now)
+    assert office.passes(3.5) is not None
+
+
 @pytest.mark.parametrize("times", [1, 2, 5])
 def test_whoever_made_the_office_vacant_lets_all_others_go_first(times: int) -> None:
     """Also those who stepped down themselves lately, however often."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import pytest
@@ -77,6 +78,7 @@ class Machine:
         self.incarnation = f"process-{self.epoch}"
         self.verdicts: list[Condemned] = []
         self.stood: list[Suspect] = []
+        self.answers: Counter[int] = Counter()
         self.doubted: set[int] = set()
         self.lines: list[str] = []
         self.unreachable: set[str] = set()
@@ -148,6 +150,10 @@ class Machine:
     def condemned(self, verdict: Condemned) -> None:
         self.verdicts.append(verdict)
 
+    def peer_answered(self, broker_id: int, others: Collection[int]) -> None:
+        assert set(others) == set(self.cluster.machines) - {self.broker_id}
+        self.answers[broker_id] += 1
+
     def stand_instead(self, suspect: Suspect, reason: str) -> None:
         self.stood.append(suspect)
 
@@ -189,6 +195,15 @@ def test_peers_that_live_say_nothing_but_ping(cluster: Cluster) -> None:
     cluster.wire.run(5.0, step=0.05)
     assert all(machine.reasons() == set() and not machine.doubted for machine in cluster.machines.values())
     assert len(cluster.wire.transports) == 2 * 6
+
+
+def test_the_office_hears_which_peers_still_answer(cluster: Cluster) -> None:
+    for transport in cluster[3].ends():
+        transport.reads = False
+    before = cluster[1].answers.copy()
+    cluster.wire.run(2.5, step=0.05)
+    assert cluster[1].answers[2] >= before[2] + 2
+    assert cluster[1].answers[3] == before[3]
 
 
 def test_a_killed_broker_is_condemned_by_all_within_milliseconds(cluster: Cluster) -> None:

@@ -5,7 +5,7 @@ How brokers and clients reach the controller that it may be is in ``office_port`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks, succeed
@@ -254,6 +254,10 @@ class ControllerLoop(OfficePort):
         """Its peers agree that a broker is dead: the controller fences it."""
         if self._term is not None:
             self._term.broker_condemned(verdict)
+
+    def peer_answered(self, broker_id: int, others: Collection[int]) -> None:
+        """A peer answered this broker's PING; ``others`` are all that are registered."""
+        self._watch.peer_answered(broker_id, others)
 
     def stand_instead(self, suspect: Suspect, reason: str) -> None:
         """The controller is dead by the word of a majority: take its office before its session ends."""

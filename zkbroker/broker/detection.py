@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from zkbroker.broker.peers import Peers, PeerSettings
@@ -28,6 +28,10 @@ class Office(Protocol):
 
     def condemned(self, verdict: Condemned) -> None:
         """A broker is dead: fence it, if this broker is in office."""
+        ...
+
+    def peer_answered(self, broker_id: int, others: Collection[int]) -> None:
+        """Another broker answered this one; ``others`` are all that are registered."""
         ...
 
     def stand_instead(self, suspect: Suspect, reason: str) -> None:
@@ -71,6 +75,7 @@ class FailureDetection:
             settings=settings.peers,
             found=self._found,
             met=self._met,
+            answered=office.peer_answered,
             doubt=self._doubt,
             link_settings=link_settings,
         )

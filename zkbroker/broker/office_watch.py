@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from zkbroker.controller.reach import OfficeReach
@@ -50,6 +50,10 @@ class OfficeWatch:
         """A broker's heartbeat or complaint arrived. That this broker hears itself means nothing."""
         if broker_id != self._broker_id:
             self._reach.heard(broker_id, self._clock.monotonic())
+
+    def peer_answered(self, broker_id: int, others: Collection[int]) -> None:
+        """A peer answered this broker's PING."""
+        self._reach.peer_answered(broker_id, others, self._clock.monotonic())
 
     def another_holds(self) -> None:
         """Another broker is in office."""

@@ -5,7 +5,7 @@ A finding is told to ``found`` when it is made, and again while it lasts: eviden
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 from zkbroker.broker.probes import ProbeRound
@@ -43,8 +43,8 @@ class PeerSettings(NamedTuple):
 
 class Peers:
     """All other registered brokers. ``found(suspect, finding, closed_ago_s)`` is told what this broker finds out about
-    one, ``met(broker_id, epoch, incarnation)`` who answers at its address, ``doubt(broker_id, is_doubted)`` whether
-    clients are better not sent there just now."""
+    one, ``met(broker_id, epoch, incarnation)`` who answers at its address, ``answered(broker_id, all_ids)`` who still
+    answers, ``doubt(broker_id, is_doubted)`` whether clients are better not sent there just now."""
 
     def __init__(
         self,
@@ -56,6 +56,7 @@ class Peers:
         settings: PeerSettings,
         found: Callable[[Suspect, Finding, float], None],
         met: Callable[[int, int, str], None],
+        answered: Callable[[int, Collection[int]], None],
         doubt: Callable[[int, bool], None],
         link_settings: LinkSettings | None = None,
     ) -> None:
@@ -64,6 +65,7 @@ class Peers:
         self.link_settings = link_settings or LinkSettings()
         self.found = found
         self.met = met
+        self._answered = answered
         self.doubt = doubt
         self._peers: dict[int, Peer] = {}
         self.roll_call = RollCall(reactor, self._ping_all)
@@ -135,6 +137,11 @@ class Peers:
         peer = self._peers.get(broker_id)
         if peer is not None and peer.suspect.broker_epoch == broker_epoch:
             self.found(peer.suspect, Finding.BYE, -1.0)
+
+    def heard(self, broker_id: int, correlation: int) -> None:
+        """It answered that request."""
+        self.roll_call.heard(broker_id, correlation)
+        self._answered(broker_id, self._peers.keys())
 
     def _ping_all(self) -> dict[int, int]:
         return {broker_id: peer.link.ping() for broker_id, peer in sorted(self._peers.items()) if peer.link.is_up}
@@ -254,7 +261,7 @@ class Peer:
             self._begin_round()
 
     def peer_heard(self, correlation: int) -> None:
-        self._peers.roll_call.heard(self.suspect.broker_id, correlation)
+        self._peers.heard(self.suspect.broker_id, correlation)
         if self._probing_since is not None:
             self._stop_probing()
             self._peers.found(self.suspect, Finding.TALKING, -1.0)

@@ -10,7 +10,8 @@ SILENT_SHARE of the session timeout are more than those it hears, itself among t
    make, for ASIDE_SHARE, twice as long when it stepped down again, but never so long as whoever made this one: it may
    be well by now, and all others may have stepped down lately too.
    And whoever has stepped down lately is twice as patient in office each time: when all are cut off from all, the
-   office soon stays where it is.
+   office soon stays where it is. That is over when it has heard the greater side again for a while, in office or not:
+   then others were right to go on without it, and it is no worse a controller for it.
 3. If nobody took the office meanwhile, all others are away, and stepping down again would help nobody: it stays until
    one of them is heard, or its patience in the longest is over. They may be back, and the cut still there.
 4. A process that was stopped finds old moments and full sockets: it listens for a while before it judges.
@@ -18,7 +19,7 @@ SILENT_SHARE of the session timeout are more than those it hears, itself among t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 SILENT_SHARE = 1 / 2
 """Of the session timeout. Heartbeats come about each quarter of it."""
@@ -35,6 +36,9 @@ OWN_ASIDE_SHARE = 1 / 2
 
 FORGOTTEN_AFTER_S = 600.0
 """A broker that has not stepped down for so long is like any other."""
+
+WELL_AFTER_FACTOR = 2.0
+"""So is one that has heard the greater side for that much longer than it takes to step down."""
 
 DOUBLINGS_MAX = 6
 
@@ -55,6 +59,10 @@ class OfficeReach:
         self._stepped_down_at = float("-inf")
         self._times = 0
         """How often it stepped down in a row."""
+        self._answered_at: dict[int, float] = {}
+        """Peer → when it answered last, since this broker stepped down."""
+        self._well_since: float | None = None
+        """Since when it has heard the greater side again."""
         self._is_alone = False
         """Nobody took the office when it stepped down, and nobody was heard since."""
         self._was_followed = True
@@ -82,6 +90,25 @@ class OfficeReach:
         self._heard_at[broker_id] = now
         self._is_alone = False
 
+    def peer_answered(self, broker_id: int, others: Collection[int], now: float) -> None:
+        """A peer answered a question of this broker's, in office or not. ``others`` as for ``look``."""
+        if self._times == 0:
+            return
+        last_at = max(self._answered_at.values(), default=float("-inf"))
+        self._answered_at[broker_id] = now
+        heard = [other for other in others if now - self._answered_at.get(other, float("-inf")) < self._patience_s]
+        if _is_smaller_side(len(heard), len(others)):
+            self._well_since = None
+        elif self._well_since is None or now - last_at >= self._patience_s:
+            self._well_since = now
+        elif now - self._well_since >= self._patience_s * WELL_AFTER_FACTOR:
+            self._times = 0
+
+    @property
+    def _patience_s(self) -> float:
+        """Of a broker that has not stepped down lately."""
+        return max(SILENT_S_MIN, self._timeout_s * SILENT_SHARE)
+
     def look(self, others: Iterable[int], now: float) -> str | None:
         """Why to step down, or None to stay. ``others``: those that are registered, without this broker."""
         is_late = now - self._looked_at > self.period_s * LATE_LOOK_FACTOR
@@ -89,9 +116,9 @@ class OfficeReach:
         heard_at = self._heard_at
         self._heard_at = {other: now if is_late else heard_at.get(other, now) for other in sorted(others)}
         doublings = DOUBLINGS_MAX if self._is_alone else min(self._times_lately(now), DOUBLINGS_MAX)
-        silent_s = max(SILENT_S_MIN, self._timeout_s * SILENT_SHARE) * 2.0**doublings
+        silent_s = self._patience_s * 2.0**doublings
         silent = [other for other, at in self._heard_at.items() if now - at >= silent_s]
-        if len(silent) <= len(self._heard_at) - len(silent) + 1:
+        if not _is_smaller_side(len(self._heard_at) - len(silent), len(self._heard_at)):
             return None
         names = ",".join(map(str, silent))
         return f"{len(silent)} of {len(self._heard_at)} other brokers ({names}) were not heard for {silent_s:g} s"
@@ -101,6 +128,8 @@ class OfficeReach:
         self._times = self._times_lately(now) + 1
         self._stepped_down_at = now
         self._was_followed = False
+        self._answered_at.clear()
+        self._well_since = None
 
     def aside_s(self, now: float) -> float:
         """How long this broker waits at a vacancy before it stands."""
@@ -113,3 +142,8 @@ class OfficeReach:
 
     def _times_lately(self, now: float) -> int:
         return 0 if now - self._stepped_down_at > FORGOTTEN_AFTER_S else self._times
+
+
+def _is_smaller_side(heard: int, others: int) -> bool:
+    """Whether a broker that hears so many of the others is, with them, fewer than those it does not hear."""
+    return others - heard > heard + 1
