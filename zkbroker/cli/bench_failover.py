@@ -97,6 +97,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--client", action="append", default=[], metavar="KEY=VALUE", help="librdkafka setting of both")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="setting of zkbroker's brokers")
     parser.add_argument(
+        "--records",
+        type=common.positive,
+        default=10_000,
+        metavar="N",
+        help="acknowledged before all lose power (default 10000)",
+    )
+    parser.add_argument(
         "--session-timeout-ms", type=common.positive, default=18_000, metavar="MS", help="default 18000"
     )
     parser.add_argument("--kafka", action="store_true", help="the same with Kafka 3.9.1, turn about")
@@ -289,7 +296,7 @@ class _Bench:
             return run_round(system, scenario, number, canary, with_defaults, client, phase_s)
         with on_faulty_disks(system, scenario, self._library) as faulty:
             if scenario.victim == "all":
-                return run_power_round(faulty, scenario, number, canary, phase_s)
+                return run_power_round(faulty, scenario, number, canary, self._arguments.records, phase_s)
             return run_round(faulty, scenario, number, canary, with_defaults, client, phase_s)
 
     def _count(self, system: System) -> int:

@@ -31,8 +31,6 @@ from zkbroker.cli.bench_failover_rounds import (
 from zkbroker.cli.bench_failover_scenarios import Scenario, System
 from zkbroker.records.batch import batches
 
-WRITTEN_COUNT = 10_000
-"""So many records are acknowledged when power is lost."""
 PERSON_S = 10.0
 """A partition that has no leader so long after all brokers are back waits for a person, who then accepts the loss."""
 
@@ -56,9 +54,12 @@ def on_faulty_disks(system: System, scenario: Scenario, library: Path) -> Iterat
         cluster.stop(120)
 
 
-def run_power_round(system: System, scenario: Scenario, number: int, canary: Canary, phase_s: float) -> Round:
-    """As bench_failover_rounds.run_round, for a system on faulty disks all of whose brokers lose power at once. They
-    start again when their sessions have expired, for machines take longer than that to boot."""
+def run_power_round(
+    system: System, scenario: Scenario, number: int, canary: Canary, records_count: int, phase_s: float
+) -> Round:
+    """As bench_failover_rounds.run_round, for a system on faulty disks all of whose brokers lose power at once, when
+    ``records_count`` were acknowledged. They start again when their sessions have expired, for machines take longer
+    than that to boot."""
     cluster = system.cluster
     brokers = list(cluster.brokers)
     cluster.start()
@@ -68,7 +69,7 @@ def run_power_round(system: System, scenario: Scenario, number: int, canary: Can
     cluster.wait_isr(topic, brokers)
     writer = FailoverWriter(system.directory, topic, cluster.bootstrap, topic, INTERVAL_S, TUNED_CLIENT)
     with contextlib.closing(writer):
-        writer.start(WRITTEN_COUNT)
+        writer.start(records_count, RECOVERY_TIMEOUT_S)
         time.sleep(phase_s)
         scenario.fault.strike(system, 0)
         saved_end = max(log_end(disk) for disk in _logs(cluster, topic))
