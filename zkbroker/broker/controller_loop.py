@@ -18,7 +18,8 @@ from zkbroker.broker.controller_term import Term, TermContext
 from zkbroker.broker.controller_zookeeper import Look
 from zkbroker.broker.office_port import OfficePort
 from zkbroker.broker.office_watch import OfficeWatch
-from zkbroker.controller.office import Deposed, TopicFailed
+from zkbroker.controller.back_off import BackOff
+from zkbroker.controller.office import Deposed
 from zkbroker.controller.suspicion import Condemned
 from zkbroker.model.clock import Clock
 from zkbroker.model.errors import BrokerError, ErrorCode
@@ -32,14 +33,6 @@ from zkbroker.zookeeper.client import (
 )
 from zkbroker.zookeeper.znodes import controller as controller_znode
 from zkbroker.zookeeper.znodes.codec import ZnodeError
-
-BACK_OFF_S_MAX = 60.0
-"""After a failure in office: 1, 2, 4 … seconds before standing again, so that another broker gets its chance."""
-
-STABLE_TERM_S = 120.0
-"""A term that lasted so long without failing makes the back-off start anew."""
-
-FAILURES_UNTIL_QUARANTINE = 2
 
 
 class ControllerLoop(OfficePort):
@@ -79,16 +72,12 @@ class ControllerLoop(OfficePort):
         self._is_stopped = False
         self._term: Term | None = None
         self._admin: TopicAdmin | None = None
-        self._term_began_at = 0.0
         self._epoch_attempted = -1
         """The controller epoch of the last multi by which this broker stood; its outcome may be unknown."""
         self._is_standing_instead = False
-        self._failures_count = 0
-        self._stand_at = float("-inf")
-        """Monotonic seconds before which this broker does not stand."""
+        self._back_off = BackOff()
         self._stand_timer: Any = None
         self._session_timer: Any = None
-        self._topic_failures: dict[str, int] = {}
         self._known: tuple[int, int] = (-1, -1)
         self._watch = OfficeWatch(
             broker_id=broker_id,
@@ -223,7 +212,7 @@ class ControllerLoop(OfficePort):
     def _stand(self) -> Generator[Deferred[Any], Any, None]:
         if not self._is_registered or self._is_stopped or not self._zk.is_connected:
             return
-        wait_s = max(self._stand_at - self._clock.monotonic(), self._watch.aside_s())
+        wait_s = max(self._back_off.stand_at - self._clock.monotonic(), self._watch.aside_s())
         if wait_s > 0:
             self._cancel(self._stand_timer)
             self._stand_timer = self._reactor.callLater(wait_s, self._office.again)
@@ -261,7 +250,7 @@ class ControllerLoop(OfficePort):
 
     def stand_instead(self, suspect: Suspect, reason: str) -> None:
         """The controller is dead by the word of a majority: take its office before its session ends."""
-        if self._is_standing_instead or not self._may_stand() or self._clock.monotonic() < self._stand_at:
+        if self._is_standing_instead or not self._may_stand() or self._clock.monotonic() < self._back_off.stand_at:
             return
         self._is_standing_instead = True
 
@@ -290,11 +279,10 @@ class ControllerLoop(OfficePort):
         if self._is_stopped or self._term is not None:
             return
         self._epoch_attempted = -1
-        quarantined = [topic for topic, count in self._topic_failures.items() if count >= FAILURES_UNTIL_QUARANTINE]
         self._log(f"broker {self._broker_id} (epoch {self._broker_epoch()}) is controller now, epoch {epoch}")
-        term = Term(self._context, epoch, epoch_version, quarantined)
+        term = Term(self._context, epoch, epoch_version, self._back_off.quarantined())
         self._term = term
-        self._term_began_at = self._clock.monotonic()
+        self._back_off.term_began(self._clock.monotonic())
         self._admin = TopicAdmin(term, self._overrides_error)
         self._watch_session()
         self._watch.term_began()
@@ -311,14 +299,7 @@ class ControllerLoop(OfficePort):
             self._resign(str(error))
             self._office.again()
             return
-        if isinstance(error, TopicFailed):
-            self._topic_failures[error.topic] = self._topic_failures.get(error.topic, 0) + 1
-        now = self._clock.monotonic()
-        if now - self._term_began_at > STABLE_TERM_S:
-            self._failures_count = 0
-        back_off_s = min(BACK_OFF_S_MAX, 2.0**self._failures_count)
-        self._failures_count += 1
-        self._stand_at = now + back_off_s
+        back_off_s = self._back_off.term_failed(error, self._clock.monotonic())
         self._log(f"failed in office, state {self._term}")
         self._resign(f"{type(error).__name__}: {error}; standing again in {back_off_s:.0f} s at the earliest")
         self._office.again()
