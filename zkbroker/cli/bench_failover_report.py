@@ -89,7 +89,8 @@ def table(rounds: Sequence[Round], scenarios: Sequence[Scenario], systems: Seque
             for system in systems
         ]
         if any(rejoined):
-            lines.append(_row("  once undone, until it followed in the ISR again", rejoined))
+            asked = "" if scenario.rejoin_asked_ms is None else f" (< {scenario.rejoin_asked_ms:.0f})"
+            lines.append(_row(f"  once undone, until back in the ISR{asked}", rejoined))
         lines.extend(_beside(rounds, scenario.name, system) for system in systems if by_system[system])
     return lines
 

@@ -148,6 +148,8 @@ class Scenario(NamedTuple):
     """Of all brokers in its rounds; for faults of disks."""
     may_lose: bool = False
     """Acknowledged records may be lost: how many is the figure, and no failure."""
+    rejoin_asked_ms: float | None = None
+    """So soon after the fault was undone the old leader is to be a follower in the ISR."""
 
     @property
     def target(self) -> str:
@@ -168,8 +170,8 @@ SCENARIOS = (
     Scenario("pause-leader", "SIGSTOP of a leader", "leader", PAUSE, None),
     Scenario("partitions", "kill -9 with 1,000 partitions", "leader", KILL, (1000, 1000), 1000),
     Scenario("destroy-leader", "kill -9 of a leader and its network", "leader", DESTROY, (1000, 1000)),
-    Scenario("reject-leader", "REJECT of a leader's connections", "leader", REJECT, None),
-    Scenario("cut-leader", "a leader cut from its peers only", "leader", CUT, None),
+    Scenario("reject-leader", "REJECT of a leader's connections", "leader", REJECT, None, rejoin_asked_ms=5000),
+    Scenario("cut-leader", "a leader cut from its peers (< session timeout)", "leader", CUT, None),
     Scenario("hang-disk", "a leader whose disk hangs (< session timeout)", "leader", HANG, None),
     Scenario(
         "hang-flush", "a leader whose fsyncs hang, each append flushed", "leader", HANG_FLUSH, None, settings=FLUSHED
