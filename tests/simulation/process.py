@@ -28,7 +28,7 @@ WALL_BASE_S = 1_700_000_000.0
 """What wall clocks say when a world begins."""
 
 
-SAID_OTHERWISE = {"FakeSession._server_turn": "", "FakeSession._client_turn": "", "LoopingCall": ""}
+SAID_OTHERWISE = {"FakeConnection._server_turn": "", "FakeConnection._client_turn": "", "LoopingCall": ""}
 """Events whose names say less than what the trace has of them otherwise, or nothing."""
 
 
