@@ -14,8 +14,20 @@ from tests.simulation.aimed_faults import AimedFaults
 from tests.simulation.fault_kinds import replicas_of
 from zkbroker.replication.follow_session import FollowState
 
+STAGE_S = 0.8
+"""So long no other of these stories begins: they would spoil each other."""
+
 
 class AimedReplication(AimedFaults):
+    _stage_until = 0.0
+
+    def _is_on_stage(self) -> bool:
+        """Whether another of these stories is under way; if not, this one is from now on."""
+        if self._world.now < self._stage_until:
+            return True
+        self._stage_until = self._world.now + STAGE_S
+        return False
+
     def _led(self, own: random.Random, fits: Callable[[int, Any], bool]) -> tuple[int, Any] | None:
         """A running leader and its replica of a partition for which ``fits`` holds."""
         found = []
@@ -44,7 +56,7 @@ class AimedReplication(AimedFaults):
         successor refuses the row, and tells its high watermark (KAFKA-14704)."""
         controller = self._controller(own)
         found = self._led(own, lambda leader, replica: leader != controller and len(replica.state.isr) > 2)
-        if controller is None or found is None:
+        if controller is None or found is None or self._is_on_stage():
             return None
         leader, replica = found
         followers = [member for member in replica.state.isr if member != leader]
@@ -84,7 +96,7 @@ class AimedReplication(AimedFaults):
             return None
         leader, replica = found
         followers = [member for member in replica.state.isr if member not in (leader, controller)]
-        if not followers:
+        if not followers or self._is_on_stage():
             return None
         follower, partition, lossy = own.choice(followers), replica.partition, own.random() < 0.5
         delay_s, process = own.uniform(1.1, 1.8), self._world.nodes[leader].process
@@ -106,41 +118,56 @@ class AimedReplication(AimedFaults):
         return f"what broker {follower} asks broker {leader} for {partition}, {delay_s:.2f} s late"
 
     def _proposal_of_a_former_leader(self, own: random.Random) -> str | None:
-        """A leader proposes a joiner to a controller that hears it late; meanwhile the leadership moves within the ISR,
-        and the joiner does not reach the new leader."""
-        controller = self._controller(own)
-        found = self._led(
-            own,
-            lambda leader, replica: (
-                leader not in (controller, replica.state.replicas[0])
-                and replica.state.replicas[0] in replica.state.isr
-                and len(replica.state.replicas) > 2
-            ),
-        )
-        if controller is None:
+        """A leader that is not the preferred one proposes a joiner to a controller that hears it late; meanwhile the
+        leadership moves within the ISR, and the joiner does not reach the new leader."""
+        found = self._led(own, lambda leader, replica: len(replica.state.isr) > 2)
+        if found is None or self._is_on_stage():
             return None
-        if found is None:
-            # So that there is one the next time.
-            return self._delete_registration_of_leader(own)
-        leader, replica = found
-        partition, preferred = replica.partition, replica.state.replicas[0]
-        joiner = own.choice([one for one in replica.state.replicas if one not in (leader, preferred)])
-        process, delay_s = self._world.nodes[leader].process, own.uniform(0.1, 0.3)
-        self._slow_one_way(leader, [controller], delay_s, 3.0 * self._session_s)
-        text = ""
-        if joiner in replica.state.isr:
-            text = self._cut_links([(leader, joiner)], own, seconds=own.uniform(0.6, 0.9))
+        partition, preferred = found[1].partition, found[1].state.replicas[0]
+        delay_s = own.uniform(0.1, 0.3)
 
-        def proposing(ran: Any) -> str | None:
-            state = None if replica.leader is None else replica.leader.isr.state
-            if ran is not process or state is None or state.proposal is None or joiner not in state.maximal:
+        def led_by_another(ran: Any) -> str | None:
+            replica = self._replica(ran, partition)
+            if replica is None or replica.leader is None or ran.node.broker_id in (preferred, self._controller(own)):
                 return None
-            return None if joiner in state.isr else f"broker {leader} proposes {joiner} for {partition}"
+            self._leader_seen = ran.node.broker_id
+            members = replica.leader.isr.state.isr
+            return (
+                f"a follower of {partition} leaves its ISR {members}"
+                if {*members} >= {*replica.state.replicas}
+                else None
+            )
 
-        def move() -> None:
+        def leave() -> None:
+            leader, controller = self._leader_seen, self._controller(own)
+            joiners = [one for one in found[1].state.replicas if one not in (leader, preferred)]
+            if controller is None or not joiners:
+                return
+            joiner = own.choice(joiners)
+            self._slow_one_way(leader, [controller], delay_s, self._session_s)
+            self._when(self._proposes(leader, partition, joiner), lambda: move(joiner))
+            self._delete_by_hand(f"/brokers/ids/{joiner}")
+
+        def move(joiner: int) -> None:
             self._world.cut(joiner, preferred, one_way=True)
             self._later(delay_s + 0.3, "heals", lambda: self._world.heal_link(joiner, preferred))
             self._elect_preferred([partition])
 
-        self._when(proposing, move)
-        return f"broker {leader}, leader of {partition}, asks controller {controller} {delay_s:.2f} s late; {text}"
+        self._when(led_by_another, leave)
+        if found[0] == preferred:
+            self._delete_by_hand(f"/brokers/ids/{preferred}")
+        return f"who leads {partition} but broker {preferred} asks the controller {delay_s:.2f} s late"
+
+    def _replica(self, process: Any, partition: tuple[str, int]) -> Any:
+        parts = process.node.parts
+        return None if parts is None else parts.replicas._table.replicas.get(partition)
+
+    def _proposes(self, leader: int, partition: tuple[str, int], joiner: int) -> Callable[[Any], str | None]:
+        def look(ran: Any) -> str | None:
+            replica = self._replica(ran, partition) if ran.node.broker_id == leader else None
+            state = None if replica is None or replica.leader is None else replica.leader.isr.state
+            if state is None or joiner in state.isr or joiner not in state.maximal:
+                return None
+            return f"broker {leader} proposes {joiner} for {partition}"
+
+        return look

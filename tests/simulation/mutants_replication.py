@@ -114,6 +114,7 @@ REPLICATION = (
                 "        )\n",
             ),
         ),
+        profile="late",
     ),
 )
 
@@ -227,7 +228,7 @@ IN_SYNC = (
                 f"{_LEADER}.fetch_refusal", "    if contact.broker_epoch < follower.broker_epoch:\n", "    if False:\n"
             ),
         ),
-        profile="aimed",
+        profile="late",
     ),
     Mutant(
         "isr-of-any-version",
@@ -257,7 +258,7 @@ IN_SYNC = (
                 "    if False:\n",
             ),
         ),
-        profile="aimed",
+        profile="late",
     ),
 )
 

@@ -314,6 +314,18 @@ def test_a_slow_link_is_slow() -> None:
     assert pair.world.run_until(lambda: other.data, 0.2)
 
 
+def test_a_link_may_be_slow_one_way_only() -> None:
+    pair = Pair()
+    one, other = pair.connected()
+    pair.world.slow_link(1, 2, 0.5, one_way=True)
+    write(one, b"x")
+    write(other, b"y")
+    pair.world.run_for(0.45)
+    assert (one.data, other.data) == (b"y", b"")
+    pair.world.slow_link(1, 2, 0.0, one_way=True)
+    assert pair.world.run_until(lambda: other.data, 0.2)
+
+
 def test_nothing_listens_any_more_when_a_port_is_closed() -> None:
     pair = Pair()
     process = pair.world.nodes[2].process
