@@ -174,6 +174,12 @@ FAST_FAILOVER = (
         profile="suspicion",
     ),
     Mutant(
+        "gray-leaders-stay",
+        "a leader whom most of its ISR cannot reach is replaced though it is registered (controller/complaints.py)",
+        (Edit("controller.complaints:Complaints.verdict", "", "return None"),),
+        profile="gray",
+    ),
+    Mutant(
         "office-taken-from-the-living",
         "nobody condemns a peer without evidence of its own (architecture.md, Fast failover 1)",
         (

@@ -19,6 +19,10 @@ class Profile(NamedTuple):
     """One topic is deleted and made again all the time."""
     flushes: bool = False
     """Every topic has ``flush.messages`` 1: what is acknowledged is on the disk."""
+    config: Mapping[str, str] = MappingProxyType({})
+    """Keys of every broker."""
+    clients: int | None = None
+    """So few, not as many as the seed draws: then more time passes in as many steps."""
 
 
 def _profile(name: str, about: str, **rates: float) -> Profile:
@@ -73,6 +77,7 @@ _AIMED = {
     "zk_cut_controller_and_leader": 1.5,
 }
 _STAGED = {"suspect_at_minimum": 1.0, "fewer_needed": 1.0, "late_join": 1.5}
+_GRAY = {"stall": 0.2, "stall_leader": 0.5, "stall_controller": 0.2, "unreachable_leader": 0.4}
 _CLOCKS = {"drift": 0.5}
 
 
@@ -163,6 +168,12 @@ PROFILES: dict[str, Profile] = {
             **_STAGED,
             kill=0.2,
         ),
+        _profile(
+            "gray",
+            "brokers that live for ZooKeeper and for nobody else: processes hang, leaders are cut off",
+            **_GRAY,
+            disk_slow=0.05,
+        )._replace(config=MappingProxyType({"replica.lag.time.max.ms": "30000"}), brokers_max=4, clients=2),
         _profile(
             "late",
             "what was asked in an older leader epoch, or by an older process of a broker, arrives late",

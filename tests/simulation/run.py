@@ -170,6 +170,7 @@ def _settings(spec: RunSpec, shape: random.Random) -> WorldSettings:
     config = {"min.insync.replicas": shape.choice(("1", "2", "2", "2", "2"))}
     if shape.random() < 0.2 or profile.flushes:
         config[FLUSH_KEY] = "1"
+    config.update(profile.config)
     if shape.random() < 0.3:
         config["log.segment.bytes"] = "1500"
     return WorldSettings(
@@ -187,12 +188,14 @@ def _workload(world: World, spec: RunSpec, shape: random.Random) -> Workload:
     """Checkers and clients; they begin with ``start``."""
     min_insync_replicas = int(world.settings.config["min.insync.replicas"])
     checkers = install(world, min_insync_replicas=min(min_insync_replicas, len(world.nodes)))
-    drawn = workload.drawn(shape, clients=spec.clients, changes_topics=PROFILES[spec.profile].changes_topics)
+    profile = PROFILES[spec.profile]
+    clients = profile.clients if spec.clients is None else spec.clients
+    drawn = workload.drawn(shape, clients=clients, changes_topics=profile.changes_topics)
     # Steps are dear: records in most of them, also such that a deposed leader has alone.
     drawn = dataclasses.replace(
         drawn,
         batches_per_turn=shape.choice((0.6, 1.5, 3.0)),
-        weak_producers=drawn.weak_producers + (1 if spec.clients is None and shape.random() < 0.5 else 0),
+        weak_producers=drawn.weak_producers + (1 if clients is None and shape.random() < 0.5 else 0),
     )
     if spec.partitions is not None:
         drawn = dataclasses.replace(drawn, topics=dict.fromkeys(drawn.topics, spec.partitions))

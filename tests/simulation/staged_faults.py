@@ -24,6 +24,8 @@ class _Led(NamedTuple):
     topic: str
     leader: int
     isr: tuple[int, ...]
+    minimum: int
+    """The smallest ISR with which acks=all goes on."""
 
 
 class StagedFaults(AimedFaults):
@@ -42,7 +44,7 @@ class StagedFaults(AimedFaults):
             path = f"/brokers/topics/{topic}/partitions/{number}/state"
             state = self._state_of(path)
             if state.get("leader") == broker_id:
-                led.append(_Led(path, topic, broker_id, tuple(state["isr"])))
+                led.append(_Led(path, topic, broker_id, tuple(state["isr"]), replica.leader.effective_min_isr))
         return led
 
     def _some_led(self, own: random.Random, followers_min: int = 1) -> _Led | None:

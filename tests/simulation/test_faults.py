@@ -22,7 +22,7 @@ def parts_of_leader(broker_id: int) -> Any:
     """A broker that believes that it leads, and that it is controller."""
     state = SimpleNamespace(replicas=(1, 2, 3), isr=(1, 2, 3), leader=broker_id, leader_epoch=5)
     isr = SimpleNamespace(state=SimpleNamespace(isr=state.isr, maximal=state.isr, proposal=None))
-    leader = SimpleNamespace(isr=isr, min_insync_replicas=2, log_end_offset=0, high_watermark=0)
+    leader = SimpleNamespace(isr=isr, min_insync_replicas=2, effective_min_isr=2, log_end_offset=0, high_watermark=0)
     replica = SimpleNamespace(partition=TopicPartition("t", 0), leader=leader, follower=None, state=state)
     return SimpleNamespace(
         replicas=SimpleNamespace(_table=SimpleNamespace(replicas={("t", 0): replica})),
@@ -37,10 +37,11 @@ class RecordingWorld:
         self.random = random.Random(seed)
         self.steps = 0
         self.counts: Counter[str] = Counter()
-        self.settings = SimpleNamespace(session_timeout_s=SESSION_S)
+        self.settings = SimpleNamespace(session_timeout_s=SESSION_S, zookeeper_tick_s=0.2)
         self.calls: list[tuple[Any, ...]] = []
         self.zookeeper = SimpleNamespace(
             tree=SimpleNamespace(znodes={"/brokers/topics/t": None, "/brokers/topics/t/partitions/0/state": None}),
+            is_serving=False,
             stat=lambda path: None,
             data=lambda path: b'{"leader":1,"leader_epoch":5,"isr":[1,2,3]}',
             write=lambda *ops: self.calls.append((self.steps, "write", ops)),
