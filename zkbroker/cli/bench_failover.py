@@ -63,10 +63,12 @@ processor: what a machine with other work costs. Figures: the median and the 19t
 rank).
 """
 EXAMPLES = f"""\
-  everything, 20 rounds each (some 15 minutes):
+  everything, 20 rounds each (about an hour and a half, as root):
     {PROG}
   a quick look at one fault:
     {PROG} --scenario kill-leader --rounds 5 --no-client-defaults
+  a leader that only its peers cannot reach, and one that they believe dead:
+    sudo {PROG} --scenario cut-leader --scenario reject-leader --rounds 3
   beside Kafka 3.9.1, turn about, figures also as JSON (hours: Kafka waits 18 s for each session):
     {PROG} --kafka --kafka-rounds 5 --json failover.json
   as it would be without the fast path, keeping the brokers' logs:
