@@ -7,9 +7,11 @@ nobody can say. Bytes that a recovery had to cut although they had been written 
 
 Each log folder has a boot file, ``.zkbroker_boot``, beside ``meta.properties``::
 
-    {"version":0,"boot_id":"3f1c…","number":7,"lossy":[{"topic":"t","topic_id":"…","partitions":{"0":[5,1042]}}]}
+    {"version":0,"boot_id":"3f1c…","number":7,"lossy":[{"topic":"t","topic_id":"…","partitions":{"0":[5,1042]}}],
+     "folders":["/data"]}
 
-and ``"searched":false`` from a start that may have lost whole logs until ZooKeeper said which should be there.
+and ``"searched":false`` from a start that may have lost whole logs until ZooKeeper said which should be there. So has
+one without a folder that was named in ``log.dirs`` before: what it held is known to none of those that are left.
 
 It is durable before the broker registers, so before a state can count the broker in again. ``lossy`` is the broker's
 list, the same in every folder (the highest ``number`` counts): a replica stays on it, through any number of restarts,
@@ -59,6 +61,8 @@ class BootRecord(NamedTuple):
     lossy: tuple[LossyReplica, ...] = ()
     is_searched: bool = True
     """False: logs may be missing that are not in ``lossy``."""
+    folders: tuple[str, ...] = ()
+    """All of ``log.dirs``; empty where an earlier zkbroker wrote it."""
 
 
 def encode_boot(record: BootRecord) -> bytes:
@@ -70,6 +74,8 @@ def encode_boot(record: BootRecord) -> bytes:
     }
     if not record.is_searched:
         value["searched"] = False
+    if record.folders:
+        value["folders"] = list(record.folders)
     return json.dumps(value, separators=(",", ":")).encode()
 
 
@@ -79,7 +85,10 @@ def decode_boot(data: bytes) -> BootRecord:
     if not isinstance(value, dict) or type(value.get("number")) is not int or type(value.get("boot_id")) is not str:
         raise ValueError("no boot record")
     is_searched = value.get("searched", True) is True
-    return BootRecord(value["boot_id"], value["number"], lossy_from_json(value.get("lossy")), is_searched)
+    folders = value.get("folders", [])
+    if type(folders) is not list or not all(type(folder) is str for folder in folders):
+        raise ValueError("its folders are no list of names")
+    return BootRecord(value["boot_id"], value["number"], lossy_from_json(value.get("lossy")), is_searched, (*folders,))
 
 
 class _Start(NamedTuple):
@@ -157,7 +166,9 @@ class Losses:
         # a process that was killed loses nothing: on the same boot what it wrote is still in the page cache
         is_same_boot = record is not None and record.boot_id == self._boot_id != ""
         is_continuous = is_clean or is_same_boot
-        is_complete = is_continuous and (record is None or record.is_searched)
+        is_complete = is_continuous and (
+            record is None or (record.is_searched and {*record.folders} <= {*self._folders()})
+        )
         self._starts[folder] = _Start(is_clean, is_continuous, is_complete, offsets)
 
     def about_to_cut(self, log: Log, offset: int, is_torn: bool) -> None:
@@ -260,7 +271,7 @@ class Losses:
         for partition in partitions:
             self.replicas.pop(partition, None)
         self._number += 1
-        record = BootRecord(self._boot_id, self._number, tuple(self.replicas.values()))
+        record = BootRecord(self._boot_id, self._number, tuple(self.replicas.values()), folders=tuple(self._starts))
         folders = list(self._folders())
         if not folders:
             return succeed(None)
@@ -279,7 +290,7 @@ class Losses:
 
     def _distrust_all(self) -> None:
         """Again when a thread was about to write all folders."""
-        record = BootRecord("", self._number, tuple(self.replicas.values()), self.is_searched)
+        record = BootRecord("", self._number, tuple(self.replicas.values()), self.is_searched, tuple(self._starts))
         for folder in self._distrusted:
             try:
                 self._disk.write_file(os.path.join(folder, BOOT_FILE), encode_boot(record))
@@ -295,8 +306,10 @@ class Losses:
         for folder in self._folders():
             start = self._starts.get(folder)
             is_complete = is_searched or (start is not None and start.is_complete)
-            boot_id = self._boot_id if is_complete else ""
-            self._write(folder, BootRecord(boot_id, self._number, tuple(self.replicas.values()), is_complete))
+            is_continuous = is_searched or (start is not None and start.is_continuous)
+            boot_id = self._boot_id if is_continuous else ""
+            lossy = tuple(self.replicas.values())
+            self._write(folder, BootRecord(boot_id, self._number, lossy, is_complete, tuple(self._starts)))
 
     def _write(self, folder: str, record: BootRecord) -> None:
         self._disk.replace_file(os.path.join(folder, BOOT_FILE), encode_boot(record))

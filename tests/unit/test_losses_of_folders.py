@@ -1,0 +1,88 @@
+"""A log folder that is no longer among ``log.dirs``: its disk failed and was taken out, a line was lost."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.log_tools import T0, TOPIC_ID, batch
+from tests.unit.test_log_losses import Machine, lossy
+from zkbroker.log.dirs import LogDirs
+from zkbroker.log.losses import BootRecord, decode_boot, encode_boot
+from zkbroker.model.cluster import LossyReplica
+from zkbroker.model.topics import TopicPartition
+
+T1 = TopicPartition("t", 1)
+NEVER = TopicPartition("t", 7)
+
+
+def two_folders() -> tuple[Machine, str, str]:
+    """With a log in each: the folder of the first, that of the second."""
+    machine = Machine(None, "/one", "/two")
+    dirs = machine.start()
+    for partition in (T0, T1):
+        dirs.create(partition, TOPIC_ID).append_as_leader(batch(2), 3)
+    return machine, dirs.logs[T0].log_dir, dirs.logs[T1].log_dir
+
+
+def never_made(dirs: LogDirs, *partitions: TopicPartition) -> list[bool]:
+    return [dirs.losses.was_never_made(partition, TOPIC_ID) for partition in partitions]
+
+
+@pytest.mark.parametrize("is_clean", [True, False])
+def test_a_log_in_a_folder_that_was_taken_out_is_missing(is_clean: bool) -> None:
+    """It led with nothing: no list of the folders that were left named it."""
+    machine, _, kept = two_folders()
+    dirs = machine.dirs
+    assert dirs is not None
+    if is_clean:
+        dirs.close(1)
+    machine.kill()
+    machine.world.folders = [kept]
+    dirs = machine.start(searches=False)
+    assert never_made(dirs, T0, NEVER) == [False, False], "who knows what was in it"
+    assert lossy(dirs) == [], "what is left is whole"
+    machine.kill()
+    dirs = machine.start(searches=False)
+    assert never_made(dirs, T0) == [False], "nobody has asked yet which logs should be there"
+    dirs.losses.add([LossyReplica("t", 0, TOPIC_ID, -1, -1)])
+    machine.kill()
+    dirs = machine.start()
+    assert lossy(dirs) == [T0]
+    assert never_made(dirs, NEVER) == [True]
+
+
+def test_a_disk_that_failed_before_it_was_taken_out() -> None:
+    machine, failing, kept = two_folders()
+    dirs = machine.dirs
+    assert dirs is not None
+    dirs.logs[T0].failed("cannot read", OSError(5, "Input/output error"))
+    assert dirs.offline_dirs.keys() == {failing}
+    dirs.losses.forget([])
+    machine.kill()
+    machine.world.folders = [kept]
+    assert never_made(machine.start(searches=False), T0, NEVER) == [False, False]
+
+
+def test_folders_under_other_names_have_lost_nothing() -> None:
+    machine, _, _ = two_folders()
+    machine.kill()
+    machine.world.folders.reverse()
+    assert never_made(machine.start(), NEVER) == [True]
+    machine.kill()
+    machine.disk.rename("/two", "/three")
+    machine.world.folders = ["/three", "/one"]
+    dirs = machine.start()
+    assert lossy(dirs) == []
+    assert never_made(dirs, NEVER) == [False], "of that start nobody can tell"
+    machine.kill()
+    assert never_made(machine.start(), NEVER) == [True]
+
+
+def test_a_boot_file_of_before_names_no_folders() -> None:
+    record = BootRecord("boot-1", 3, folders=("/one", "/two"))
+    assert decode_boot(encode_boot(record)) == record
+    assert decode_boot(b'{"version":0,"boot_id":"b","number":7,"lossy":[]}') == BootRecord("b", 7)
+    for bad in (b'{"version":0,"boot_id":"b","number":7,"lossy":[],"folders":"x"}',
+                b'{"version":0,"boot_id":"b","number":7,"lossy":[],"folders":[1]}'):  # fmt: skip
+        with pytest.raises(ValueError, match="folders"):
+            decode_boot(bad)
