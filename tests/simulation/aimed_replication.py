@@ -63,8 +63,10 @@ class AimedReplication(AimedFaults):
         partition, epoch, process = replica.partition, replica.state.leader_epoch, self._world.nodes[leader].process
         delay_s, alone_s = own.uniform(0.15, 0.4), own.uniform(0.02, 0.12)
         self._slow_one_way(leader, followers, delay_s, 2.0 * self._session_s)
+        successor = -1
 
         def asking(ran: Any) -> str | None:
+            nonlocal successor
             parts = process.node.parts
             if ran is not process or parts is None:
                 return None
@@ -73,11 +75,11 @@ class AimedReplication(AimedFaults):
                 return None
             if followed.row.leader_epoch <= epoch:
                 return None
-            self._leader_seen = followed.leader
-            return f"broker {leader} asks broker {followed.leader} for {partition} in epoch {followed.row.leader_epoch}"
+            successor = followed.leader
+            return f"broker {leader} asks broker {successor} for {partition} in epoch {followed.row.leader_epoch}"
 
         def raise_epoch() -> None:
-            others = [member for member in followers if member != self._leader_seen]
+            others = [member for member in followers if member != successor]
             teller = self._controller(own)
             if teller is not None and others:
                 self._slow_one_way(teller, [leader], delay_s + 0.5, self._session_s)
@@ -124,22 +126,21 @@ class AimedReplication(AimedFaults):
         if found is None or self._is_on_stage():
             return None
         partition, preferred = found[1].partition, found[1].state.replicas[0]
-        delay_s = own.uniform(0.1, 0.3)
+        delay_s, leader = own.uniform(0.1, 0.3), -1
 
         def led_by_another(ran: Any) -> str | None:
+            nonlocal leader
             replica = self._replica(ran, partition)
             if replica is None or replica.leader is None or ran.node.broker_id in (preferred, self._controller(own)):
                 return None
-            self._leader_seen = ran.node.broker_id
             members = replica.leader.isr.state.isr
-            return (
-                f"a follower of {partition} leaves its ISR {members}"
-                if {*members} >= {*replica.state.replicas}
-                else None
-            )
+            if not {*members} >= {*replica.state.replicas}:
+                return None
+            leader = ran.node.broker_id
+            return f"a follower of {partition} leaves its ISR {members}"
 
         def leave() -> None:
-            leader, controller = self._leader_seen, self._controller(own)
+            controller = self._controller(own)
             joiners = [one for one in found[1].state.replicas if one not in (leader, preferred)]
             if controller is None or not joiners:
                 return
