@@ -7,14 +7,14 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from zkbroker.broker import listening
 from zkbroker.broker.admin import Admin
 from zkbroker.broker.controller_link import ControllerLink
 from zkbroker.broker.controller_loop import ControllerLoop
 from zkbroker.broker.failure_watch import FailureWatch
+from zkbroker.broker.listeners import Listeners
+from zkbroker.broker.listening import BoundSocket
 from zkbroker.broker.losses import UnsettledLosses
 from zkbroker.broker.metadata import ClusterMetadata, Doubt
 from zkbroker.broker.node import Node
@@ -27,16 +27,13 @@ from zkbroker.broker.settings import (
     channel_settings,
     controller_settings,
     fetcher_settings,
-    listener_limits,
     replica_settings,
 )
 from zkbroker.broker.status import Status
 from zkbroker.broker.topic_configs import TopicConfigs
-from zkbroker.kafka.listener import KafkaFactory
-from zkbroker.kafka.memory import RequestMemory
 from zkbroker.log.dirs import LogDirs
 from zkbroker.model.clock import Clock
-from zkbroker.model.cluster import REPLICATION_LISTENER, BrokerRegistration
+from zkbroker.model.cluster import BrokerRegistration
 from zkbroker.model.config import BrokerConfig, validate_topic_overrides
 from zkbroker.model.errors import BrokerError, StartError
 from zkbroker.model.topics import TopicPartition
@@ -45,8 +42,6 @@ from zkbroker.replication.fetcher import Fetchers
 from zkbroker.replication.ports import Identity
 from zkbroker.replication.server import ReplicationServer
 from zkbroker.zookeeper.client import SessionState, ZooKeeperClient
-
-logger = Logger()
 
 STEP_S_MAX = 0.3
 """How long one step of the shutdown waits for ZooKeeper, which may be away: the session's end does the same later."""
@@ -84,7 +79,6 @@ class Parts:
         self._incarnation = incarnation
         self._was_registered = False
         self._log = log
-        self._ports: list[Any] = []
         # What the ensemble did not agree to holds for nobody: it expires sessions by its own limits.
         timeout_s = zk.agreed_timeout_s
         wanted_s = config.get_int("zookeeper.session.timeout.ms") / 1000
@@ -234,41 +228,30 @@ class Parts:
             log=log,
         )
         self.producer_ids = ProducerIds(broker_id=broker_id, zk=zk)
-        limits = listener_limits(config)
-        memory = RequestMemory(limits.queued_max_request_bytes)
-        self._factories = [
-            KafkaFactory(
-                listener_name=endpoint.listener,
-                data=self.replicas,
-                metadata=self.metadata,
-                admin=self.admin,
-                producer_ids=self.producer_ids,
-                limits=limits,
-                clock=clock,
-                reactor=reactor,
-                log=logger,
-                fatal=fatal,
-                memory=memory,
-            )
-            for endpoint in config.kafka_listeners
-        ]
+        self._listeners = Listeners(
+            config=config,
+            reactor=reactor,
+            clock=clock,
+            replicas=self.replicas,
+            metadata=self.metadata,
+            admin=self.admin,
+            producer_ids=self.producer_ids,
+            server=self._server,
+            fatal=fatal,
+        )
 
     def __repr__(self) -> str:
-        return f"Parts({self.registration!r}, {self.node!r}, {len(self._ports)} ports)"
+        return f"Parts({self.registration!r}, {self.node!r}, {self._listeners!r})"
 
     # What the broker tells
 
-    def listen(self, bound: Mapping[str, listening.BoundSocket]) -> None:
+    def listen(self, bound: Mapping[str, BoundSocket]) -> None:
         """Accept connections; Kafka requests wait for the first snapshot. Raises StartError."""
-        factories: dict[str, Any] = {factory.listener_name: factory for factory in self._factories}
-        factories[REPLICATION_LISTENER] = self._server
-        for name, one in bound.items():
-            self._ports.append(listening.listen(one, factories[name], self._reactor))
+        self._listeners.listen(bound)
 
     def serve(self) -> None:
         """The first snapshot is applied: answer clients."""
-        for factory in self._factories:
-            factory.became_ready()
+        self._listeners.serve()
 
     def session_changed(self, state: SessionState) -> None:
         """The session has a connection, or another is made: ask again for what could not be read."""
@@ -344,11 +327,10 @@ class Parts:
         The logs are at rest afterwards: ``LogDirs.high_watermarks`` holds the last ones."""
         self._failures.stop()
         self._own_states.stop()
-        for port in self._ports:
+        for port in self._listeners.ports:
             yield self._step("stop listening", port.stopListening)
         self._server.say_bye()
-        for factory in self._factories:
-            factory.close_connections()
+        self._listeners.close_clients()
         self._link.stop()
         self._losses.stop()
         yield self._step("give up the office", self.controller.stop)
@@ -368,7 +350,7 @@ class Parts:
 
     def has_clients(self) -> bool:
         """Is any client connected?"""
-        return any(factory.connections for factory in self._factories)
+        return self._listeners.has_clients()
 
     def _step(self, what: str, act: Callable[[], Any]) -> Deferred[None]:
         """One step that may fail or hang without keeping the others from being done."""

@@ -1,0 +1,87 @@
+"""What a broker answers on: a factory of connections for each Kafka listener, the line protocol's server for peers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from twisted.logger import Logger
+
+from zkbroker.broker import listening
+from zkbroker.broker.admin import Admin
+from zkbroker.broker.metadata import ClusterMetadata
+from zkbroker.broker.producer_ids import ProducerIds
+from zkbroker.broker.replicas import Replicas
+from zkbroker.broker.settings import listener_limits
+from zkbroker.kafka.listener import KafkaFactory
+from zkbroker.kafka.memory import RequestMemory
+from zkbroker.model.clock import Clock
+from zkbroker.model.cluster import REPLICATION_LISTENER
+from zkbroker.model.config import BrokerConfig
+from zkbroker.replication.server import ReplicationServer
+
+logger = Logger()
+
+
+class Listeners:
+    """All Kafka listeners share one budget of memory for queued requests (``queued.max.request.bytes``)."""
+
+    def __init__(
+        self,
+        *,
+        config: BrokerConfig,
+        reactor: Any,
+        clock: Clock,
+        replicas: Replicas,
+        metadata: ClusterMetadata,
+        admin: Admin,
+        producer_ids: ProducerIds,
+        server: ReplicationServer,
+        fatal: Callable[[str, BaseException], None],
+    ) -> None:
+        self._reactor = reactor
+        self._server = server
+        self.ports: list[Any] = []
+        """Listening sockets, in the order in which they were opened."""
+        limits = listener_limits(config)
+        memory = RequestMemory(limits.queued_max_request_bytes)
+        self._factories = [
+            KafkaFactory(
+                listener_name=endpoint.listener,
+                data=replicas,
+                metadata=metadata,
+                admin=admin,
+                producer_ids=producer_ids,
+                limits=limits,
+                clock=clock,
+                reactor=reactor,
+                log=logger,
+                fatal=fatal,
+                memory=memory,
+            )
+            for endpoint in config.kafka_listeners
+        ]
+
+    def __repr__(self) -> str:
+        return f"Listeners({len(self.ports)} ports)"
+
+    def listen(self, bound: Mapping[str, listening.BoundSocket]) -> None:
+        """Accept connections; Kafka requests wait for ``serve``. Raises StartError."""
+        factories: dict[str, Any] = {factory.listener_name: factory for factory in self._factories}
+        factories[REPLICATION_LISTENER] = self._server
+        for name, one in bound.items():
+            self.ports.append(listening.listen(one, factories[name], self._reactor))
+
+    def serve(self) -> None:
+        """Answer clients from now on."""
+        for factory in self._factories:
+            factory.became_ready()
+
+    def close_clients(self) -> None:
+        """Close the clients' connections; those of brokers end with their server."""
+        for factory in self._factories:
+            factory.close_connections()
+
+    def has_clients(self) -> bool:
+        """Is any client connected?"""
+        return any(factory.connections for factory in self._factories)
