@@ -165,6 +165,16 @@ def _ignore_client_error(error: object) -> None:
     """librdkafka's own complaints on stderr say the same once per broker; the command's own line is enough."""
 
 
+def is_true(properties: Mapping[str, str], name: str, default: bool = False) -> bool:
+    """A property of Kafka's formatters and readers: anything but "true" is false."""
+    return properties.get(name, str(default)).strip().lower() == "true"
+
+
+def separator(properties: Mapping[str, str], name: str, default: str) -> bytes:
+    """What stands between the parts of a record; a tab or a new line may be written \\t and \\n."""
+    return properties.get(name, default).replace("\\t", "\t").replace("\\n", "\n").encode()
+
+
 def positive(text: str) -> int:
     number = int(text)
     if number <= 0:

@@ -45,23 +45,17 @@ class Formatter:
     """Kafka's DefaultMessageFormatter: which parts of a record are printed, and what between them."""
 
     def __init__(self, properties: dict[str, str]) -> None:
-        def flag(name: str, default: bool = False) -> bool:
-            return properties.get(name, str(default)).strip().lower() == "true"
-
-        def text(name: str, default: str) -> bytes:
-            return properties.get(name, default).replace("\\t", "\t").replace("\\n", "\n").encode()
-
-        self._timestamp = flag("print.timestamp")
-        self._partition = flag("print.partition")
-        self._offset = flag("print.offset")
-        self._epoch = flag("print.epoch")
-        self._headers = flag("print.headers")
-        self._key = flag("print.key")
-        self._value = flag("print.value", True)
-        self._separator = text("key.separator", "\t")
-        self._line_separator = text("line.separator", "\n")
-        self._headers_separator = text("headers.separator", ",")
-        self._null = text("null.literal", "null")
+        self._timestamp = common.is_true(properties, "print.timestamp")
+        self._partition = common.is_true(properties, "print.partition")
+        self._offset = common.is_true(properties, "print.offset")
+        self._epoch = common.is_true(properties, "print.epoch")
+        self._headers = common.is_true(properties, "print.headers")
+        self._key = common.is_true(properties, "print.key")
+        self._value = common.is_true(properties, "print.value", True)
+        self._separator = common.separator(properties, "key.separator", "\t")
+        self._line_separator = common.separator(properties, "line.separator", "\n")
+        self._headers_separator = common.separator(properties, "headers.separator", ",")
+        self._null = common.separator(properties, "null.literal", "null")
 
     def write(self, message: Message, out: BinaryIO) -> None:
         parts = []

@@ -35,13 +35,13 @@ class LineReader:
     """Kafka's LineMessageReader: splits a line into headers, key and value by the --property settings."""
 
     def __init__(self, properties: dict[str, str]) -> None:
-        self._parses_key = _is_true(properties, "parse.key", False)
-        self._parses_headers = _is_true(properties, "parse.headers", False)
-        self._key_separator = _unescape(properties.get("key.separator", "\t"))
-        self._headers_delimiter = _unescape(properties.get("headers.delimiter", "\t"))
-        self._headers_separator = _unescape(properties.get("headers.separator", ","))
-        self._header_key_separator = _unescape(properties.get("headers.key.separator", ":"))
-        self._ignores_errors = _is_true(properties, "ignore.error", False)
+        self._parses_key = common.is_true(properties, "parse.key")
+        self._parses_headers = common.is_true(properties, "parse.headers")
+        self._key_separator = common.separator(properties, "key.separator", "\t")
+        self._headers_delimiter = common.separator(properties, "headers.delimiter", "\t")
+        self._headers_separator = common.separator(properties, "headers.separator", ",")
+        self._header_key_separator = common.separator(properties, "headers.key.separator", ":")
+        self._ignores_errors = common.is_true(properties, "ignore.error")
         marker = properties.get("null.marker")
         self._null_marker = None if marker is None else marker.encode()
 
@@ -77,14 +77,6 @@ class LineReader:
                 )
             headers.append((name.decode(errors="replace"), self._nullable(value) if found else None))
         return headers
-
-
-def _is_true(properties: dict[str, str], name: str, default: bool) -> bool:
-    return properties.get(name, str(default)).strip().lower() == "true"
-
-
-def _unescape(text: str) -> bytes:
-    return text.replace("\\t", "\t").replace("\\n", "\n").encode()
 
 
 def _shown(line: bytes) -> str:
