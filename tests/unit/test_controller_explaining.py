@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from tests.unit.controller_cluster import Cluster
 from zkbroker.controller.cluster_image import Placement, TopicImage, TopicRules
 from zkbroker.controller.controller import Controller
 from zkbroker.controller.effects import Effect, Log, WriteStates
+from zkbroker.controller.explaining import LEADERLESS_COUNT_MAX, leaderless_lines
 from zkbroker.controller.office import ControllerRules
 from zkbroker.model.cluster import ALL_LOSSY, BrokerRegistration, Endpoint, LossyReplica
 from zkbroker.model.complaints import StalledDir, Unreachable, Word
@@ -149,3 +151,22 @@ def test_a_new_controller_says_it_again_unless_it_elects() -> None:
     )
     (line,) = Office(isr, *ALL).lines
     assert line.startswith("t-0 leader=3 ")
+
+
+def test_of_many_partitions_without_a_leader_a_few_are_named() -> None:
+    office = Office(LEADERLESS._replace(isr=(3,)), *ALL[:2], partitions=LEADERLESS_COUNT_MAX + 3)
+    assert office.lines == leaderless_lines(office.controller.image)
+    assert len(office.lines) == LEADERLESS_COUNT_MAX + 1
+    assert office.lines[-1].startswith("3 more partitions have no leader: ")
+
+
+def test_status_names_them_at_the_controller() -> None:
+    cluster = Cluster()
+    cluster.create(assignment=((0, (2, 3)),), partitions=-1, factor=-1)
+    assert not any("has no leader" in line for line in cluster.controller.status_lines())
+    cluster.kill(2)
+    cluster.turns()
+    cluster.kill(3)
+    cluster.turns()
+    (line,) = [line for line in cluster.controller.status_lines() if "has no leader" in line]
+    assert line.startswith("t-0 has no leader: waits for broker 3 to come back with its log folders; ")

@@ -19,6 +19,7 @@ from zkbroker.broker.controller_zookeeper import Look
 from zkbroker.broker.office_port import OfficePort
 from zkbroker.broker.office_watch import OfficeWatch
 from zkbroker.controller.back_off import BackOff
+from zkbroker.controller.explaining import leaderless_lines
 from zkbroker.controller.office import Deposed
 from zkbroker.controller.suspicion import Condemned
 from zkbroker.model.clock import Clock
@@ -141,8 +142,9 @@ class ControllerLoop(OfficePort):
         """What the controller has to say to people, for STATUS."""
         if self._term is None:
             return [f"controller={self._known[0]} controller_epoch={self._known[1]}"]
-        failures = self._term.controller.settling.complaints.lines()
-        return [repr(self._term), *self._term.reader.complaints(), *failures]
+        controller = self._term.controller
+        waiting = leaderless_lines(controller.image, controller.settling.writes)
+        return [repr(self._term), *self._term.reader.complaints(), *controller.settling.complaints.lines(), *waiting]
 
     # The office
 

@@ -15,6 +15,9 @@ from zkbroker.controller.elections import elect_lossy, named_brokers
 from zkbroker.model.cluster import ALL_LOSSY, LossyReplica
 from zkbroker.model.topics import NO_LEADER, PartitionState, TopicPartition
 
+LEADERLESS_COUNT_MAX = 10
+"""Partitions without a leader that are told of at once: after a loss of power there can be thousands."""
+
 NAMED_COUNT_MAX = 5
 """Partitions named in one line; of the others it says how many there are."""
 
@@ -40,13 +43,23 @@ def _rest(lost: LossyReplica) -> str:
     return "log gone" if lost.is_gone else f"up to offset {lost.log_end_offset}"
 
 
-def leaderless_lines(image: ClusterImage, writes: Container[TopicPartition]) -> list[str]:
-    """One for each partition that a new controller finds without a leader and leaves so (it has none of ``writes``)."""
-    return [
-        f"{partition} has no leader: {leaderless(image, partition, state)}"
-        for partition, state in sorted(image.states.items())
-        if state.leader == NO_LEADER and partition not in writes
+def leaderless_lines(image: ClusterImage, writes: Container[TopicPartition] = ()) -> list[str]:
+    """One for each partition without a leader, LEADERLESS_COUNT_MAX at most; those with a write under way are left out:
+    they may be about to have one."""
+    waiting = [
+        partition for partition, state in image.states.items() if state.leader == NO_LEADER and partition not in writes
     ]
+    waiting.sort()
+    lines = [
+        f"{partition} has no leader: {leaderless(image, partition, image.states[partition])}"
+        for partition in waiting[:LEADERLESS_COUNT_MAX]
+    ]
+    if len(waiting) > LEADERLESS_COUNT_MAX:
+        lines.append(
+            f"{len(waiting) - LEADERLESS_COUNT_MAX} more partitions have no leader: zkbroker-topics --describe "
+            "--unavailable-partitions names all"
+        )
+    return lines
 
 
 def declined(image: ClusterImage, complaints: Complaints, partition: TopicPartition) -> str | None:
