@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from tests.simulation.aimed_replication import AimedReplication
 from tests.simulation.gray_faults import GrayFaults
 from tests.simulation.profiles import Profile
+from tests.simulation.start_faults import StartFaults
 
 STEPS_BETWEEN_MIN = 1
 """Two faults may strike in a row: what is rare alone is what nobody thought of together."""
@@ -28,7 +29,7 @@ class Struck(NamedTuple):
     text: str
 
 
-class FaultDriver(AimedReplication, GrayFaults):
+class FaultDriver(AimedReplication, GrayFaults, StartFaults):
     """Strikes a world by the rates of a profile. ``after_step`` is called after each step; ``stop`` ends it."""
 
     def __init__(self, world: Any, profile: Profile, *, disabled: Collection[int] = ()) -> None:

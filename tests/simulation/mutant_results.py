@@ -68,6 +68,7 @@ RESULTS: dict[str, Caught] = {
     "isr-of-any-leader-epoch": Caught(seed=8, profile="late", steps=2000, step=1080, invariant=4),
     "stale-incarnation-fetches": Caught(seed=18, profile="late", steps=2000, step=2248, invariant=12),
     "high-watermark-before-truncation": Caught(seed=6, profile="late", steps=2000, step=2671, invariant=7),
+    "topic-ids-unchecked": Caught(seed=1, profile="hands", steps=2000, step=19210, invariant=17),
 }
 
 SURVIVORS: dict[str, str] = {
@@ -79,9 +80,6 @@ SURVIVORS: dict[str, str] = {
     "sent lazily from the file as in Kafka: no answer holds batches of a later epoch",
     "proposal-ids": "one AlterPartition request at a time, and the answer of one that was given up reaches nobody: no "
     "answer meets another proposal",
-    "topic-ids-unchecked": "a deletion waits for each assigned replica, the dead ones too, before the name is free "
-    "(controller/deletions.py): a log of the old id meets the new topic only where a person removed znodes or put in a "
-    "disk of elsewhere, which no fault here does",
     "isr-of-any-version": "a leader has one proposal at a time, and what the controller itself changes within a leader "
     "epoch takes out members that are dead, lossy or stopping: whoever names them again is refused as not eligible",
     "member-broker-epochs": "who came back without records says so in its registration and is refused for that; who "

@@ -173,7 +173,11 @@ PROFILES: dict[str, Profile] = {
             "brokers that live for ZooKeeper and for nobody else: processes hang, leaders are cut off",
             **_GRAY,
             disk_slow=0.05,
-        )._replace(config=MappingProxyType({"replica.lag.time.max.ms": "30000"}), brokers_max=4, clients=2),
+        )._replace(
+            config=MappingProxyType({"replica.lag.time.max.ms": "30000", "log.dir.stall.ms": "500"}),
+            brokers_max=4,
+            clients=2,
+        ),
         _profile(
             "late",
             "what was asked in an older leader epoch, or by an older process of a broker, arrives late",
@@ -199,5 +203,20 @@ PROFILES: dict[str, Profile] = {
             depose=1.0,
             disk_slow=2.0,
         )._replace(flushes=True),
+        _profile(
+            "starts",
+            "starts after a loss of power end early, while topics are made and deleted",
+            dies_starting=4.0,
+            **_scaled(_POWER, 0.7),
+            **_scaled(_CRASHES, 0.4),
+        )._replace(changes_topics=True),
+        _profile(
+            "hands",
+            "a person removes topics from ZooKeeper, and somebody makes them again",
+            delete_topic=3.0,
+            **_scaled(_CRASHES, 0.4),
+            **_scaled(_NETWORK, 0.3),
+            **_scaled(_ZOOKEEPER, 0.2),
+        ),
     )
 }
