@@ -97,7 +97,7 @@ CONTROLLER = (
             ),
             Edit("broker.node:Node._set_strays_aside", "", "return"),
         ),
-        profile="topics",
+        profile="hands",
     ),
 )
 
