@@ -126,6 +126,17 @@ def test_a_follower_is_given_time_from_when_it_is_first_expected_to_fetch() -> N
     assert followers.watch.look(105.3) == ()
 
 
+def test_a_new_leader_epoch_does_not_make_a_follower_silent() -> None:
+    """Torture: silent "for 15.1 s", a moment after it had fetched."""
+    followers = Followers()
+    followers.watch.look(0.0)
+    followers.heard[2] = 15.0
+    assert followers.watch.look(15.1) == ()
+    followers.heard[2] = float("-inf")
+    assert followers.watch.look(15.4) == ()
+    assert followers.watch.look(17.6) == (Unreachable(2, 20, pytest.approx(2.1)),)
+
+
 class Mouth:
     """Complaining with what is wrong set by hand, and what it said."""
 

@@ -10,6 +10,8 @@ import pytest
 from twisted.internet import error
 from twisted.internet.protocol import ClientFactory, Protocol, ServerFactory
 
+from zkbroker.replication.connection import LineConnection
+
 loop_reactor = pytest.importorskip("zkbroker.broker.loop_reactor")
 
 
@@ -189,6 +191,16 @@ def test_aborting_drops_what_was_written_and_hears_nothing_more(world: World) ->
     world.turn_until(lambda: client.lost is not None and served.lost is not None)
     assert client.protocol_seen.received == b""
     assert served.received == b""
+
+
+def test_a_broker_that_gives_a_connection_up_takes_back_what_did_not_arrive(world: World) -> None:
+    """Torture: complaints from before a cut reached the controller when it had healed, and it believed them."""
+    client, _, served = world.connect()
+    given_up = LineConnection(1000)
+    given_up.transport = served.transport
+    given_up.abort()
+    world.turn_until(lambda: client.lost is not None and served.lost is not None)
+    assert client.lost.check(error.ConnectionLost), "a FIN would be ConnectionDone, and come after all that was sent"
 
 
 def test_a_producer_is_stopped_with_its_connection(world: World) -> None:

@@ -91,7 +91,8 @@ class SilenceWatch:
         self._fetch_wait_s = fetch_wait_s
         """A FETCH may be held for so long before the next one comes."""
         self._since: dict[tuple[int, int], float] = {}
-        """Follower and its incarnation → since when it is expected to fetch."""
+        """Follower and its incarnation → when it last fetched, or since when it is expected to. A leader forgets that
+        with each new leader epoch."""
 
     def look(self, now: float) -> tuple[Unreachable, ...]:
         """Those that did not, by id."""
@@ -101,8 +102,8 @@ class SilenceWatch:
             epoch = self._broker_epoch(follower)
             if epoch is None:
                 continue
-            since[follower, epoch] = self._since.get((follower, epoch), now)
-            seconds = now - max(heard_at, since[follower, epoch]) - self._fetch_wait_s
+            since[follower, epoch] = max(heard_at, self._since.get((follower, epoch), now))
+            seconds = now - since[follower, epoch] - self._fetch_wait_s
             if seconds >= self._silent_s:
                 silent.append(Unreachable(follower, epoch, seconds))
         self._since = since

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -173,6 +174,11 @@ class _Transport(asyncio.Protocol):
         self._unwritten.clear()
         self.disconnecting = True
         self._socket.abort()
+
+    def resetOnClose(self) -> None:
+        """From now on the end of the connection is an RST, and the kernel forgets what it has not delivered. (Twisted's
+        own transports do so when they are aborted.)"""
+        self.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """Only push producers: ``streaming`` is true."""

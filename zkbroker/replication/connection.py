@@ -90,8 +90,12 @@ class LineConnection(Protocol):
         self.transport.loseConnection()
 
     def abort(self) -> None:
-        """End the connection at once: its peer does not read, or does not answer."""
+        """End the connection at once: its peer does not read, or does not answer. Where the network was cut the kernel
+        would go on for a while, and tell the peer old news when it is whole again."""
         self._is_closing = True
+        reset_on_close = getattr(self.transport, "resetOnClose", None)
+        if reset_on_close is not None:
+            reset_on_close()
         self.transport.abortConnection()
 
     @property
