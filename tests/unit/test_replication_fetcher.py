@@ -111,7 +111,7 @@ def test_an_idle_session_costs_two_fetches_a_second(pair: Pair) -> None:
 
 
 def test_many_partitions_are_asked_in_portions(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zkbroker.replication.fetcher.FETCH_PARTITIONS_SENT", 10)
+    monkeypatch.setattr("zkbroker.replication.leader_fetcher.FETCH_PARTITIONS_SENT", 10)
     partitions = [TopicPartition("many", number) for number in range(35)]
     for partition in partitions:
         pair.leader.append(partition, b"abc")
