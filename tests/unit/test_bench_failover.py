@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from zkbroker.cli import bench, bench_failover
 from zkbroker.cli._canary import SchedulingDelay
 from zkbroker.cli._failover_cluster import judge_written
 from zkbroker.cli._failover_writer import FAILED, SAMPLE, UNTOLD, FailoverWriter
+from zkbroker.cli._processes import ChildProcess
 from zkbroker.cli.bench_failover_partitions import decode_produced, encode_produce
 from zkbroker.cli.bench_failover_report import judged, round_line, table
 from zkbroker.cli.bench_failover_rounds import Round, choose_victim
@@ -181,3 +183,10 @@ def test_rounds_without_a_request_under_way_are_counted() -> None:
     assert "nothing under way" in round_line(rounds[1], 20) and "under way" not in round_line(rounds[0], 20)
     (beside,) = [line for line in table(rounds, SCENARIOS, ["zkbroker"]) if line.strip().startswith("zkbroker:")]
     assert "in 2 of 3 rounds the client had nothing under way when it struck: median 90, worst 600" in beside
+
+
+def test_a_thread_that_ended_takes_no_waiting_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = ChildProcess("sleeper", [sys.executable, "-c", "input()"], tmp_path / "log")
+    monkeypatch.setattr(process, "waited_by_thread", lambda: {1: 5.0, 2: 1.0})
+    assert process.waited_seconds() == 6.0
+    assert process.waited_seconds({1: 4.5, 3: 100.0}) == 1.5

@@ -207,14 +207,19 @@ class ChildProcess:
             return 0.0
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    def waited_seconds(self) -> float:
-        """For how long its threads so far could have run and had no processor, from /proc (Linux's schedstat); 0.0
-        where there is none or the process is gone."""
-        nanoseconds = 0
+    def waited_seconds(self, before: Mapping[int, float] | None = None) -> float:
+        """For how long its threads could have run and had no processor, so far or since ``before``."""
+        started = before or {}
+        return sum(waited - started.get(thread, 0.0) for thread, waited in self.waited_by_thread().items())
+
+    def waited_by_thread(self) -> dict[int, float]:
+        """The same for each thread that lives, from /proc (Linux's schedstat); empty where there is none or the process
+        is gone. Threads end (a JVM's compilers do when they are idle), so sums over them may fall."""
+        waited = {}
         for path in Path(f"/proc/{self.pid}/task").glob("*/schedstat"):
             with contextlib.suppress(OSError, ValueError, IndexError):
-                nanoseconds += int(path.read_text().split()[1])
-        return nanoseconds / 1e9
+                waited[int(path.parent.name)] = int(path.read_text().split()[1]) / 1e9
+        return waited
 
     def rss_bytes(self) -> int:
         """Resident memory, from /proc; 0 where there is none or the process is gone."""

@@ -187,7 +187,7 @@ class Strike:
         self._is_undone = False
         self._brokers = list(system.cluster.brokers.values())
         self._cpu_before_s = [broker.cpu_seconds() for broker in self._brokers]
-        self._waited_before_s = [broker.waited_seconds() for broker in self._brokers]
+        self._waited_before = [broker.waited_by_thread() for broker in self._brokers]
         self.at_s = time.monotonic()
 
     def strike(self) -> None:
@@ -206,8 +206,8 @@ class Strike:
 
     def waited_s(self) -> float:
         """Of the one that waited longest for a processor, since."""
-        now = [broker.waited_seconds() for broker in self._brokers]
-        return max(max(0.0, after - before) for before, after in zip(self._waited_before_s, now, strict=True))
+        rows = zip(self._brokers, self._waited_before, strict=True)
+        return max(broker.waited_seconds(before) for broker, before in rows)
 
 
 @contextlib.contextmanager
