@@ -281,6 +281,20 @@ def test_a_joiner_by_the_fetch_of_an_earlier_incarnation(bench: Bench) -> None:
     assert bench.violated() == 12
 
 
+@pytest.mark.parametrize(("seconds", "invariant"), [(1.0, 0), (60.0, 12)])
+def test_a_joiner_by_an_incarnation_before_the_last(bench: Bench, seconds: float, invariant: int) -> None:
+    """A leader that stood still finds its fetches; the controller refuses what it proposes then."""
+    bench.write_state(1, 0, (1, 2))
+    bench.lead(1, 0, (1, 2))
+    stale = bench.broker_epoch(3)
+    for _ in range(2):
+        bench.boot(3)
+        bench.step()
+    bench.now += seconds
+    bench.lead(1, 0, (1, 2), (1, 2, 3)).leader.followers[3].broker_epoch = stale
+    assert bench.violated() == invariant
+
+
 def test_a_joiner_that_does_not_stand_where_the_leader_believes(bench: Bench) -> None:
     bench.write_state(1, 0, (1, 2))
     bench.lead(1, 0, (1, 2))

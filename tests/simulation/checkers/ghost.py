@@ -224,6 +224,8 @@ class Ghost:
         """Broker → (czxid of its registration, true time of it), while it is there."""
         self.unregistered: dict[int, tuple[int, float]] = {}
         """Broker → (czxid of its last registration that is gone, true time at which it went)."""
+        self.gone_at: dict[tuple[int, int], float] = {}
+        """The same of all that are gone, by broker and czxid."""
         self.incarnations: dict[int, int] = {}
         """Broker → number of its processes so far."""
 

@@ -69,6 +69,7 @@ class ZnodeChecker:
             known = ghost.registered.pop(broker_id, None)
             if known is not None:
                 ghost.unregistered[broker_id] = (known[0], ghost.now)
+                ghost.gone_at[broker_id, known[0]] = ghost.now
             return
         self._says_lossy[broker_id] = b'"lossy"' in commit.data
         if commit.op == "set":
