@@ -13,7 +13,11 @@ from tests.simulation.staged_faults import StagedFaults
 from tests.simulation.violation import Violation
 
 AFTER_SESSION_S = 1.0
-"""Architecture and issue: a leader that hangs is followed after session timeout + ZooKeeper tick + this."""
+"""A leader that hangs is followed after session timeout + ZooKeeper tick + this, as one that is stopped."""
+
+CUT_S_MIN = 3.0
+"""One that is cut off within the session timeout; with one of less than this within this, since what a fetch may take
+has a floor."""
 
 
 class GrayFaults(StagedFaults):
@@ -21,17 +25,21 @@ class GrayFaults(StagedFaults):
     """Every fault so far."""
 
     def _hang(self, broker_id: int | None, own: random.Random) -> str | None:
-        """A write to the disk does not return: the whole reactor hangs."""
+        """The whole reactor hangs, most often in a write to the disk that does not return."""
         if broker_id is None:
             return None
-        world, session_s = self._world, self._session_s
+        world, session_s, in_disk = self._world, self._session_s, own.random() < 0.7
         seconds = session_s * own.choice((own.uniform(0.05, 0.9), own.uniform(1.5, 4.0)))
         if seconds > session_s:
-            self._promise_others_lead(broker_id, session_s + world.settings.zookeeper_tick_s + AFTER_SESSION_S, "hangs")
+            within_s = session_s + world.settings.zookeeper_tick_s + AFTER_SESSION_S
+            if broker_id == self._controller(own) and not in_disk:
+                # Nobody else can move leaderships: its watchdog ends it, and then its session has to end.
+                within_s += session_s
+            self._promise_others_lead(broker_id, within_s, "hangs")
             down_s = session_s * own.uniform(0.1, 1.5)
             self._later(seconds + down_s, f"broker {broker_id} starts", lambda: self._start(broker_id))
-        world.stall(broker_id, seconds)
-        return f"broker {broker_id} for {seconds:.2f} s"
+        world.stall(broker_id, seconds, in_disk=in_disk)
+        return f"broker {broker_id} for {seconds:.2f} s{', in its disk' if in_disk else ''}"
 
     def _stall(self, own: random.Random) -> str | None:
         return self._hang(self._any(own), own)
@@ -47,7 +55,7 @@ class GrayFaults(StagedFaults):
         broker_id = self._leader(own)
         if broker_id is None:
             return None
-        within_s = self._session_s + AFTER_SESSION_S
+        within_s = max(self._session_s, CUT_S_MIN)
         seconds = own.choice((self._session_s * own.uniform(0.3, 3.0), within_s + 0.1))
         if seconds > within_s:
             self._promise_others_lead(broker_id, within_s, "is cut off from the others")

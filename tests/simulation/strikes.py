@@ -14,6 +14,7 @@ from tests.simulation.network import HostState, Network
 from tests.simulation.process import Node, Process
 from tests.simulation.settings import WorldSettings
 from tests.simulation.trace import Trace
+from zkbroker.model.config import BrokerConfig
 from zkbroker.zookeeper.client import Delete
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ class Strikes:
     now: float
 
     def call_later(self, delay: float, kind: str, function: Callable[[], object], text: str = "") -> Event:
+        raise NotImplementedError
+
+    def config(self, broker_id: int) -> BrokerConfig:
         raise NotImplementedError
 
     def process_gone(self, process: Process, *, disk: CrashDisk | None = None, silently: bool = False) -> None:
@@ -124,17 +128,20 @@ class Strikes:
             self.queue.release(held)
             process.zk.resume()
 
-    def stall(self, broker_id: int, seconds: float) -> None:
-        """The reactor's thread hangs, while ZooKeeper's threads go on and keep the session; the watchdog ends the
-        process after a session timeout of that."""
+    def stall(self, broker_id: int, seconds: float, *, in_disk: bool = False) -> None:
+        """The reactor's thread hangs, ``in_disk``: in a call to the disk, while ZooKeeper's threads go on and keep the
+        session; the watchdog ends the process after a session timeout or ``log.dir.stall.ms`` of that."""
         process = self.nodes[broker_id].process
         if process is None or process.is_paused:
             return
-        self.trace.add("fault", f"stall {broker_id} for {seconds:.3f} s")
+        self.trace.add("fault", f"stall {broker_id} for {seconds:.3f} s{' in its disk' if in_disk else ''}")
         self.counts["stalls"] += 1
         process.busy_until = max(process.busy_until, self.now + seconds)
-        if seconds > self.settings.session_timeout_s:
-            self.call_later(self.settings.session_timeout_s, "fault", lambda: self._give_up(process), "watchdog")
+        patience_s = self.settings.session_timeout_s
+        if in_disk:
+            patience_s = min(patience_s, self.config(broker_id).get_int("log.dir.stall.ms") / 1000)
+        if seconds > patience_s:
+            self.call_later(patience_s, "fault", lambda: self._give_up(process), "watchdog")
 
     def _give_up(self, process: Process) -> None:
         if process.is_alive and process.busy_until > self.now:

@@ -133,3 +133,19 @@ def test_a_leader_whose_flushes_hang_is_followed_on_its_own_word(seed: int) -> N
         assert world.now - began < TIMEOUT_S
         assert state_of(world)["reason"].startswith(f"broker {leader.broker_id}'s log folder /data stalled for 1.")
         assert state_of(world)["leader"] != leader.broker_id
+
+
+@pytest.mark.parametrize("is_controller", [False, True])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_leader_that_hangs_in_its_disk_is_followed_when_its_session_would_end(seed: int, is_controller: bool) -> None:
+    """ZooKeeper's threads keep its session: its peers or its own watchdog end the leadership."""
+    with world_of(seed) as world:
+        leader = led(world, is_controller)
+        world.stall(leader.broker_id, 10 * TIMEOUT_S, in_disk=True)
+        limit_s = TIMEOUT_S + world.settings.zookeeper_tick_s + 1.0
+        assert world.run_until(lambda: state_of(world)["leader"] != leader.broker_id, limit_s)
+        assert world.run_until(lambda: not leader.is_running, TIMEOUT_S)
+        produce(world, b"meanwhile", seconds_max=1.0)
+        world.start(leader.broker_id)
+        assert world.run_until(lambda: len(isr_of(world)) == 3, 20.0)
+        assert consume(world) == [b"before", b"meanwhile"]
