@@ -11,6 +11,7 @@ import pytest
 
 from zkbroker.cli import bench, bench_failover
 from zkbroker.cli._canary import SchedulingDelay
+from zkbroker.cli._failover_writer import FailoverWriter
 from zkbroker.cli._local_cluster import LocalCluster
 from zkbroker.cli._processes import LocalFailure
 from zkbroker.cli.bench_failover_disks import log_end, on_faulty_disks
@@ -94,3 +95,13 @@ def test_brokers_are_on_sound_disks_again_after_the_round(tmp_path: Path) -> Non
     assert all(path.read_bytes() == b"\0\0" for path in hangs.values())
     after = {number: (broker.settings, broker.environment) for number, broker in cluster.brokers.items()}
     assert after == before
+
+
+def test_a_client_that_ended_is_not_waited_for(tmp_path: Path) -> None:
+    writer = FailoverWriter(tmp_path, "w", "127.0.0.1:1", "t", 0.002, {"no.such.setting": 1})
+    with pytest.raises(LocalFailure, match="w ended"):
+        writer.check_running()
+    with pytest.raises(LocalFailure):
+        writer.start(1, timeout_s=2)
+    with pytest.raises(LocalFailure, match=r"no\.such\.setting"):
+        writer.check_running()

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from zkbroker.cli import _common as common
 from zkbroker.cli._processes import ChildProcess, LocalFailure, wait_until
@@ -91,6 +91,11 @@ class FailoverWriter:
                     self.offsets[number] = offset
         return self.acknowledged_s
 
+    def check_running(self) -> None:
+        """Raises LocalFailure when it has ended of itself: nothing that is waited for comes any more."""
+        if not self._process.is_running:
+            raise LocalFailure(f"{self._process.name} ended\n{self._process.log_tail()}")
+
     def was_idle(self, at_s: float) -> bool:
         """Whether no Produce request was under way at that moment: none but records that still lingered waited for
         their answers. To be asked after stop()."""
@@ -143,6 +148,10 @@ def _write(path: str, name: str, bootstrap: str, topic: str, interval_s: float, 
                     number += 1
                 except BufferError:
                     pass  # it is away for long: this record is not written
+                except KafkaException as error:
+                    # So are those that come while brokers which all started anew do not know the topic yet (Kafka's).
+                    if error.args[0].code() not in (KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):
+                        raise
                 due = max(due + interval_s, now - 1)
             if now >= write_at:
                 file.write(noted)

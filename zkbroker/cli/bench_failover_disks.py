@@ -112,6 +112,7 @@ def _wait_written_again(cluster: LocalCluster, topic: str, writer: FailoverWrite
     person_s = None
     while True:
         now = time.monotonic()
+        writer.check_running()
         times = writer.look()
         if len(times) > acknowledged:
             since_s = max(times[acknowledged], now - STEADY_S)
