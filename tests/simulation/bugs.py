@@ -173,7 +173,7 @@ LOSSES = (
         ),
         "unit/test_log_losses.py::"
         "test_a_log_that_a_loss_of_power_took_whole_is_missed_though_the_next_start_is_killed_early",
-        profile="power",
+        profile="starts",
     ),
     Bug(
         "never-made-log-is-lossy",
@@ -212,7 +212,7 @@ LOSSES = (
             ),
         ),
         "unit/test_losses.py::test_a_leader_that_answers_nobody_settles_nothing",
-        profile="power",
+        profile="starts",
     ),
     Bug(
         "missing-log-of-a-proposal",
@@ -228,7 +228,7 @@ LOSSES = (
             ),
         ),
         "unit/test_losses.py::test_a_missing_log_is_one_that_a_state_may_count_in",
-        profile="power",
+        profile="starts",
     ),
     Bug(
         "clean-stop-hides-missing-logs",
@@ -241,7 +241,7 @@ LOSSES = (
         ),
         "unit/test_losses_between_steps.py::"
         "test_a_clean_stop_before_zookeeper_said_which_logs_should_be_there_hides_none_that_is_missing",
-        profile="power",
+        profile="starts",
     ),
     Bug(
         "failed-disk-trusted",
@@ -259,7 +259,7 @@ LOSSES = (
         "crashes at each change of the disk (unit tests)",
         (Edit(f"{_LOSSES}._append_made", 'b"\\n" + b"".join(lines)', 'b"".join(lines)'),),
         "unit/test_losses_between_steps.py::test_a_torn_line_spoils_no_other",
-        profile="crashes",
+        profile="starts",
     ),
     Bug(
         "predecessors-loss-hides-another",
@@ -268,7 +268,7 @@ LOSSES = (
         "crashes at each change of the disk (unit tests)",
         (Edit(f"{_LOSSES}.all_loaded", "(partition in self._found or len(ids) < 2)", "len(ids) < 2"),),
         "unit/test_losses_between_steps.py::test_a_loss_of_a_topic_made_again_is_not_taken_for_one_of_its_predecessor",
-        profile="topics",
+        profile="starts",
     ),
 )
 
@@ -301,7 +301,7 @@ FAILOVER = (
             ),
         ),
         "unit/test_controller_complaints.py::test_a_new_controller_waits_for_all_voices_before_one_follower_leaves",
-        profile="network",
+        profile="gray",
     ),
     Bug(
         "old-words-take-a-joiner-out",
@@ -310,7 +310,7 @@ FAILOVER = (
         "torture, cut-peers 7",
         (Edit(f"{_COMPLAINTS}.joined", "", "return"),),
         "unit/test_controller_joined.py::test_it_is_not_taken_out_again_for_old_words_that_nobody_renewed",
-        profile="network",
+        profile="gray",
     ),
     Bug(
         "cut-off-leader-shrinks-its-isr",
@@ -319,7 +319,7 @@ FAILOVER = (
         "torture, cut-peers 7",
         (Edit(f"{_COMPLAINTS}._without_followers", "(not hears_nobody and self._is_silent(", "(self._is_silent("),),
         "unit/test_controller_complaints.py::test_a_leader_that_hears_none_of_its_followers_removes_none",
-        profile="network",
+        profile="gray",
     ),
     Bug(
         "cut-off-controller-comes-back",
@@ -336,7 +336,54 @@ FAILOVER = (
         ),
         "simulation/test_cut_controller.py::"
         "test_whoever_is_cut_off_in_office_is_followed_also_by_those_who_stepped_down_lately",
-        profile="network",
+        profile="gray",
+    ),
+    Bug(
+        "cut-off-controller-stays-patient",
+        "a controller that was cut off for the fifth time in ten minutes kept the office for a minute",
+        "A controller that stepped down is as impatient as any other once it hears the greater side again",
+        "torture, seed 2",
+        (Edit("controller.reach:OfficeReach.peer_answered", "", "return"),),
+        "unit/test_controller_reach.py::test_whoever_hears_the_greater_side_again_is_as_good_a_controller_as_any",
+        profile="gray",
+    ),
+    Bug(
+        "shrunk-isr-moves-nowhere",
+        "a leader that had shrunk its ISR below the minimum before it was cut off was not moved to the ELR",
+        "Cut off with its ISR shrunk below min.insync.replicas, a leader is moved to the ELR",
+        "torture, cut-peers-controller 1",
+        (Edit(f"{_COMPLAINTS}._moved_to_eligible", "", "return None"),),
+        "unit/test_controller_complaints.py::test_with_the_isr_too_small_already_the_eligible_take_over",
+        profile="gray",
+    ),
+    Bug(
+        "old-news-after-a-cut",
+        "what the kernel had kept of a connection given up during a cut arrived after it: complaints that were over",
+        "A connection between brokers that is given up takes back what did not arrive",
+        "torture, deaf-controller 2",
+        (Edit("replication.connection:LineConnection.abort", "if reset_on_close is not None:", "if False:"),),
+        "unit/test_loop_reactor.py::test_a_broker_that_gives_a_connection_up_takes_back_what_did_not_arrive",
+        profile="gray",
+    ),
+    Bug(
+        "silent-by-a-new-epoch",
+        "a leader took a follower that had fetched all the time for silent as soon as its leader epoch was another",
+        "A connection between brokers that is given up takes back what did not arrive",
+        "torture, deaf-controller 2",
+        (
+            Edit(
+                "broker.complaining:SilenceWatch.look",
+                "= max(heard_at, self._since.get((follower, epoch), now))",
+                "= self._since.get((follower, epoch), now)",
+            ),
+            Edit(
+                "broker.complaining:SilenceWatch.look",
+                "seconds = now - since[follower, epoch] -",
+                "seconds = now - max(heard_at, since[follower, epoch]) -",
+            ),
+        ),
+        "unit/test_complaining.py::test_a_new_leader_epoch_does_not_make_a_follower_silent",
+        profile="gray",
     ),
     Bug(
         "own-calls-are-no-traffic",

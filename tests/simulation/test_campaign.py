@@ -11,17 +11,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.simulation.bugs import BUGS
 from tests.simulation.campaign import missing_counts, processors, report, run_campaign, summary
 from tests.simulation.hunting import recheck
-from tests.simulation.mutant_results import HOLES, RESULTS, SURVIVORS
+from tests.simulation.mutant_results import HOLES, RESULTS, SURVIVORS, Caught
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.profiles import PROFILES
-from tests.simulation.regressions import REGRESSIONS
+from tests.simulation.regressions import NOTICED, REGRESSIONS, UNNOTICED
 from tests.simulation.run import RunSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 CAMPAIGN_SECONDS = float(os.environ.get("ZKBROKER_SIMULATION_SECONDS", "90"))
 MUTANT_SECONDS = 50.0
+BUG_SECONDS = 25.0
 FIRST_SEED = 1_000_001
 """Other seeds than those that people begin with."""
 
@@ -37,26 +39,38 @@ def test_seeds_of_all_profiles_are_clean() -> None:
     assert not missing_counts(campaign)
 
 
-@pytest.mark.parametrize("regression", REGRESSIONS, ids=lambda regression: f"{regression.profile}-{regression.seed}")
+ONCE_FAILED = {f"{one.profile}-{one.seed}": RunSpec(one.seed, one.profile, one.steps) for one in REGRESSIONS} | {
+    name: RunSpec(caught.seed, caught.profile, caught.steps) for name, caught in NOTICED.items()
+}
+
+
+@pytest.mark.parametrize("name", ONCE_FAILED)
 @pytest.mark.timeout(300)
-def test_what_failed_once_is_clean(regression: object) -> None:
-    seed, profile, steps, _ = REGRESSIONS[REGRESSIONS.index(regression)]  # type: ignore[arg-type]
-    campaign = run_campaign([RunSpec(seed, profile, steps)], jobs=1, say=print)
+def test_what_failed_once_is_clean(name: str) -> None:
+    campaign = run_campaign([ONCE_FAILED[name]], jobs=1, say=print)
     assert not campaign.failures, "\n".join(report(campaign.failures[0]))
 
 
+@pytest.mark.parametrize(
+    ("table", "seconds"), [(RESULTS, MUTANT_SECONDS), (NOTICED, BUG_SECONDS)], ids=["rules", "bugs"]
+)
 @pytest.mark.timeout(300)
-def test_mutants_are_noticed() -> None:
-    """Those whose run is short, as many as fit; ``--check-mutants`` runs all."""
-    end = time.monotonic() + MUTANT_SECONDS
+def test_a_missing_rule_or_a_bug_that_is_back_is_noticed(table: dict[str, Caught], seconds: float) -> None:
+    """Those whose run is short, as many as fit; ``--check-mutants`` and ``--check-bugs`` run all."""
+    end = time.monotonic() + seconds
     checked = 0
-    for name in sorted(RESULTS, key=lambda name: RESULTS[name].step):
+    for name in sorted(table, key=lambda name: table[name].step):
         left_s = end - time.monotonic()
         if left_s <= 0:
             break
         assert recheck(name, seconds_max=left_s) is None
         checked += 1
     assert checked
+
+
+def test_every_bug_is_noticed_by_a_run_or_says_why_not() -> None:
+    assert not [name for name in BUGS if (name in NOTICED) == (name in UNNOTICED)]
+    assert not [name for name in (*NOTICED, *UNNOTICED) if name not in BUGS]
 
 
 def test_every_mutant_was_caught_or_says_why_not() -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 
 import pytest
 
+from tests.simulation.bugs import BUGS, SWITCHES
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.mutation import Edit, Mutant, StaleEdit, applied, located
 from tests.simulation.profiles import PROFILES
 
+TESTS = Path(__file__).resolve().parents[1]
 
-@pytest.mark.parametrize("name", sorted(MUTANTS))
+
+@pytest.mark.parametrize("name", sorted(SWITCHES))
 def test_each_mutant_fits_the_product_and_goes_again(name: str) -> None:
-    mutant = MUTANTS[name]
+    mutant = SWITCHES[name]
     before = {edit.where: located(edit.where)[2] for edit in mutant.edits}
     with applied(mutant):
         for where, original in before.items():
@@ -26,6 +30,16 @@ def test_each_mutant_fits_the_product_and_goes_again(name: str) -> None:
 def test_there_are_mutants_enough_and_no_rule_is_named_twice() -> None:
     assert len(MUTANTS) >= 18
     assert len({mutant.rule for mutant in MUTANTS.values()}) == len(MUTANTS)
+
+
+@pytest.mark.parametrize("name", sorted(BUGS))
+def test_the_test_that_holds_a_bug_is_there(name: str) -> None:
+    """That it fails with the bug back ``--check-bugs`` tries."""
+    path, _, test = BUGS[name].test.partition("::")
+    function, _, scenario = test.partition("[")
+    assert f"\ndef {function}(" in (TESTS / path).read_text()
+    assert not scenario or list(TESTS.glob(f"scenarios/*/{scenario.rstrip(']')}.txt"))
+    assert name not in MUTANTS
 
 
 def test_an_edit_changes_what_the_function_does() -> None:
