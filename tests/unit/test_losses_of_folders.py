@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from tests.unit.log_tools import T0, TOPIC_ID, batch
@@ -86,3 +88,31 @@ def test_a_boot_file_of_before_names_no_folders() -> None:
                 b'{"version":0,"boot_id":"b","number":7,"lossy":[],"folders":[1]}'):  # fmt: skip
         with pytest.raises(ValueError, match="folders"):
             decode_boot(bad)
+
+
+@pytest.mark.parametrize("is_out_for_a_while", [False, True])
+def test_a_disk_that_takes_no_note_of_its_failure_is_noted_in_the_other_folders(is_out_for_a_while: bool) -> None:
+    """It is read only from its failure on; repaired and mounted again in the same boot it has what was flushed."""
+    machine, failing, kept = two_folders()
+    dirs = machine.dirs
+    assert dirs is not None
+
+    def fail(operation: str, path: str) -> None:
+        if path.startswith(failing):
+            raise OSError(errno.EROFS, "Read-only file system")
+
+    machine.disk.fail = fail
+    dirs.logs[T0].failed("cannot read", OSError(errno.EIO, "Input/output error"))
+    dirs.losses.forget([])
+    machine.disk.fail = lambda operation, path: None
+    machine.kill()
+    if is_out_for_a_while:
+        machine.world.folders = [kept]
+        machine.start()
+        machine.kill()
+        machine.world.folders = [failing, kept]
+    dirs = machine.start()
+    assert lossy(dirs) == [T0], "who knows what of it had been flushed"
+    dirs.losses.forget([T0])
+    machine.kill()
+    assert lossy(machine.start()) == [], "since then it is a disk like any other"

@@ -18,7 +18,8 @@ list, the same in every folder (the highest ``number`` counts): a replica stays 
 until the broker knows for sure that no state names it as holding what it lost (``broker/losses.py``).
 
 A disk that failed ends the trust in the boot: after a failed fsync the kernel drops what it could not write, and who
-repairs a disk mounts it anew. One that is merely full keeps everything.
+repairs a disk mounts it anew. That may take no note of it any more: so the other folders name it under ``failed``. One
+that is merely full keeps everything.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ class BootRecord(NamedTuple):
     """False: logs may be missing that are not in ``lossy``."""
     folders: tuple[str, ...] = ()
     """All of ``log.dirs``; empty where an earlier zkbroker wrote it."""
+    failed: tuple[str, ...] = ()
+    """Folders whose disk failed in this boot."""
 
 
 def encode_boot(record: BootRecord) -> bytes:
@@ -76,6 +79,8 @@ def encode_boot(record: BootRecord) -> bytes:
         value["searched"] = False
     if record.folders:
         value["folders"] = list(record.folders)
+    if record.failed:
+        value["failed"] = list(record.failed)
     return json.dumps(value, separators=(",", ":")).encode()
 
 
@@ -85,10 +90,15 @@ def decode_boot(data: bytes) -> BootRecord:
     if not isinstance(value, dict) or type(value.get("number")) is not int or type(value.get("boot_id")) is not str:
         raise ValueError("no boot record")
     is_searched = value.get("searched", True) is True
-    folders = value.get("folders", [])
-    if type(folders) is not list or not all(type(folder) is str for folder in folders):
-        raise ValueError("its folders are no list of names")
-    return BootRecord(value["boot_id"], value["number"], lossy_from_json(value.get("lossy")), is_searched, (*folders,))
+    lossy, folders, failed = lossy_from_json(value.get("lossy")), _names(value, "folders"), _names(value, "failed")
+    return BootRecord(value["boot_id"], value["number"], lossy, is_searched, folders, failed)
+
+
+def _names(value: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    names = value.get(key, [])
+    if type(names) is not list or not all(type(name) is str for name in names):
+        raise ValueError(f"{key} are no list of names")
+    return tuple(names)
 
 
 class _Start(NamedTuple):
@@ -133,6 +143,8 @@ class Losses:
         self._logs: Mapping[TopicPartition, Log] = {}
         self._distrusted: dict[str, None] = {}
         """Folders whose disk failed."""
+        self._failed_before: dict[str, None] = {}
+        """Those whose disk failed before this start."""
         self.is_searched = False
         """It is known, and written down, which logs are missing: see ``add``."""
 
@@ -156,6 +168,7 @@ class Losses:
             logger.warning("%s is malformed and is not used: %s", path, error)
             return
         self._records[folder] = record
+        self._failed_before.update(dict.fromkeys(record.failed))
         if record.number > self._number:
             self._number = record.number
             self.replicas = {TopicPartition(lossy.topic, lossy.partition): lossy for lossy in record.lossy}
@@ -164,7 +177,9 @@ class Losses:
         """The logs of the folder are about to be loaded. Not before each folder's record is read."""
         record = self._records.get(folder)
         # a process that was killed loses nothing: on the same boot what it wrote is still in the page cache
-        is_same_boot = record is not None and record.boot_id == self._boot_id != ""
+        is_same_boot = (
+            record is not None and record.boot_id == self._boot_id != "" and folder not in self._failed_before
+        )
         is_continuous = is_clean or is_same_boot
         is_complete = is_continuous and (
             record is None or (record.is_searched and {*record.folders} <= {*self._folders()})
@@ -271,7 +286,7 @@ class Losses:
         for partition in partitions:
             self.replicas.pop(partition, None)
         self._number += 1
-        record = BootRecord(self._boot_id, self._number, tuple(self.replicas.values()), folders=tuple(self._starts))
+        record = self._record(self._boot_id, is_searched=True)
         folders = list(self._folders())
         if not folders:
             return succeed(None)
@@ -290,12 +305,25 @@ class Losses:
 
     def _distrust_all(self) -> None:
         """Again when a thread was about to write all folders."""
-        record = BootRecord("", self._number, tuple(self.replicas.values()), self.is_searched, tuple(self._starts))
-        for folder in self._distrusted:
+        if not self._distrusted:
+            return
+        # The others first: the disk that failed may hang now.
+        for folder in (*(one for one in self._folders() if one not in self._distrusted), *self._distrusted):
+            known = self._records.get(folder)
+            boot_id = "" if known is None or folder in self._distrusted else known.boot_id
+            data = encode_boot(self._record(boot_id, is_searched=self.is_searched))
+            path = os.path.join(folder, BOOT_FILE)
             try:
-                self._disk.write_file(os.path.join(folder, BOOT_FILE), encode_boot(record))
+                self._disk.write_file(f"{path}.failed.tmp", data)
+                self._disk.rename(f"{path}.failed.tmp", path)
             except OSError as error:
                 logger.warning("cannot write %s in %s: %s", BOOT_FILE, folder, error)
+
+    def _record(self, boot_id: str, *, is_searched: bool) -> BootRecord:
+        """With all that is known now. A folder that failed and is not there at present is remembered until it is."""
+        failed = tuple(folder for folder in self._failed_before if folder not in self._starts)
+        lossy = tuple(self.replicas.values())
+        return BootRecord(boot_id, self._number, lossy, is_searched, tuple(self._starts), (*failed, *self._distrusted))
 
     def closing(self, folder: str) -> None:
         """The folder is about to get the mark of a clean stop. Raises OSError."""
@@ -303,13 +331,13 @@ class Losses:
 
     def _write_all(self, *, is_searched: bool = False) -> None:
         self._number += 1
-        for folder in self._folders():
+        trusted = {folder for folder, start in self._starts.items() if start.is_continuous}
+        # The others first: only this start's list may say that their disk failed.
+        for folder in sorted(self._folders(), key=trusted.__contains__):
             start = self._starts.get(folder)
             is_complete = is_searched or (start is not None and start.is_complete)
-            is_continuous = is_searched or (start is not None and start.is_continuous)
-            boot_id = self._boot_id if is_continuous else ""
-            lossy = tuple(self.replicas.values())
-            self._write(folder, BootRecord(boot_id, self._number, lossy, is_complete, tuple(self._starts)))
+            boot_id = self._boot_id if is_searched or folder in trusted else ""
+            self._write(folder, self._record(boot_id, is_searched=is_complete))
 
     def _write(self, folder: str, record: BootRecord) -> None:
         self._disk.replace_file(os.path.join(folder, BOOT_FILE), encode_boot(record))
