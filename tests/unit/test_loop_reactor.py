@@ -10,7 +10,7 @@ import pytest
 from twisted.internet import error
 from twisted.internet.protocol import ClientFactory, Protocol, ServerFactory
 
-from zkbroker.replication.connection import LineConnection
+from zkbroker.replication.connection import KEEP_ALIVE_OPTIONS, LineConnection
 
 loop_reactor = pytest.importorskip("zkbroker.broker.loop_reactor")
 
@@ -262,3 +262,16 @@ def test_options_are_set_on_the_socket(world: World) -> None:
     handle = served.transport.getHandle()
     assert handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     assert handle.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+def test_a_silent_line_connection_is_tried_by_the_kernel(world: World) -> None:
+    """Else a connection that a firewall would refuse by now stood for the life of whom it leads to."""
+    _, _, served = world.connect()
+    line = LineConnection(1000)
+    line.opened = lambda: None  # type: ignore[method-assign]
+    line.makeConnection(served.transport)
+    handle = served.transport.getHandle()
+    assert handle.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    for name, value in KEEP_ALIVE_OPTIONS.items():
+        if hasattr(socket, name):
+            assert handle.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) == value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,11 @@ from zkbroker.model.limits import PUSH_BACKLOG_BYTES_MAX
 from zkbroker.replication.codec import NO_CORRELATION, FramingError, Message, MessageReader, encode_error
 
 log = Logger("zkbroker.replication")
+
+KEEP_ALIVE_OPTIONS = {"TCP_KEEPIDLE": 1, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 120}
+"""Seconds, seconds, attempts. The kernel tries a connection that is silent for a second: one that the network refuses by
+now (a firewall's RST) ends at once, and does not stand for its broker's life until somebody speaks on it. Where the
+network swallows everything the broker's own limits come first, all of them sooner than so many attempts."""
 
 
 class LineConnection(Protocol):
@@ -34,6 +40,11 @@ class LineConnection(Protocol):
             set_option = getattr(self.transport, option, None)
             if set_option is not None:
                 set_option(True)
+        get_handle = getattr(self.transport, "getHandle", None)
+        if get_handle is not None:
+            for name, value in KEEP_ALIVE_OPTIONS.items():
+                if hasattr(socket, name):
+                    get_handle().setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         self.transport.registerProducer(self, True)
         self.opened()
 
