@@ -18,6 +18,7 @@ from zkbroker.broker.settings import CONTACT_SHARE, unreachable_seconds
 from zkbroker.log.disk import Disk
 from zkbroker.model.config.broker import Setting
 from zkbroker.model.config.build import build_broker_config
+from zkbroker.model.topics import TopicPartition
 from zkbroker.zookeeper.client import Create
 
 STEP_S = 0.001
@@ -132,6 +133,21 @@ def test_it_registers_becomes_controller_serves_and_goes(tmp_path: Path) -> None
     assert (tmp_path / "data" / ".kafka_cleanshutdown").exists()
     assert "Traceback" not in "".join(world.lines)
     assert repr(broker).startswith("Broker(1 ended")
+
+
+def test_status_says_how_its_replicas_and_its_peers_stand(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    broker = world.started(world.broker())
+    assert broker._parts is not None
+    broker._parts._fetchers.follow(TopicPartition("t", 0), 2)
+    broker._parts._fetchers.set_address(2, 9, "h2", 9093)
+    world.pass_time(0.1)
+    lines = broker._parts._server.status.status_lines()
+    assert "replicas: 0 (0 led, 0 catching up, 0 offline)" in lines
+    assert "under min ISR: 0" in lines and "ISR proposals under way: 0" in lines
+    assert [line for line in lines if line.startswith("fetching: LeaderFetcher(")]
+    broker.stop()
+    world.until(lambda: world.ends)
 
 
 def test_the_session_timeout_that_the_ensemble_grants_is_the_one_that_holds(tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ class Parts:
                 session=self._session_line,
                 controller=lambda: f"{self._link.controller_id} epoch {self.node.controller_epoch}",
                 replica_lines=self.replicas.partition_lines,
-                peers=self.detection.status_lines,
+                peers=self._peer_lines,
                 problems=self._problems,
             ),
         )
@@ -310,6 +310,10 @@ class Parts:
     def _session_line(self) -> str:
         state = "connected" if self._zk.is_connected else "away"
         return f"session 0x{self._zk.session_id & (2**64 - 1):x} {state}"
+
+    def _peer_lines(self) -> list[str]:
+        """For STATUS: how this broker and the others stand to each other."""
+        return self.replicas.status_lines() + self.detection.status_lines() + self._fetchers.status_lines()
 
     def _problems(self) -> list[str]:
         offline = [f"log folder {folder} is offline: {why}" for folder, why in self._logs.offline_dirs.items()]

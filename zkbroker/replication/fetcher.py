@@ -165,7 +165,7 @@ class Fetchers:
 
     def status_lines(self) -> list[str]:
         """One line for each leader, for people."""
-        return [repr(self._leaders[leader]) for leader in sorted(self._leaders)]
+        return [f"fetching: {self._leaders[leader]!r}" for leader in sorted(self._leaders)]
 
     def _changed(self, followed: Followed) -> None:
         fetcher = self._leaders.get(followed.leader)
