@@ -18,6 +18,7 @@ from kazoo.client import KazooClient
 from tests.faults.network import RunFolder, mount_small, why_no_mount
 from tests.harness.brokers import Cluster, LocalBroker, LocalFailure, quiet
 from tests.harness.zookeeper import ZooKeeperEnsemble
+from zkbroker.cli._canary import Canary
 from zkbroker.cli._namespaces import Network, why_no_network
 
 KAFKA_PORT, REPLICATION_PORT = 9092, 19092
@@ -81,6 +82,7 @@ class Arena:
     ensemble: ZooKeeperEnsemble
     cluster: ArenaCluster
     network: Network | None
+    canary: Canary
 
     def __init__(self, settings: ArenaSettings | None = None) -> None:
         self.settings = settings or ArenaSettings()
@@ -103,6 +105,7 @@ class Arena:
 
     def _make(self) -> None:
         folder = self._stack.enter_context(RunFolder()).path
+        self.canary = self._stack.enter_context(Canary(folder))
         self.network = self._stack.enter_context(Network()) if self.no_network is None else None
         names = [f"zk{number}" for number in (1, 2, 3)]
         if self.network is None:

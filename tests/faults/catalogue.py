@@ -47,13 +47,31 @@ def catalogue() -> dict[str, FaultKind]:
         ),
         FaultKind("cut-controller", "a leader is cut from the controller", partitions.cut_from_controller, network),
         FaultKind("cut-peers", "a leader is cut from all other brokers only", partitions.cut_from_peers, network),
+        FaultKind(
+            "cut-peers-controller",
+            "the controller is cut from all other brokers only",
+            partitions.cut_controller_from_peers,
+            network,
+        ),
         FaultKind("cut-zookeeper", "a leader is cut from ZooKeeper only", partitions.cut_from_zookeeper, network),
         FaultKind(
             "isolate", "a leader is cut from brokers and ZooKeeper, not from clients", partitions.isolate, network
         ),
         FaultKind("isolate-controller", "the controller is cut from them", partitions.isolate_controller, network),
         FaultKind("one-way-out", "what a leader sends does not reach other brokers", partitions.one_way_out, network),
+        FaultKind(
+            "mute-controller",
+            "what the controller sends does not reach other brokers",
+            partitions.one_way_out_controller,
+            network,
+        ),
         FaultKind("one-way-in", "what other brokers send does not reach a leader", partitions.one_way_in, network),
+        FaultKind(
+            "deaf-controller",
+            "what other brokers send does not reach the controller",
+            partitions.one_way_in_controller,
+            network,
+        ),
         FaultKind(
             "one-way-zookeeper", "what ZooKeeper sends does not reach a leader", partitions.one_way_zookeeper, network
         ),

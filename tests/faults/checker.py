@@ -13,6 +13,7 @@ What counts as a violation:
 - *out of range*: a consumer came to an offset that the broker then did not know.
 - *replicas differ*, *stuck*, *not read*: the replicas hold different bytes; something did not come about; a partition
   with acknowledged records was never read to its end, so nothing can be said.
+- *too slow*: something took longer than promised, on a machine that had time for it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from tests.faults.history import (
     Fault,
     Full,
     Healed,
+    Promise,
     Read,
     Replica,
     Scan,
@@ -68,6 +70,8 @@ class FaultFigures(NamedTuple):
     """The longest time in which some partition acknowledged nothing with acks=all, between fault and full ISR."""
     full_isr_s: float | None
     """From the fault's end until all replicas were in sync. None: they never were."""
+    promises: tuple[Promise, ...] = ()
+    """What took how long, where something is promised about it."""
 
 
 class Verdict(NamedTuple):
@@ -132,6 +136,7 @@ class Checker:
         self._faults: list[Fault] = []
         self._healed: dict[int, float] = {}
         self._full: dict[int, float] = {}
+        self._promises: dict[int, list[Promise]] = defaultdict(list)
         self._failed_count = 0
         self._reads_count = 0
         self._last_at = 0.0
@@ -166,6 +171,10 @@ class Checker:
                 self._full.setdefault(len(self._faults) - 1, event.at)
             case Stuck():
                 self._found("stuck", event.at, f"{event.fault}: {event.what}")
+            case Promise():
+                self._promises[len(self._faults) - 1].append(event)
+                if event.is_broken:
+                    self._found("too slow", event.at, f"{event.fault}: {event}")
             case Replica():
                 self._replicas[event.partition][event.broker] = (event.digest, event.bytes_count)
 
@@ -314,6 +323,7 @@ class Checker:
                     default=0.0,
                 ),
                 full_isr_s=None if full is None or healed is None else full - healed,
+                promises=tuple(self._promises[number]),
             )
 
 

@@ -269,6 +269,11 @@ class Traffic:
         for reader in self._readers:
             reader.start()
 
+    @property
+    def quick_writers(self) -> list[str]:
+        """Those with acks=all that notice a new leader at once."""
+        return [self.writers[0].name]
+
     def acknowledged(self) -> list[int]:
         """With acks=all so far, by partition."""
         return [

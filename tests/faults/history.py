@@ -114,6 +114,26 @@ class Stuck(NamedTuple):
     what: str
 
 
+class Promise(NamedTuple):
+    """Something that is promised to take less than ``limit_s`` took so long. ``excuse`` says why that is not judged
+    here; it is if that is empty."""
+
+    at: float
+    fault: str
+    what: str
+    took_s: float
+    limit_s: float
+    excuse: str
+
+    @property
+    def is_broken(self) -> bool:
+        return self.took_s >= self.limit_s and not self.excuse
+
+    def __str__(self) -> str:
+        missed = "" if self.took_s < self.limit_s else f", not judged: {self.excuse}" if self.excuse else ", TOO LONG"
+        return f"{self.what}: {self.took_s:.2f} s (promised: {self.limit_s:g} s{missed})"
+
+
 class Replica(NamedTuple):
     """At the end: a digest of one replica's log on the disk."""
 
@@ -137,6 +157,7 @@ Event: TypeAlias = (
     | Healed
     | Full
     | Stuck
+    | Promise
     | Replica
 )
 
@@ -144,7 +165,7 @@ KINDS: dict[str, type[Event]] = {
     kind.__name__: kind
     for kind in (
         *(Writer, Attempt, Acknowledged, Failed, Scan, Read, ScanEnded, ScanBroken),
-        *(Fault, Healed, Full, Stuck, Replica),
+        *(Fault, Healed, Full, Stuck, Promise, Replica),
     )
 }
 

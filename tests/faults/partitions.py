@@ -21,6 +21,10 @@ def _brokers(numbers: list[int]) -> list[str]:
 
 
 ZOOKEEPERS = ["zk1", "zk2", "zk3"]
+FOLLOWER_AGAIN_S = 5.0
+"""Who is suspected falsely is a follower again within this."""
+DESTROYED_GAP_S = 1.0
+"""Without an acknowledgement, when a broker dies together with its address."""
 
 
 def _away_s(torture: Torture) -> float:
@@ -34,16 +38,6 @@ def _goes_on(torture: Torture, what: str) -> None:
     torture.wait_progress(what)
     torture.hold(_away_s(torture) / 3)
     torture.wait_progress(f"{what}, still")
-
-
-def _peers_go_on(torture: Torture, was_controller: bool, what: str) -> None:
-    """As ``_goes_on`` for a broker that its peers do not hear; of the controller that is only hoped. One that
-    stepped down lately stays in office longer than it takes to have a follower of its own partitions leave the ISR, on
-    its own word, and then there may be too few left for the others to go on with."""
-    if was_controller:
-        torture.hope_progress(_away_s(torture))
-    else:
-        _goes_on(torture, what)
 
 
 def cut_one_follower(torture: Torture) -> None:
@@ -68,11 +62,18 @@ def cut_from_controller(torture: Torture) -> None:
 
 def cut_from_peers(torture: Torture) -> None:
     """A gray failure: its session lives and clients reach it, but no follower can fetch from it."""
-    victim = torture.leader(torture.some_partition())
-    was_controller = victim == torture.controller()
+    _cut_from_peers(torture, torture.leader(torture.some_partition()))
+
+
+def cut_controller_from_peers(torture: Torture) -> None:
+    """It has to give the office up by itself before anybody else can move its leaderships."""
+    _cut_from_peers(torture, torture.controller())
+
+
+def _cut_from_peers(torture: Torture, victim: int) -> None:
     torture.begin(f"broker {victim} is cut from the other brokers, not from ZooKeeper")
     _cut(torture, f"b{victim}", _brokers(torture.others(victim)))
-    _peers_go_on(torture, was_controller, f"with broker {victim} cut from its peers")
+    _goes_on(torture, f"with broker {victim} cut from its peers")
     _heal(torture)
 
 
@@ -104,21 +105,33 @@ def _isolate(torture: Torture, victim: int) -> None:
 
 
 def one_way_out(torture: Torture) -> None:
-    victim = torture.leader(torture.some_partition())
-    was_controller = victim == torture.controller()
+    _mute(torture, torture.leader(torture.some_partition()))
+
+
+def one_way_out_controller(torture: Torture) -> None:
+    _mute(torture, torture.controller())
+
+
+def _mute(torture: Torture, victim: int) -> None:
     torture.begin(f"nothing that broker {victim} sends reaches the other brokers")
     _cut(torture, f"b{victim}", _brokers(torture.others(victim)), one_way=True)
-    _peers_go_on(torture, was_controller, f"with broker {victim} mute")
+    _goes_on(torture, f"with broker {victim} mute")
     _heal(torture)
 
 
 def one_way_in(torture: Torture) -> None:
-    victim = torture.leader(torture.some_partition())
-    was_controller = victim == torture.controller()
+    _deafen(torture, torture.leader(torture.some_partition()))
+
+
+def one_way_in_controller(torture: Torture) -> None:
+    _deafen(torture, torture.controller())
+
+
+def _deafen(torture: Torture, victim: int) -> None:
     torture.begin(f"nothing that the other brokers send reaches broker {victim}")
     for other in _brokers(torture.others(victim)):
         _cut(torture, other, [f"b{victim}"], one_way=True)
-    _peers_go_on(torture, was_controller, f"with broker {victim} deaf to its peers")
+    _goes_on(torture, f"with broker {victim} deaf to its peers")
     _heal(torture)
 
 
@@ -144,14 +157,20 @@ def reject_controller(torture: Torture) -> None:
 def _reject(torture: Torture, victim: int, and_clients: bool) -> None:
     network = torture.arena.network
     assert network is not None
-    was_controller = victim == torture.controller()
-    torture.begin(f"broker {victim} refuses connections of brokers{' and clients' if and_clients else ''}, and lives")
+    detail = f"broker {victim} refuses connections of brokers{' and clients' if and_clients else ''}, and lives"
+    torture.begin(detail, victim)
     for other in torture.others(victim):
         network.reject(f"b{other}", f"b{victim}")
     if and_clients:
         network.reject_local(f"b{victim}")
-    _peers_go_on(torture, was_controller, f"with broker {victim} refusing its peers")
+    torture.wait(lambda: torture.leads_nothing(victim), f"broker {victim} is registered and leads nothing")
+    torture.stopwatch.came_about("registered, and leads nothing", FOLLOWER_AGAIN_S, is_inferred=True)
+    _goes_on(torture, f"with broker {victim} refusing its peers")
     _heal(torture)
+    torture.healed()
+    since = torture.recorder.now()
+    torture.wait(lambda: torture.is_full() and torture.leads_nothing(victim), f"broker {victim} follows again")
+    torture.stopwatch.came_about("once healed, in sync again as a follower", FOLLOWER_AGAIN_S, since)
 
 
 def destroy(torture: Torture) -> None:
@@ -166,9 +185,10 @@ def destroy_controller(torture: Torture) -> None:
 def _destroy(torture: Torture, victim: int) -> None:
     network = torture.arena.network
     assert network is not None
-    torture.begin(f"broker {victim} is killed together with its network namespace")
+    torture.begin(f"broker {victim} is killed together with its network namespace", victim)
     network.destroy(f"b{victim}")
     torture.kill(victim)
     torture.wait_progress(f"without broker {victim}")
+    torture.stopwatch.went_on(DESTROYED_GAP_S, torture.traffic.quick_writers)
     network.restore(f"b{victim}")
     torture.start(victim)

@@ -25,6 +25,7 @@ def write_report(verdict: Verdict) -> str:
         )
         line = f"{one.fault:<22}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, WIDTHS, strict=True))
         lines.append(f"{line}  {one.detail}")
+        lines.extend(f"  {promise}" for promise in one.promises)
     lost = sum(violation.kind == "lost" for violation in verdict.violations)
     lines.append(
         f"{verdict.attempts} records tried, {verdict.acknowledged} acknowledged with acks=all ({lost} lost), "

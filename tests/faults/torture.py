@@ -16,6 +16,7 @@ from kazoo.exceptions import NodeExistsError
 from tests.faults.arena import PATIENCE_S, Arena
 from tests.faults.checker import Verdict, check
 from tests.faults.clients import RecordingReader, Traffic
+from tests.faults.durations import Stopwatch
 from tests.faults.history import Fault, Full, Healed, Recorder, Replica, Stuck
 from tests.harness.brokers import LocalBroker, LocalFailure, wait_until
 
@@ -55,6 +56,7 @@ class Torture:
         self.topic = settings.topic
         self.recorder = recorder
         self._say = say
+        self.stopwatch = Stopwatch(arena, recorder, say)
         self._fault = ""
         self._detail = ""
         ids = sorted(self.cluster.brokers)
@@ -90,7 +92,7 @@ class Torture:
             self._prefer_first_replicas()
             time.sleep(CALM_S)
             fault.strike(self)
-            self.recorder.add(Healed(self.recorder.now(), fault.name))
+            self.healed()
             self._wait_recovered()
         except Exception as error:
             self._stuck(error)
@@ -171,6 +173,10 @@ class Torture:
     def others(self, number: int) -> list[int]:
         return [other for other in self.cluster.brokers if other != number]
 
+    def leads_nothing(self, number: int) -> bool:
+        """It is registered, and others lead."""
+        return number in self.cluster.live_ids() and all(self.leader(one) != number for one in self.replicas)
+
     def is_full(self) -> bool:
         if self.cluster.live_ids() != sorted(self.cluster.brokers) or self.cluster.controller_id() is None:
             return False
@@ -209,11 +215,17 @@ class Torture:
 
     # -- what faults do
 
-    def begin(self, detail: str) -> None:
-        """Tell the history that the fault strikes now. What a fault needs to know is found out before."""
+    def begin(self, detail: str, victim: int | None = None) -> None:
+        """Tell the history that the fault strikes now. What a fault needs to know is found out before. ``victim``:
+        promises are made about how soon the others go on without it."""
         self._detail = detail
+        self.stopwatch.began(self._fault, victim)
         self.recorder.add(Fault(self.recorder.now(), self._fault, detail))
         self._say(f"{self.recorder.now():8.2f} s {self._fault}: {detail}")
+
+    def healed(self) -> None:
+        """The fault is over. Said by the driver, or before by a fault that looks at what follows."""
+        self.recorder.add(Healed(self.recorder.now(), self._fault))
 
     def broker(self, number: int) -> LocalBroker:
         return self.cluster.brokers[number]
