@@ -18,7 +18,7 @@
 | 14 | adding and removing replicas fit the assignment; data goes only with its topic | znodes, roles |
 | 15 | a fenced broker falls silent in time | fencing |
 | 16 | what is rebuilt from files is what was in memory | logs, observer |
-| 17 | healed, the cluster works | ``liveness`` |
+| 17 | healed, the cluster works; who hangs or is cut off is followed in time | ``liveness``, ``gray_faults`` |
 | 18 | fast failover fences nobody without majority, against a veto, or for the worse | promises |
 
 The checkers read the brokers' memory and the bytes of their files, and share no code with what they check.
