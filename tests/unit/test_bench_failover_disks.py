@@ -54,9 +54,9 @@ def test_losses_are_counted_beside_what_no_disk_held() -> None:
     assert "a person" not in round_line(rounds[3], 3)
     lines = table(rounds, SCENARIOS, ["zkbroker", "Kafka"])
     (lost,) = [line for line in lines if line.startswith(f"{POWER.title}: LOST")]
-    assert lost.split()[-9:] == ["60", "80", "80", "3", "50", "120", "120", "2", "0.8x"]
-    (unsaved,) = [line for line in lines if "on no broker's disk" in line]
-    assert unsaved.split()[-9:-1] == ["60", "80", "80", "3", "50", "50", "50", "2"]
+    assert lost.split()[-8:] == ["60", "80", "80", "3", "50", "120", "120", "2"]
+    (needless,) = [line for line in lines if "a broker's disk still held" in line]
+    assert needless.split()[-8:] == ["0", "0", "0", "3", "0", "70", "70", "2"]
     waited = [line for line in lines if "until a person accepted the loss" in line]
     assert len(waited) == 1 and "in 3 of 3 rounds" in waited[0] and waited[0].strip().startswith("zkbroker")
     assert json.dumps(rounds[0].as_json())

@@ -96,13 +96,13 @@ def table(rounds: Sequence[Round], scenarios: Sequence[Scenario], systems: Seque
 
 
 def _losses(rounds: Sequence[Round], scenario: Scenario, systems: Sequence[str]) -> list[str]:
-    """After a loss of power the figure is how many acknowledged records were lost: a count, not a time. A busy machine
-    makes none of them, so all rounds are shown."""
+    """After a loss of power the figure is how many acknowledged records were lost: a count, not a time. Beside it those
+    that need not have been, for they were on some disk. A busy machine makes none of them: all rounds are shown."""
     every = [rounds_of(rounds, scenario.name, system, False) for system in systems]
-    unsaved = [[one.unsaved_count for one in done if one.unsaved_count is not None] for done in every]
+    needless = [[r.lost_count - r.unsaved_count for r in done if r.unsaved_count is not None] for done in every]
     lines = [
-        _row(f"{scenario.title}: LOST", [summarize([one.lost_count for one in done]) for done in every]),
-        _row("  records that were on no broker's disk", [summarize(one) for one in unsaved]),
+        _row(f"{scenario.title}: LOST", [summarize([one.lost_count for one in done]) for done in every], False),
+        _row("  of them those that a broker's disk still held", [summarize(one) for one in needless], False),
         _row("  milliseconds from the start to the first write", [summarize([r.gap_ms for r in one]) for one in every]),
     ]
     for system, done in zip(systems, every, strict=True):
@@ -116,7 +116,7 @@ def _losses(rounds: Sequence[Round], scenario: Scenario, systems: Sequence[str])
     return lines
 
 
-def _row(title: str, summaries: Sequence[Summary | None]) -> str:
+def _row(title: str, summaries: Sequence[Summary | None], with_ratio: bool = True) -> str:
     line = f"{title:<50}"
     for one in summaries:
         if one is None:
@@ -124,7 +124,13 @@ def _row(title: str, summaries: Sequence[Summary | None]) -> str:
         else:
             line += f"{milliseconds(one.median):>9}{milliseconds(one.high):>9}{milliseconds(one.worst):>9}"
             line += f"{one.rounds:>6}"
-    if len(summaries) == 2 and summaries[0] is not None and summaries[1] is not None and summaries[0].median > 0:
+    if (
+        with_ratio
+        and len(summaries) == 2
+        and summaries[0] is not None
+        and summaries[1] is not None
+        and summaries[0].median > 0
+    ):
         line += f"{summaries[1].median / summaries[0].median:>8.1f}x"
     return line
 
