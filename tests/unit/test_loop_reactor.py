@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -275,3 +277,17 @@ def test_a_silent_line_connection_is_tried_by_the_kernel(world: World) -> None:
     for name, value in KEEP_ALIVE_OPTIONS.items():
         if hasattr(socket, name):
             assert handle.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) == value
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (errno.ETIMEDOUT, error.TimeoutError),
+        (errno.EHOSTUNREACH, error.TimeoutError),
+        (errno.ECONNRESET, error.ConnectionLost),
+        (errno.EPIPE, error.ConnectionLost),
+    ],
+)
+def test_a_connection_that_the_network_gave_up_was_closed_by_nobody(number: int, kind: type[Exception]) -> None:
+    """Linux names a host that cannot be reached instead of the time that is up; no peer said that it dies."""
+    assert type(loop_reactor._why_lost(OSError(number, os.strerror(number)))) is kind

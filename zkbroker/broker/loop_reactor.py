@@ -10,6 +10,7 @@ Only what brokers use is replaced: TCP without TLS, and ``callLater(0, …)``. A
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import struct
@@ -29,6 +30,9 @@ WRITE_BUFFER_BYTES = 128 * 1024
 """With more than this not taken by the socket, the protocol's producer is paused."""
 
 BACKLOG = 1024
+
+_GIVEN_UP = frozenset((errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN))
+"""The network gave a connection up; what it last heard of the way there is the error. The other end said nothing."""
 
 
 class LoopReactor(asyncioreactor.AsyncioSelectorReactor):
@@ -217,7 +221,8 @@ class _Transport(asyncio.Protocol):
 def _why_lost(exc: BaseException | None) -> Exception:
     if exc is None:
         return error.ConnectionDone()
-    return error.TimeoutError(str(exc)) if isinstance(exc, TimeoutError) else error.ConnectionLost(str(exc))
+    given_up = isinstance(exc, TimeoutError) or (isinstance(exc, OSError) and exc.errno in _GIVEN_UP)
+    return error.TimeoutError(str(exc)) if given_up else error.ConnectionLost(str(exc))
 
 
 def _address(name: tuple[Any, ...] | None) -> IPv4Address | IPv6Address:
