@@ -54,7 +54,8 @@ elsewhere skipped). A disk that hangs is undone likewise. When all lose power, t
 records that are lost: of each file is left what was there at its last fsync. The brokers start again when their
 sessions have expired. Where no leader is elected, because nobody knows what is missing, a person accepts the loss after
 10 s. Kafka's flush policy is its default, with segments of 16 KiB: a segment is flushed when the next one begins, so
-that with the default of 1 GiB nearly all would be lost that the kernel had not written of its own accord.
+that with the default of 1 GiB nearly all would be lost that the kernel had not written of its own accord. There losses
+do not make the status 1.
 
 After each round everything that was acknowledged is read back: a lost record is said and makes the status 1. A canary
 process that only sleeps shows how late this machine lets processes run; where its p99 passes 20 ms, the round is
