@@ -17,8 +17,8 @@ from zkbroker.replication.codec import NO_CORRELATION, FramingError, Message, Me
 log = Logger("zkbroker.replication")
 
 KEEP_ALIVE_OPTIONS = {"TCP_KEEPIDLE": 1, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 120}
-"""Seconds, seconds, attempts. The kernel tries a connection that is silent for a second: one that the network refuses
-by now (a firewall's RST) ends at once, and does not stand for its broker's life until somebody speaks on it. Where the
+"""Seconds, seconds, attempts. The kernel tries a connection that is silent for a second: what the network refuses by
+now (a firewall's RST) ends at once, and does not stand for its broker's life until somebody speaks on it. Where the
 network swallows everything the broker's own limits come first, all of them sooner than so many attempts."""
 
 
