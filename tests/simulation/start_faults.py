@@ -44,7 +44,12 @@ class StartFaults(FaultKinds):
             return partial(self._world.kill_at_change, broker_id, changes, is_lossy), f"dead ahead of change {changes}"
         act, word = (self._world.stop, "stopped") if how == 1 else (self._world.kill, "killed")
         text = f"broker {broker_id} is {word}"
-        return partial(self._later, after_s, text, partial(act, broker_id)), f"{word} after {after_s} s"
+
+        def end() -> None:
+            if self._world.nodes[broker_id].is_running:
+                act(broker_id)
+
+        return partial(self._later, after_s, text, end), f"{word} after {after_s} s"
 
     def _delete_topic(self, own: random.Random) -> str | None:
         """A person removes all that ZooKeeper has of a topic, and somebody makes it again: brokers that are away, or
