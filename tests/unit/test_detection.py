@@ -381,6 +381,20 @@ def test_calls_of_which_nothing_is_heard_are_none(cluster: Cluster) -> None:
     assert cluster[1].reasons() == {"broker 3 refused connections, 2 of 2 peers agree"}
 
 
+def test_half_a_connection_is_no_sign_of_life_for_long(cluster: Cluster) -> None:
+    """As above, a few seconds after the network is whole again; the half is counted again should it speak."""
+    for machine in (cluster[1], cluster[2]):
+        for transport in list(cluster.wire.transports):
+            if transport.protocol in machine.server.connections and transport.other in cluster[3].ends():
+                assert transport.other is not None
+                cluster.wire.forget(transport.other)
+    cluster.wire.run(6.5, step=0.05)
+    assert len(cluster[1].server.connections) == 3, "it is still there"
+    cluster[3].kill()
+    cluster.wire.run(0.1)
+    assert cluster[1].reasons() == {"broker 3 refused connections, 2 of 2 peers agree"}
+
+
 def test_a_false_suspicion_is_found_out_and_held_down(cluster: Cluster) -> None:
     """A firewall that rejects: the process lives on, loses its registration, and comes back."""
     victim = cluster[3]

@@ -27,6 +27,7 @@ from zkbroker.broker.settings import (
     channel_settings,
     controller_settings,
     fetcher_settings,
+    listen_seconds,
     replica_settings,
 )
 from zkbroker.broker.status import Status
@@ -208,6 +209,7 @@ class Parts:
             controller=lambda: self.controller,
             peers=self.detection,
             caller_silent_s=caller_silent_seconds(timeout_s),
+            listen_s=listen_seconds(timeout_s),
             status=Status(
                 metadata=self.metadata,
                 clock=clock,

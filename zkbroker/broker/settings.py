@@ -10,7 +10,7 @@ from zkbroker.kafka.ports import ListenerLimits
 from zkbroker.model.config import BrokerConfig
 from zkbroker.replication.channel_state import ChannelSettings
 from zkbroker.replication.fetcher import FetcherSettings
-from zkbroker.replication.server import CALLER_SILENT_S
+from zkbroker.replication.server import CALLER_SILENT_S, LISTEN_S
 
 CONTACT_SHARE = 0.8
 """X of the contact rule as a share of the session timeout: below 1 with room for drift, so that a leader falls silent
@@ -72,6 +72,11 @@ def detection_settings(config: BrokerConfig, timeout_s: float) -> DetectionSetti
             probe_s=config.get_int("broker.failure.probe.ms") / 1000, ping_interval_s=bound_s / 3, silence_s=bound_s
         ),
     )
+
+
+def listen_seconds(timeout_s: float) -> float:
+    """For how long another broker's connection is one while it is silent: PINGs come each third of it."""
+    return max(LISTEN_S, contact_seconds_max(timeout_s))
 
 
 def caller_silent_seconds(timeout_s: float) -> float:

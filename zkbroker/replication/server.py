@@ -38,8 +38,12 @@ LONG_POLL_S_MAX = 60.0
 
 CALLER_SILENT_S = 30.0
 """A broker that says nothing for so long, on a connection on which it is owed nothing, has given it up: its FIN was
-lost. All it has sends something every few seconds. A half that stays would look like a sign of life of a dead broker.
+lost. All it has sends something every few seconds.
 """
+
+LISTEN_S = 3.0
+"""Whoever says nothing for so long is not counted as connected until it speaks again: a half that a cut network left
+behind would be a sign of life of a broker that dies later. What lives PINGs on one of its connections more often."""
 
 HELP = (
     "This is zkbroker's line protocol between brokers. For people:",
@@ -67,6 +71,7 @@ class ReplicationServer(Factory):
         status: StatusPort,
         peers: PeersPort | None = None,
         caller_silent_s: float = CALLER_SILENT_S,
+        listen_s: float = LISTEN_S,
     ) -> None:
         self.clock = clock
         self.identity = identity
@@ -76,7 +81,8 @@ class ReplicationServer(Factory):
         self.peers = peers
         self.delta_rows = DeltaRows()
         self.alarm = Alarm(reactor, clock, self._rung)
-        self._caller_silent_s = caller_silent_s
+        self.silent_looks_max = max(1, round(caller_silent_s / listen_s))
+        self._listen_s = listen_s
         self._sweep = Alarm(reactor, clock, self._look_for_silence)
         self._sweep_at = 0.0
         self._woken: dict[FetchSession, ReplicationConnection] = {}
@@ -126,12 +132,12 @@ class ReplicationServer(Factory):
         self.connections[connection] = None
 
     def _sweep_later(self) -> None:
-        self._sweep_at = self.clock.monotonic() + self._caller_silent_s
+        self._sweep_at = self.clock.monotonic() + self._listen_s
         self._sweep.at_latest(self._sweep_at)
 
     def _look_for_silence(self, now: float) -> None:
         # After a stop of this process, what callers said meanwhile is still to be read.
-        is_late = now - self._sweep_at > self._caller_silent_s / 10
+        is_late = now - self._sweep_at > self._listen_s / 2
         for connection in list(self.connections):
             connection.look_for_silence(is_late)
         if self.connections:
@@ -146,8 +152,10 @@ class ReplicationConnection(LineConnection):
         self._server = server
         self._caller: Identity | None = None
         """Who said HELLO; None before."""
-        self._has_spoken = True
-        """Since the server last looked."""
+        self._silent_looks = 0
+        """How often the server looked since it last spoke."""
+        self._is_counted = False
+        """``peers`` was told that it is connected."""
         self._sessions: dict[int, FetchSession] = {}
         self.channel = ChannelServer(self, server.controller, server.delta_rows)
         self.peers = PeerServer(self, server.peers)
@@ -170,15 +178,31 @@ class ReplicationConnection(LineConnection):
         self._server.connection_opened(self)
 
     def look_for_silence(self, is_late: bool) -> None:
-        """Abort if nothing came since the last look."""
-        is_owed = any(session.held for session in self._sessions.values())
-        if self._caller is not None and not (self._has_spoken or is_late or is_owed):
+        """Count it no more if nothing came since the last look, abort after many of them."""
+        if self._caller is None or is_late or any(session.held for session in self._sessions.values()):
+            self._silent_looks = 0
+            return
+        self._silent_looks += 1
+        if self._silent_looks > 1:
+            self._count_out()
+        if self._silent_looks > self._server.silent_looks_max:
             log.info("dropping a connection of {peer}: it says nothing", peer=self.peer())
             self.abort()
-        self._has_spoken = False
+
+    def _count_in(self) -> None:
+        if self._server.peers is not None and self._caller is not None and not self._is_counted:
+            self._is_counted = True
+            self._server.peers.met(self._caller)
+
+    def _count_out(self) -> None:
+        if self._server.peers is not None and self._caller is not None and self._is_counted:
+            self._is_counted = False
+            self._server.peers.left(self._caller)
 
     def message_received(self, message: Message) -> None:
-        self._has_spoken = True
+        self._silent_looks = 0
+        if not self._is_counted:
+            self._count_in()
         try:
             if message.verb == "FETCH":
                 self._fetch(self._known_caller(), message)
@@ -219,8 +243,7 @@ class ReplicationConnection(LineConnection):
         self._forget_caller()
         self._caller = caller
         self.send(encode_hello_answer(message.correlation, version, own))
-        if self._server.peers is not None:
-            self._server.peers.met(caller)
+        self._count_in()
 
     def _bye(self, caller: Identity) -> None:
         log.info("broker {broker} says BYE", broker=caller.broker_id)
@@ -307,9 +330,8 @@ class ReplicationConnection(LineConnection):
         self._forget_caller()
 
     def _forget_caller(self) -> None:
-        caller, self._caller = self._caller, None
-        if caller is not None and self._server.peers is not None:
-            self._server.peers.left(caller)
+        self._count_out()
+        self._caller = None
         for session_id in list(self._sessions):
             self._end_session(session_id)
         self.channel.close()
