@@ -67,8 +67,10 @@ def proposed(state: PartitionState, *members: int, recovering: bool = False) -> 
 
 
 def test_a_changed_isr_is_written_with_its_own_reason() -> None:
-    """Not with that of the election before it."""
-    elected = STATE._replace(reason="broker 3 refused connections, 2 of 2 peers agree")
+    """Not with that of the election before it, which is kept beside it."""
+    why = "broker 3 refused connections, 2 of 2 peers agree"
+    elected = STATE._replace(reason=why, leader_reason=why)
+    assert proposed(elected, 1, 2, 3).leader_reason == proposed(elected, 1).leader_reason == why
     assert proposed(elected, 1, 2, 3).reason == "broker 3 caught up and joined the ISR"
     assert proposed(elected, 1).reason == "broker 2 fell behind and left the ISR"
     assert (

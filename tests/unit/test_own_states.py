@@ -115,7 +115,13 @@ def test_it_leads_on_as_the_controller_wrote_it(broker: Broker) -> None:
     broker.write(T1, leader_epoch=5, isr=(1, 3), elr=(2,), partition_epoch=1, controller_epoch=2, reason="2 is cut off")
     broker.passes(2.0)
     state = STATE._replace(
-        leader_epoch=5, isr=(1, 3), elr=(2,), partition_epoch=1, controller_epoch=2, reason="2 is cut off"
+        leader_epoch=5,
+        isr=(1, 3),
+        elr=(2,),
+        partition_epoch=1,
+        controller_epoch=2,
+        reason="2 is cut off",
+        leader_reason="2 is cut off",
     )
     assert broker.led_on == [(T1, state)], "once, and nothing of the other partition"
     assert broker.deposed == {}

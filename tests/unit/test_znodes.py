@@ -182,7 +182,8 @@ def test_the_extra_keys_of_a_state_only_where_they_say_something() -> None:
     plain = states.LeaderAndIsr(leader=1, leader_epoch=2, isr=(1, 2), controller_epoch=3, partition_epoch=4)
     data = b'{"controller_epoch":3,"leader":1,"version":1,"leader_epoch":2,"isr":[1,2]}'
     assert states.encode(plain) == data
-    full = plain._replace(isr=(1,), recovering=True, elr=(2,), reason="unclean: “2” is away")
+    why = "unclean: “2” is away"
+    full = plain._replace(isr=(1,), recovering=True, elr=(2,), reason=why, leader_reason=why)
     assert (
         states.encode(full)
         == (
@@ -193,6 +194,11 @@ def test_the_extra_keys_of_a_state_only_where_they_say_something() -> None:
     path = states.state_path("t", 0)
     assert path == "/brokers/topics/t/partitions/0/state"
     assert states.decode(path, states.encode(full), 4) == full
+    joined = full._replace(isr=(1, 3), recovering=False, elr=(), reason="broker 3 caught up")
+    assert states.encode(joined).endswith(
+        '"reason":"broker 3 caught up","leader_reason":"unclean: “2” is away"}'.encode()
+    )
+    assert states.decode(path, states.encode(joined), 4) == joined
 
 
 def test_an_elr_counts_only_if_it_was_written_by_somebody_who_knows_its_rules() -> None:
@@ -208,9 +214,9 @@ def test_an_elr_counts_only_if_it_was_written_by_somebody_who_knows_its_rules() 
 
 def test_two_znodes_make_one_partition_state() -> None:
     assignment = topics.TopicAssignment(TOPIC_ID, {0: (1,), 1: (1, 2, 3)}, {1: (3,)}, {1: (2,)})
-    found = states.LeaderAndIsr(-1, 5, (1,), 6, 7, elr=(2,), reason="r")
+    found = states.LeaderAndIsr(-1, 5, (1,), 6, 7, elr=(2,), reason="r", leader_reason="l")
     state = states.partition_state(assignment, 1, found)
-    assert state == PartitionState(TOPIC_ID, (1, 2, 3), -1, 5, (1,), 7, 6, (3,), (2,), False, (2,), "r")
+    assert state == PartitionState(TOPIC_ID, (1, 2, 3), -1, 5, (1,), 7, 6, (3,), (2,), False, (2,), "r", "l")
     assert states.encode(state) == states.encode(found)
 
 

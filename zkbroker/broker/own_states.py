@@ -211,6 +211,7 @@ def _under_other(known: PartitionState, found: state_znode.LeaderAndIsr) -> Part
         recovering=found.recovering,
         elr=found.elr,
         reason=found.reason,
+        leader_reason=found.leader_reason,
     )
 
 

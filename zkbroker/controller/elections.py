@@ -107,7 +107,17 @@ def first_state(
     if not isr:
         return None
     return PartitionState(
-        topic_id, replicas, isr[0], 0, isr, 0, controller_epoch, adding=adding, removing=removing, reason="created"
+        topic_id,
+        replicas,
+        isr[0],
+        0,
+        isr,
+        0,
+        controller_epoch,
+        adding=adding,
+        removing=removing,
+        reason="created",
+        leader_reason="created",
     )
 
 
@@ -268,6 +278,7 @@ def elected(state: PartitionState, election: Election, controller_epoch: int, re
         recovering=election.recovering,
         elr=elr,
         reason=reason,
+        leader_reason=reason,
     )
     check_state(after)
     return after

@@ -241,7 +241,8 @@ class Settling:
                 if waiting is None or waiting.leader not in held or waiting.leader == state.leader:
                     after = waiting
             elif after.leader_epoch > state.leader_epoch:
-                after = after._replace(reason=self._image.fenced[fenced[0]].reason)
+                why = self._image.fenced[fenced[0]].reason
+                after = after._replace(reason=why, leader_reason=why)
         if after is None and suspects:
             del self._image.suspects[partition]
             self._changes.unsuspected(partition)

@@ -54,7 +54,10 @@ class PartitionState(NamedTuple):
     elr: tuple[int, ...] = ()
     """Eligible leader replicas (KIP-966), an extra key of the znode: they may lead when nobody of the ISR can."""
     reason: str = ""
-    """Why the leader changed last, for people; an extra key of the znode."""
+    """Why this state was written, for people; an extra key of the znode."""
+    leader_reason: str = ""
+    """Why the leader changed last; an extra key of the znode where ``reason`` tells of a later change of the ISR. The
+    controller's alone: brokers are not told."""
 
 
 def topic_name_error(name: str) -> str | None:

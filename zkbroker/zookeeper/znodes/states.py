@@ -4,8 +4,9 @@ Example::
 
     {"controller_epoch":1,"leader":2,"version":1,"leader_epoch":1,"isr":[2,3,1]}
 
-and ``"leader_recovery_state":1`` only while recovering from an unclean election. zkbroker adds ``elr``, ``elr_version``
-and ``reason`` where there is something to say; Kafka's readers ignore them. The znode's version is the partition epoch.
+and ``"leader_recovery_state":1`` only while recovering from an unclean election. zkbroker adds, where there is
+something to say, ``elr``, ``elr_version``, ``reason`` (of this state) and ``leader_reason`` (of the last change of the
+leader, where that was another state); Kafka's readers ignore them. The znode's version is the partition epoch.
 
 ``elr`` counts only beside an ``elr_version`` that is the znode's own version. Whoever writes a state without knowing
 the rules of the ELR (an older zkbroker hands ``elr`` on as it is) must not make somebody eligible who lacks what was
@@ -38,6 +39,7 @@ class LeaderAndIsr(NamedTuple):
     recovering: bool = False
     elr: tuple[int, ...] = ()
     reason: str = ""
+    leader_reason: str = ""
 
 
 def state_path(topic: str, partition: int) -> str:
@@ -59,6 +61,8 @@ def encode(state: PartitionState | LeaderAndIsr) -> bytes:
         value["elr_version"] = state.partition_epoch
     if state.reason:
         value["reason"] = state.reason
+    if state.leader_reason and state.leader_reason != state.reason:
+        value["leader_reason"] = state.leader_reason
     return dump(value)
 
 
@@ -72,6 +76,7 @@ def decode(path: str, data: bytes, version: int) -> LeaderAndIsr:
         raise fields.fail("'isr' is empty")
     if leader != NO_LEADER and leader not in isr:
         raise fields.fail(f"the leader {leader} is not in 'isr'")
+    reason = fields.text("reason", "")
     return LeaderAndIsr(
         leader=leader,
         leader_epoch=fields.number("leader_epoch"),
@@ -80,7 +85,8 @@ def decode(path: str, data: bytes, version: int) -> LeaderAndIsr:
         partition_epoch=version,
         recovering=fields.number("leader_recovery_state", 0, maximum=RECOVERING) == RECOVERING,
         elr=_elr(fields, isr, version),
-        reason=fields.text("reason", ""),
+        reason=reason,
+        leader_reason=fields.text("leader_reason", reason),
     )
 
 
@@ -108,4 +114,5 @@ def partition_state(assignment: TopicAssignment, partition: int, found: LeaderAn
         recovering=found.recovering,
         elr=found.elr,
         reason=found.reason,
+        leader_reason=found.leader_reason,
     )
