@@ -249,6 +249,18 @@ def test_leading_on_in_a_new_epoch_keeps_ends_and_forgets_contacts() -> None:
     assert successor.started(case.now) == (RaiseHighWatermark(10),)
 
 
+def test_ends_of_followers_do_not_outlive_another_leader() -> None:
+    """Broker 3 led for a moment in epoch 6, which this broker never heard of: 2 obeyed, and truncated to 3's log."""
+    case = Case()
+    case.fetch(2, 10)
+    case.fetch(3, 8)
+    state = case.state._replace(leader_epoch=7, isr=(1, 2), partition_epoch=10)
+    successor = case.make(state, 10, case.leader.high_watermark, 1, predecessor=case.leader)
+    assert successor.started(case.now) == NOTHING, "what 2 held in epoch 5 it may hold no more"
+    assert successor.high_watermark == 8
+    assert successor.follower_fetched(case.contacts[2], 10, 10, 0, case.now) == (RaiseHighWatermark(10),)
+
+
 def test_a_newer_state_changes_isr_assignment_and_elr() -> None:
     case = Case()
     state = case.state._replace(isr=(1,), replicas=(1, 3, 4), partition_epoch=8, elr=(3,))

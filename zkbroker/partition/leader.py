@@ -109,8 +109,8 @@ class LeaderState:
         predecessor: LeaderState | None = None,
     ) -> None:
         """Become leader in ``state.leader_epoch``. The shell has entered (epoch, log end) in the epoch cache, even if
-        nothing is ever appended in it (KAFKA-7415). ``predecessor``: this broker led in the epoch before, so where its
-        followers stand is known. Call ``started`` next."""
+        nothing is ever appended in it (KAFKA-7415). ``predecessor``: this broker led until now; if in the epoch right
+        before, where its followers stand is known. Call ``started`` next."""
         self.partition = partition
         self.broker_id = broker_id
         self.leader_epoch = state.leader_epoch
@@ -133,6 +133,9 @@ class LeaderState:
         self.isr = InSyncReplicas(
             partition, state, broker_epoch_of=self._broker_epoch_of, next_proposal_id=next_proposal_id
         )
+        if predecessor is not None and predecessor.leader_epoch + 1 != state.leader_epoch:
+            # Another may have led in between, unheard of here: its followers may have truncated to its log.
+            predecessor = None
         self.followers: dict[int, FollowerProgress] = {}
         for follower_id in state.replicas:
             if follower_id != broker_id:
