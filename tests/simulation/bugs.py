@@ -323,8 +323,7 @@ FAILOVER = (
             ),
             Edit("controller.reach:OfficeReach.aside_s", "min(ASIDE_SHARE_MAX, share)", "min(1.0, share)"),
         ),
-        "simulation/test_cut_controller.py::"
-        "test_whoever_is_cut_off_in_office_is_followed_also_by_those_who_stepped_down_lately",
+        "unit/test_controller_reach.py::test_whoever_made_the_office_vacant_lets_all_others_go_first",
         profile="gray",
     ),
     Bug(
