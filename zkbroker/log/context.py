@@ -28,8 +28,8 @@ class LogContext:
     """What waits for the disk goes through ``lanes``."""
     failed: Callable[[str, str, BaseException], None]
     """(log folder, what failed, the error): takes the folder offline."""
-    delete_later: Callable[[int, Callable[[], None]], None]
-    """(delay in ms, what a thread shall do then)."""
+    delete_later: Callable[[str, int, Callable[[], None]], None]
+    """(log folder, delay in ms, what a thread shall do there then)."""
     lower_recovery_point: Callable[[Any], None]
     """(log): see to it that the recovery point on disk is not above the log's. Raises OSError."""
     recovery_point_fell: Callable[[Any], None]
@@ -40,6 +40,8 @@ class LogContext:
     lanes: Lanes = field(init=False)
     cached_reads: dict[str, bool] = field(default_factory=dict)
     """Log folder → whether reads without waiting (RWF_NOWAIT) work there, probed at start."""
+    log_start_fell: Callable[[Any], None] = lambda log: None
+    """(log): it was truncated below its log start: see to it that the one on disk is not above it. Raises OSError."""
     about_to_cut: Callable[[Any, int, bool], None] = lambda log, offset, is_torn: None
     """(log, offset, is torn): recovery is going to remove all from that offset on; torn: only a last batch that was not
     written to its end. Raises OSError."""

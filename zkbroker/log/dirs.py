@@ -94,6 +94,7 @@ class LogDirs:
             OldFiles(disk),
             tails,
             producer_id_expiration_ms,
+            log_start_fell=self._checkpoints.log_start_fell,
             about_to_cut=self.losses.about_to_cut,
         )
         self._loader = FolderLoader(
@@ -274,7 +275,7 @@ class LogDirs:
                 ErrorCode.INCONSISTENT_TOPIC_ID, f"{log.folder} belongs to topic id {log.topic_id}, not {topic_id}"
             )
         path = self._set_aside(log, DELETE_SUFFIX)
-        self._delete_later(log.config.file_delete_delay_ms, lambda: self._disk.remove_dir(path))
+        self._delete_later(log.log_dir, log.config.file_delete_delay_ms, lambda: self._disk.remove_dir(path))
 
     def make_stray(self, partition: TopicPartition) -> str | None:
         """Set a log aside whose topic id nobody knows: its data stays until a person removes it. The new path."""
@@ -360,14 +361,14 @@ class LogDirs:
             self.losses.distrust(folder, error)
         self.fail_dir(folder, reason)
 
-    def _delete_later(self, delay_ms: int, job: Callable[[], None]) -> None:
+    def _delete_later(self, log_dir: str, delay_ms: int, job: Callable[[], None]) -> None:
         # zope's interface confuses mypy: it takes the method for a plain function.
         call_later: Callable[..., object] = self._reactor.callLater
-        call_later(delay_ms / 1000, self._delete_now, job)
+        call_later(delay_ms / 1000, self._delete_now, log_dir, job)
 
-    def _delete_now(self, job: Callable[[], None]) -> None:
-        done = self._run_in_thread(job)
+    def _delete_now(self, log_dir: str, job: Callable[[], None]) -> None:
+        done = self._context.lanes.run(log_dir, job)
         done.addErrback(lambda failure: logger.warning("cannot unlink deleted data: %s", failure.value))
 
     def _remove_soon(self, path: str) -> None:
-        self._delete_later(0, lambda: self._disk.remove_dir(path))
+        self._delete_later(os.path.dirname(path), 0, lambda: self._disk.remove_dir(path))

@@ -18,7 +18,7 @@ from zkbroker.log.checkpoints import (
 )
 from zkbroker.log.disk import Disk
 from zkbroker.log.files import OpenFile
-from zkbroker.log.flush import Flusher, FlushJob, Gate, file_set, sync_job
+from zkbroker.log.flush import Flusher, FlushJob, Gate, file_set, sync_files, sync_job
 from zkbroker.log.segment import Segment
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ class Durability:
             or not self.is_metadata_on_disk
             or self._is_policy_file_due
             or bool(self._unsynced)
+            or self.is_truncation_unsynced
         )
 
     @property
@@ -189,11 +190,8 @@ class Durability:
         after a truncation, and rarely then: a flush follows each at once. Raises OSError."""
         self._log.context.lower_recovery_point(self._log)
         if self.is_truncation_unsynced:
-            disk = self._log.context.disk
-            disk.sync(active.file().handle)
-            for index in (active.index, active.time_index, active.transactions):
-                disk.sync_path(index.path)
-            disk.sync_dir(self._log.folder)
+            indexes = [index.path for index in (active.index, active.time_index, active.transactions)]
+            sync_files(self._log.context.disk, (active.file(),), indexes, (self._log.folder,))
             self.is_truncation_unsynced = False
 
     def epochs_are_on_disk(self) -> None:

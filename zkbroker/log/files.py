@@ -78,6 +78,10 @@ class OldFiles:
         if len(self._indexes) > OLD_INDEXES_MAX:
             self._indexes.popitem(last=False)[1].unload()
 
+    def index_left(self, index: OffsetIndex) -> None:
+        """Its segment is active now, and grows; or it is closed or deleted, and nothing may be written there."""
+        self._indexes.pop(id(index), None)
+
     def keep(self, file: OpenFile) -> None:
         """Take over a file that was an active segment's."""
         self.close(file.path)

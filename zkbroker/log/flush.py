@@ -50,6 +50,11 @@ class Gate:
         return True
 
 
+class LostWrites(OSError):
+    """An fsync failed: the kernel may have dropped what it could not write, whatever the reason. A disk that is full is
+    none that keeps the rest, if it is found full only now (a thin volume, a quota on a network)."""
+
+
 class FlushJob(NamedTuple):
     """Frozen for the thread: what must be on the disk before the flushed end may pass ``end_offset``."""
 
@@ -165,15 +170,23 @@ def sync_job(disk: Disk, job: FlushJob) -> None:
     try:
         if not job.gate.replace_files(disk, job.small_files):
             return
-        for file in job.files:
-            disk.sync(file.handle)
-        for path in job.paths:
-            disk.sync_path(path)
-        for folder in job.folders:
-            disk.sync_dir(folder)
+        sync_files(disk, job.files, job.paths, job.folders)
     except OSError:
         job.gate.has_failed = True
         raise
+
+
+def sync_files(disk: Disk, files: Sequence[OpenFile], paths: Sequence[str], folders: Sequence[str]) -> None:
+    """Wait until all of that is on the disk. Raises LostWrites."""
+    try:
+        for file in files:
+            disk.sync(file.handle)
+        for path in paths:
+            disk.sync_path(path)
+        for folder in folders:
+            disk.sync_dir(folder)
+    except OSError as error:
+        raise LostWrites(error.errno, error.strerror) from error
 
 
 def file_set(files: Sequence[OpenFile]) -> tuple[OpenFile, ...]:

@@ -236,8 +236,11 @@ class Log:
 
     def _truncate(self, cut: Callable[[Log, int], None], offset: int) -> None:
         self._check_online()
+        start = self.log_start_offset
         try:
             cut(self, offset)
+            if self.log_start_offset < start:
+                self.context.log_start_fell(self)
         except OSError as error:
             self.failed("cannot truncate", error)
             raise self.offline_error() from None

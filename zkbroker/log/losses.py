@@ -34,6 +34,7 @@ from typing import Any, NamedTuple
 from twisted.internet.defer import Deferred, succeed
 
 from zkbroker.log.disk import Disk
+from zkbroker.log.flush import LostWrites
 from zkbroker.log.log import Log
 from zkbroker.log.offset_checkpoints import FolderOffsets
 from zkbroker.model.cluster import LossyReplica
@@ -298,7 +299,7 @@ class Losses:
     def distrust(self, folder: str, error: BaseException) -> None:
         """The folder's disk failed: the next start goes by no boot. Written without waiting for that disk, for who
         starts after a loss of power does not go by the boot anyway."""
-        if isinstance(error, OSError) and error.errno in _FULL:
+        if isinstance(error, OSError) and error.errno in _FULL and not isinstance(error, LostWrites):
             return
         self._distrusted[folder] = None
         self._distrust_all()

@@ -154,6 +154,11 @@ class OffsetCheckpoints:
         if self._is_too_high(log):
             self.write_now(log.log_dir)
 
+    def log_start_fell(self, log: Log) -> None:
+        """Only after an unclean election, or behind a leader that deleted less. A kill would find the old log start
+        beyond the log end, take what was appended since for older than it, and throw it away. Raises OSError."""
+        self.write_now(log.log_dir)
+
     def recovery_point_fell(self, log: Log) -> None:
         """Write the checkpoint soon, once for all that are truncated together."""
         if self._is_too_high(log) and not self._are_points_too_high:

@@ -90,7 +90,8 @@ def _by_log_start(log: Log, high_watermark: int) -> int:
 
 def _delete(log: Log, segment: Segment) -> None:
     segment.mark_deleted()
-    log.context.delete_later(log.config.file_delete_delay_ms, lambda: segment.delete_files(DELETED_SUFFIX))
+    delay_ms = log.config.file_delete_delay_ms
+    log.context.delete_later(log.log_dir, delay_ms, lambda: segment.delete_files(DELETED_SUFFIX))
 
 
 def _drop_snapshots(log: Log) -> None:

@@ -80,6 +80,7 @@ class Segment:
         """Open the file for appends, and find what appends need to know. Raises OSError."""
         if self._file is None:
             self._old_files.close(self.path)
+            self._old_files.index_left(self.index)
             self._file = OpenFile(self._disk, self.path, create=create)
         if create:
             if self._disk.size(self._file.handle):
@@ -129,6 +130,7 @@ class Segment:
             self._file.close()
             self._file = None
         self._old_files.close(self.path)
+        self._old_files.index_left(self.index)
 
     def write_indexes(self, *, is_final: bool = False) -> None:
         if is_final and self.max_timestamp >= 0:

@@ -1,0 +1,197 @@
+"""What became of one log, segment or folder must not come back to haunt another."""
+
+from __future__ import annotations
+
+import errno
+from random import Random
+
+import pytest
+from twisted.internet.defer import maybeDeferred
+
+from tests.fakes.crash_disk import CrashDisk
+from tests.unit.log_tools import T0, TOPIC_ID, HeldThreads, World, batch
+from zkbroker.log.dirs import LogDirs
+from zkbroker.log.files import OLD_INDEXES_MAX
+from zkbroker.log.indexes import OffsetIndex
+from zkbroker.log.lanes import JOBS_AT_ONCE
+from zkbroker.log.log import Log
+from zkbroker.model.topic_config import TopicConfig
+from zkbroker.model.topics import TopicPartition
+
+T1 = TopicPartition("t", 1)
+INDEXED = TopicConfig(index_interval_bytes=0, segment_bytes=400)
+
+
+def restarted(world: World) -> LogDirs:
+    """After a kill: no log is warm, no batch in memory."""
+    assert isinstance(world.disk, CrashDisk)
+    world.disk = world.disk.killed()
+    return world.open()
+
+
+def read_cold(log: Log, offset: int) -> None:
+    log.tail.clear()
+    assert log.read(offset, 50, log.log_end_offset, may_wait=True) is not None
+
+
+def read_many_old_segments(log: Log) -> None:
+    assert len(log.segments) > OLD_INDEXES_MAX
+    for base in log.bases[:-1]:
+        read_cold(log, base)
+
+
+def two_logs(*folders: str) -> tuple[World, Log, Log]:
+    """A short one whose index was used while it was cold and has entries that are not written; and a long one."""
+    world = World(*folders, config=INDEXED)
+    world.disk = CrashDisk()
+    dirs = world.open()
+    short, long = dirs.create(T0, TOPIC_ID), dirs.create(T1, TOPIC_ID)
+    short.append_as_leader(batch(), 1)
+    while len(long.segments) <= OLD_INDEXES_MAX + 1:
+        long.append_as_leader(batch(), 1)
+    dirs = restarted(world)
+    short, long = dirs.logs[T0], dirs.logs[T1]
+    read_cold(short, 0)
+    for _ in range(3):
+        short.append_as_leader(batch(), 1)
+    return world, short, long
+
+
+def test_the_index_of_a_deleted_log_fails_no_reader_of_another() -> None:
+    world, short, long = two_logs("/data")
+    dirs = short.context
+    assert dirs is long.context
+    short.close()
+    world.disk.remove_dir(short.folder)
+    read_many_old_segments(long)
+    assert world.failures == []
+    assert not world.disk.exists(short.folder)
+
+
+def test_the_index_of_a_failed_folder_fails_no_reader_of_another() -> None:
+    world, short, long = two_logs("/a", "/b")
+    assert isinstance(world.disk, CrashDisk)
+
+    def fail(operation: str, path: str) -> None:
+        if path.startswith("/a"):
+            raise OSError(errno.EIO, "Input/output error", path)
+
+    assert (short.log_dir, long.log_dir) == ("/a", "/b")
+    world.disk.fail = fail
+    short.failed("cannot append", OSError(errno.EIO, "Input/output error"))
+    read_many_old_segments(long)
+    assert [folder for folder, _, _ in world.failures] == ["/a"]
+
+
+def test_the_index_of_a_truncated_segment_writes_nothing_into_its_successor() -> None:
+    world, short, long = two_logs("/data")
+    short.truncate_fully_and_start_at(0)
+    for _ in range(4):
+        short.append_as_leader(batch(2), 2)
+    short.flush_later()
+    read_many_old_segments(long)
+    found = OffsetIndex(world.disk, short.active.index.path, 0)
+    assert found.entries() == short.active.index.entries()
+    assert found.entries()
+
+
+def test_deleting_on_a_disk_that_hangs_leaves_threads_to_the_others() -> None:
+    world = World("/a", "/b")
+    world.disk = CrashDisk()
+    dirs = world.open()
+    for number in range(4 * JOBS_AT_ONCE):
+        dirs.create(TopicPartition("t", number), TOPIC_ID)
+    threads = world.threads = HeldThreads()
+    doomed = [partition for partition, log in dirs.logs.items() if log.log_dir == "/a"]
+    assert len(doomed) > JOBS_AT_ONCE
+    for partition in doomed:
+        dirs.delete(partition, TOPIC_ID)
+    world.reactor.advance(world.config.file_delete_delay_ms / 1000)
+    assert len(threads.jobs) == JOBS_AT_ONCE
+    while threads.run():
+        pass
+    assert not [entry.name for entry in world.disk.list_dir("/a") if entry.is_dir]
+
+
+@pytest.mark.parametrize("target", [3, 1])
+def test_a_log_start_that_was_truncated_away_does_not_come_back_after_a_kill(target: int) -> None:
+    """An unclean leader ended before it: what it wrote since is history, and nobody may throw it away."""
+    world = World("/data")
+    world.disk = CrashDisk()
+    dirs = world.open()
+    log = dirs.create(T0, TOPIC_ID)
+    if target == 1:
+        log.truncate_fully_and_start_at(2)
+    log.append_as_leader(batch(8), 1)
+    for _ in range(2):
+        log.append_as_leader(batch(1), 1)
+    log.advance_log_start(log.log_end_offset)
+    dirs.write_checkpoints({})
+    log.truncate_to(target)
+    begin = log.log_end_offset
+    for _ in range(2):
+        log.append_as_leader(batch(1), 2)
+    log = restarted(world).logs[T0]
+    assert log.log_end_offset == begin + 2
+    assert log.log_start_offset <= begin
+
+
+@pytest.mark.parametrize("at_close", [False, True])
+def test_an_fsync_that_finds_the_disk_full_loses_what_it_was_to_write(at_close: bool) -> None:
+    """A thin volume or a quota is found full when the pages are written back: the kernel drops them all the same."""
+    world = World("/data")
+    world.disk = disk = CrashDisk()
+    dirs = world.open()
+    dirs.losses.add([])
+    log = dirs.create(T0, TOPIC_ID)
+    log.append_as_leader(batch(5), 1)
+
+    def fail(operation: str, path: str) -> None:
+        if operation == "sync":
+            raise OSError(errno.ENOSPC, "No space left on device", path)
+
+    disk.fail = fail
+    if at_close:
+        dirs.close(1)
+    else:
+        log.flush_later().addErrback(lambda _: None)
+        assert "full" in world.failures[0][1]
+        dirs.abandon()
+    disk.fail = lambda operation, path: None
+    assert list(restarted(world).losses.replicas) == [T0]
+
+
+def test_a_write_that_finds_the_disk_full_loses_nothing() -> None:
+    world = World("/data")
+    world.disk = disk = CrashDisk()
+    dirs = world.open()
+    dirs.losses.add([])
+    log = dirs.create(T0, TOPIC_ID)
+    log.append_as_leader(batch(5), 1)
+    disk.is_full = True
+    with pytest.raises(Exception, match="offline"):
+        log.append_as_leader(batch(5), 1)
+    disk.is_full = False
+    found = restarted(world)
+    assert (list(found.losses.replicas), found.logs[T0].log_end_offset) == ([], 5)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_truncation_that_is_not_on_the_disk_holds_back_the_mark_of_a_clean_stop(seed: int) -> None:
+    world = World("/data")
+    world.disk = disk = CrashDisk()
+    dirs = world.open()
+    log = dirs.create(T0, TOPIC_ID)
+    log.append_as_leader(batch(5), 1)
+    log.roll()
+    dirs.close(1)
+    dirs = world.open()
+    log = dirs.logs[T0]
+    log.append_as_leader(batch(5), 1)
+    # written back by the kernel on its own
+    disk.sync_path(log.active.path)
+    world.threads = HeldThreads()
+    log.truncate_to(5)
+    dirs.close(1)
+    world.disk, world.threads = disk.power_lost(Random(seed)), maybeDeferred
+    assert world.open().logs[T0].log_end_offset == 5
