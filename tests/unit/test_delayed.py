@@ -33,10 +33,11 @@ class Parked:
 
 
 def produce(deadlines: Deadlines, answers: list[Any], rows: int = 1, seconds: float = 1.0) -> ParkedProduce:
-    parked = ParkedProduce(deadlines, answers.append)
+    rows_asked = [ProducedRow("t", index, ErrorCode.NONE, 5) for index in range(rows)]
+    parked = ParkedProduce(deadlines, answers.append, rows_asked)
     for index in range(rows):
         parked.wait_for(index)
-    parked.park([ProducedRow("t", index, ErrorCode.NONE, 5) for index in range(rows)], seconds)
+    parked.park(seconds)
     return parked
 
 

@@ -91,12 +91,17 @@ class Deadlines:
 class ParkedProduce:
     """A produce request that waits until each of its rows is committed (acks=all) or on disk (flush policy)."""
 
-    __slots__ = ("_answers", "_deadlines", "_done", "_pending", "bucket")
+    __slots__ = ("_answers", "_deadlines", "_done", "_is_parked", "_pending", "bucket")
 
-    def __init__(self, deadlines: Deadlines, done: Callable[[list[ProducedRow]], None]) -> None:
+    def __init__(
+        self, deadlines: Deadlines, done: Callable[[list[ProducedRow]], None], answers: list[ProducedRow]
+    ) -> None:
+        """``answers`` is filled by the caller, up to each row before that is waited for: what is answered when all
+        goes well."""
         self._deadlines = deadlines
         self._done: Callable[[list[ProducedRow]], None] | None = done
-        self._answers: list[ProducedRow] = []
+        self._answers = answers
+        self._is_parked = False
         self._pending: set[int] = set()
         self.bucket = -1
 
@@ -108,10 +113,13 @@ class ParkedProduce:
         """The row ``index`` must be settled before the request can be answered."""
         self._pending.add(index)
 
-    def park(self, answers: list[ProducedRow], seconds: float) -> None:
-        """Begin to wait: ``answers`` says for each row what is answered when all goes well."""
-        self._answers = answers
-        self._deadlines.add(self, seconds)
+    def park(self, seconds: float) -> None:
+        """All rows are there: begin to wait. A folder that failed under a later row may have settled the earlier."""
+        self._is_parked = True
+        if self._pending:
+            self._deadlines.add(self, seconds)
+        else:
+            self._finish()
 
     def settle(self, index: int, error: ErrorCode, leader: CurrentLeader | None = None) -> None:
         """The row's wait is over. With the last one the request is answered."""
@@ -120,7 +128,7 @@ class ParkedProduce:
         self._pending.discard(index)
         if error is not ErrorCode.NONE:
             self._answers[index] = self._answers[index]._replace(error=error, current_leader=leader)
-        if not self._pending:
+        if self._is_parked and not self._pending:
             self._finish()
 
     def expired(self) -> None:

@@ -69,13 +69,13 @@ class Produces:
             else:
                 continue
             if parked is None:
-                parked = ParkedProduce(shared.deadlines, done)
+                parked = ParkedProduce(shared.deadlines, done, answers)
             parked.wait_for(index)
             waiters.add(needed, parked, index)
         if parked is None:
             done(answers)
             return None
-        parked.park(answers, timeout_ms / 1000)
+        parked.park(timeout_ms / 1000)
         return parked
 
     def _refusal(self, replica: Replica, acks: int) -> ErrorCode | None:
