@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.log_tools import HeldThreads
 from tests.unit.replica_cluster import PARTITION, Network, batch, clusters
-from zkbroker.kafka.ports import CurrentLeader, EpochRow, OffsetRow, ProduceRow
+from zkbroker.kafka.ports import ConsumeOptions, ConsumeRow, CurrentLeader, EpochRow, OffsetRow, ProduceRow
 from zkbroker.log.lanes import Lanes
 from zkbroker.log.log import Log
 from zkbroker.model.channel import FollowerContact
@@ -245,3 +245,80 @@ def test_reads_from_disk_that_nobody_takes_give_their_room_back(networks: Any, m
     assert network.replicas[1]._follower_reads._cold_bytes > 0
     network.elect(1, 1, isr=(1,), to=(1,))
     assert network.replicas[1]._follower_reads._cold_bytes == 0
+
+
+def test_a_folder_that_fails_under_a_request_spoils_no_row_before_it(
+    networks: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first row waited already, without an answer to be put right: the failing folder found an IndexError there,
+    and stopped telling the other partitions."""
+    network = networks(1, 2)
+    network.elect(1, 0)
+    network.cut.add(2)
+    reading = network.consume(1, 0, max_wait_ms=10_000)
+    append = Log.append_as_leader
+
+    def fails_the_second_time(log: Log, *arguments: Any) -> Any:
+        if log.log_end_offset == 0:
+            return append(log, *arguments)
+        log.failed("cannot append", OSError("it broke"))
+        raise log.offline_error()
+
+    monkeypatch.setattr(Log, "append_as_leader", fails_the_second_time)
+    answers: list[Any] = []
+    rows = [ProduceRow("t", 0, batch(b"a")), ProduceRow("t", 0, batch(b"b"))]
+    network.replicas[1].produce(-1, 1000, None, rows, answers.extend)
+    assert [answer.error for answer in answers] == [ErrorCode.KAFKA_STORAGE_ERROR] * 2
+    assert [row.error for row in reading] == [ErrorCode.KAFKA_STORAGE_ERROR]
+    network.run(2.0)
+    assert len(answers) == 2, "answered once"
+
+
+def test_what_came_while_a_thread_read_for_the_first_look_is_not_waited_for(
+    networks: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = networks(1)
+    network.elect(1, 0)
+    one = batch(b"a" * 50)
+    network.produce(1, one)
+    network.run()
+    read, threads, is_cold = Log.read, HeldThreads(), [True]
+
+    def cold_at_first(log: Log, *arguments: Any, may_wait: bool = False) -> Any:
+        return None if is_cold[0] and not may_wait else read(log, *arguments, may_wait=True)
+
+    monkeypatch.setattr(Log, "read", cold_at_first)
+    network.replicas[1]._table.replicas[PARTITION].log.context.lanes = Lanes(threads)
+    answers: list[Any] = []
+    row = ConsumeRow("t", 0, 0, 1_000_000)
+    network.replicas[1].consume(ConsumeOptions(10_000, len(one) + 1, 10_000_000), [row], answers.extend)
+    network.produce(1, one)
+    network.run()
+    assert answers == []
+    is_cold[0] = False
+    while threads.run():
+        pass
+    assert values(answers) >= len(one) + 1
+
+
+def test_the_time_that_a_thread_reads_counts_as_waiting(networks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = networks(1)
+    network.elect(1, 0)
+    one = batch(b"a" * 50)
+    network.produce(1, one)
+    network.run()
+    read, threads = Log.read, HeldThreads()
+
+    def cold(log: Log, *arguments: Any, may_wait: bool = False) -> Any:
+        return read(log, *arguments, may_wait=True) if may_wait else None
+
+    monkeypatch.setattr(Log, "read", cold)
+    network.replicas[1]._table.replicas[PARTITION].log.context.lanes = Lanes(threads)
+    answers: list[Any] = []
+    row = ConsumeRow("t", 0, 0, 1_000_000)
+    network.replicas[1].consume(ConsumeOptions(500, len(one) + 1, 10_000_000), [row], answers.extend)
+    network.run(1.0)
+    assert answers == []
+    while threads.run():
+        pass
+    assert values(answers) == len(one)

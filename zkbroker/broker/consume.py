@@ -103,7 +103,7 @@ class _Consume:
 
     def expired(self) -> None:
         self._is_expired = True
-        if not self._is_reading:
+        if not self._is_reading and self._done is not None:
             self._attempt()
 
     def cancel(self) -> None:
@@ -154,15 +154,13 @@ class _Consume:
             self._park()
 
     def _park(self) -> None:
+        """From now on ``woken`` and ``expired`` come. A first attempt that reads in a thread must hear them, too: what
+        is committed meanwhile would wait for the next record, and the time would not count."""
         if self._is_parked:
             return
-        replicas = [self._table.replicas.get((row.topic, row.partition)) for row in self._rows]
-        if any(replica is None or replica.leader is None for replica in replicas):
-            # A role was lost while a thread read another row: the next attempt says so.
-            self._attempt()
-            return
         self._is_parked = True
-        for replica in replicas:
+        for row in self._rows:
+            replica = self._table.replicas.get((row.topic, row.partition))
             if replica is not None:
                 replica.consumers[self] = None
         self._table.shared.deadlines.add(self, self._options.max_wait_ms / 1000)
@@ -193,6 +191,8 @@ class _Consume:
             read = log.read(row.offset, max(room, 0), mark.limit, self._size == 0)
             if read is None:
                 self._is_reading = True
+                if not self._is_expired:
+                    self._park()
                 later = log.read_later(row.offset, max(room, 0), mark.limit, self._size == 0)
                 later.addCallbacks(self._read, self._read_failed, callbackArgs=(mark,))
                 return None
