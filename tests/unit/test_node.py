@@ -210,6 +210,26 @@ def test_a_state_that_waits_for_settings_dies_with_the_registration() -> None:
     assert recorder.taken() == ["apply t-0 leader=1 epoch=0"]
 
 
+def test_a_state_that_waits_for_settings_dies_when_the_controller_counts_the_broker_out() -> None:
+    node, recorder, _ = make()
+    recorder.known_topics.clear()
+    node.apply_delta(snapshot())
+    node.channel_lost(UNREGISTERED)
+    recorder.taken()
+    recorder.loads["t"].pop().callback(None)
+    assert recorder.taken() == [], "it leads nothing until a snapshot"
+
+
+def test_news_of_a_deleted_topic_costs_its_successor_nothing() -> None:
+    node, recorder, _ = make()
+    recorder.known_topics.clear()
+    node.apply_delta(snapshot())
+    node.apply_delta(ClusterDelta(1, 5, 1, deleted_topics=(("t", "an older one"),)))
+    recorder.taken()
+    recorder.loads["t"].pop().callback(None)
+    assert recorder.taken() == ["apply t-0 leader=1 epoch=0"]
+
+
 def test_a_broker_that_the_controller_counts_out_leads_nothing_until_a_snapshot() -> None:
     """Cut from ZooKeeper alone it went on as a leader, and told clients so, until it was connected again: for two
     minutes, in the torture, clients asked it and nobody else who leads."""

@@ -159,6 +159,7 @@ class Node:
         if reason == UNREGISTERED:
             # Whoever cannot hear ZooKeeper would go on leading, and tell clients so, until it hears it again. If the
             # registration is there after all, the next snapshot gives back what is dropped here.
+            self.registration_lost()
             self._replicas.registration_lost()
             self._metadata.doubt(Doubt.COUNTED_OUT, self._broker_id, True)
 
@@ -258,7 +259,9 @@ class Node:
                 self._topic_configs.forget(partition.topic)
 
     def _topic_gone(self, topic: str, topic_id: str) -> None:
-        self._waiting.pop(topic, None)
+        for partition, state in list(self._waiting.get(topic, {}).items()):
+            if state.topic_id == topic_id:
+                self._forget_waiting(partition)
         for partition, hosted_id in self._replicas.hosted():
             if partition.topic == topic and hosted_id == topic_id:
                 self._replicas.remove(partition, topic_id)
