@@ -195,3 +195,33 @@ def test_a_truncation_that_is_not_on_the_disk_holds_back_the_mark_of_a_clean_sto
     dirs.close(1)
     world.disk, world.threads = disk.power_lost(Random(seed)), maybeDeferred
     assert world.open().logs[T0].log_end_offset == 5
+
+
+def test_a_kill_while_logs_are_loaded_leaves_the_checkpoints_of_those_that_are_not() -> None:
+    """The first log begins anew, as what was not flushed is gone: its recovery point on the disk is too high then."""
+    world = World("/data")
+    world.disk = disk = CrashDisk()
+    dirs = world.open()
+    logs = [dirs.create(partition, TOPIC_ID) for partition in (T0, T1)]
+    for log in logs:
+        log.append_as_leader(batch(5), 1)
+        log.flush_later()
+    logs[0].append_as_leader(batch(5), 1)
+    logs[0].advance_log_start(10)
+    logs[1].advance_log_start(5)
+    logs[1].append_as_leader(batch(1), 1)
+    dirs.write_checkpoints({T0: 10, T1: 5})
+    # Nothing behind the last flush survives but the checkpoints.
+    world.disk = disk = disk.power_lost(Random(0))
+    handle = disk.open_data(f"/data/t-0/{0:020d}.log")
+    disk.truncate(handle, logs[1].segments[0].position_of(5)[0])
+    seen: list[CrashDisk] = []
+    disk.before_change = lambda operation: seen.append(disk.killed())
+    log = world.open().logs[T0]
+    assert (log.log_start_offset, log.log_end_offset) == (10, 10)
+    assert seen
+    for image in seen:
+        world.disk = image
+        log = world.open().logs[T1]
+        assert log.log_start_offset == 5
+        assert image.exists("/data/t-1")

@@ -132,6 +132,7 @@ class FolderLoader:
             self._checkpoints.high_watermarks[partition] = min(
                 max(high_watermark, log.log_start_offset), log.log_end_offset
             )
+        self._checkpoints.loaded(folder)
 
     def _load(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 POINTS_DELAY_S = 0.05
 """After a truncation the recovery points are written so soon: together for the many that follow a change of leader."""
 
-_Offsets = Mapping[TopicPartition, int]
+_Offsets = dict[TopicPartition, int]
 
 
 class FolderOffsets(NamedTuple):
@@ -67,6 +67,9 @@ class OffsetCheckpoints:
         self._is_writing = False
         self._points_on_disk: dict[str, dict[TopicPartition, int]] = {}
         """Folder → the highest recovery point that its file may hold, per partition in any of its files."""
+        self._unloaded: dict[str, FolderOffsets] = {}
+        """Folder → what was read there, while its logs are loaded: a kill then must not cost the next start what is
+        known of those that are still to come."""
         self._are_points_too_high = False
         self._is_stopped = False
 
@@ -82,7 +85,12 @@ class OffsetCheckpoints:
             **dict.fromkeys((*found.log_starts, *found.high_watermarks), 0),
             **found.recovery_points,
         }
+        self._unloaded[folder] = FolderOffsets(*(dict(offsets) for offsets in found))
         return found
+
+    def loaded(self, folder: str) -> None:
+        """All logs of the folder are: what else was read is of logs that are gone."""
+        del self._unloaded[folder]
 
     def _read(self, folder: str, name: str) -> dict[TopicPartition, int]:
         path = os.path.join(folder, name)
@@ -152,6 +160,9 @@ class OffsetCheckpoints:
         which is checked; a segment behind it would not be.
         """
         if self._is_too_high(log):
+            unloaded = self._unloaded.get(log.log_dir)
+            if unloaded is not None:
+                unloaded.recovery_points.pop(log.partition, None)
             self.write_now(log.log_dir)
 
     def log_start_fell(self, log: Log) -> None:
@@ -175,7 +186,18 @@ class OffsetCheckpoints:
         return self._points_on_disk[log.log_dir].get(log.partition, 0) > log.recovery_point
 
     def _points(self, folder: str) -> dict[TopicPartition, int]:
-        return {log.partition: log.recovery_point for log in self._logs_of(folder)}
+        logs = self._logs_of(folder)
+        return {
+            **self._still_to_come(folder, logs).recovery_points,
+            **{log.partition: log.recovery_point for log in logs},
+        }
+
+    def _still_to_come(self, folder: str, loaded: Sequence[Log]) -> FolderOffsets:
+        unloaded = self._unloaded.get(folder)
+        if unloaded is None:
+            return FolderOffsets({}, {}, {})
+        there = {log.partition for log in loaded}
+        return FolderOffsets(*({p: o for p, o in offsets.items() if p not in there} for offsets in unloaded))
 
     def _points_may_be(self, folder: str, points: _Offsets) -> None:
         """They are being written: until that is over the old or the new ones hold."""
@@ -186,10 +208,11 @@ class OffsetCheckpoints:
     def _files(self, folder: str) -> list[tuple[str, bytes]]:
         logs = self._logs_of(folder)
         known = self.high_watermarks
-        marks = {log.partition: known[log.partition] for log in logs if log.partition in known}
+        points, starts, marks = self._still_to_come(folder, logs)
+        marks |= {log.partition: known[log.partition] for log in logs if log.partition in known}
         # A log that is not listed may have lost its topic id in a loss of power: see ``LogDirs``.
-        points = {log.partition: log.recovery_point for log in logs if log.durability.is_identity_durable}
-        starts = {log.partition: log.log_start_offset for log in logs if log.log_start_offset > log.bases[0]}
+        points |= {log.partition: log.recovery_point for log in logs if log.durability.is_identity_durable}
+        starts |= {log.partition: log.log_start_offset for log in logs if log.log_start_offset > log.bases[0]}
         return [
             (os.path.join(folder, HIGH_WATERMARK_FILE), encode_offsets(marks)),
             (os.path.join(folder, RECOVERY_POINT_FILE), encode_offsets(points)),
