@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -10,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from tests.simulation import hunting
 from tests.simulation.bugs import BUGS, SWITCHES
 from tests.simulation.campaign import (
+    Interrupted,
     missing_counts,
     processors,
     report,
@@ -45,13 +47,31 @@ how to:
   zkbroker-simulate --list-bugs                    the bugs that were found, and which seed and test notice them now
 
 A step is one delivered event: a timer, bytes that arrive, a disk job, a ZooKeeper reply, a client's request, a fault.
-Exit status: 0 clean, 1 a violation (or a mutant that was not noticed), 2 wrong usage.
+Exit status: 0 clean, 1 a violation (or a mutant that was not noticed), 2 wrong usage, 130 Ctrl-C.
 """
+INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
+    try:
+        status = _act(parser, options)
+        sys.stdout.flush()
+        return status
+    except Interrupted as interrupted:
+        say("\n".join(["", "interrupted", *summary(interrupted.campaign)]))
+        return INTERRUPTED
+    except KeyboardInterrupt:
+        say("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # ``--trace | head``: the reader has what it wanted. The flush at exit must not be one more error.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+
+
+def _act(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     if options.list_profiles:
         print("\n".join(f"{profile.name:<12} {profile.about}" for profile in PROFILES.values()))
         return 0
@@ -89,7 +109,13 @@ def _parser() -> argparse.ArgumentParser:
     seeds = what.add_mutually_exclusive_group()
     seeds.add_argument("--seed", type=int, metavar="N", help="one run of this seed (default: 1)")
     seeds.add_argument("--seeds", metavar="A-B", help="a campaign over these seeds")
-    what.add_argument("--steps", type=_positive, default=2000, metavar="N", help="steps of each run (default: 2000)")
+    what.add_argument(
+        "--steps",
+        type=_positive,
+        default=2000,
+        metavar="N",
+        help="steps of each run under faults (default: 2000); starting and healing come on top",
+    )
     what.add_argument(
         "--profile",
         choices=[*PROFILES, ALL],
@@ -98,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
         "(default: all for --seeds, else default)",
     )
     what.add_argument("--jobs", type=_positive, metavar="N", help="processes side by side (default: all processors)")
-    what.add_argument("--minutes", type=float, metavar="N", help="end a campaign or hunt after so long")
+    what.add_argument("--minutes", type=_minutes, metavar="N", help="end a campaign or hunt after so long")
     for name, about in (("brokers", "in the cluster"), ("partitions", "of each topic"), ("clients", "of each kind")):
         what.add_argument(f"--{name}", type=_positive, metavar="N", help=f"{name} {about} (default: by seed)")
     what.add_argument("--without-faults", type=_numbers, default=(), metavar="N,N", help="leave these faults out")
@@ -126,14 +152,30 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return number
 
 
+def _minutes(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
 def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(",") if part)
+    try:
+        return tuple(int(part) for part in text.split(",") if part)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not numbers with commas between them") from None
 
 
 def _range(parser: argparse.ArgumentParser, text: str) -> range:
@@ -181,6 +223,8 @@ def _simulate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> i
         if options.shrink:
             best = Shrinker(result, run=run, say=say, seconds_max=SHRINK_SECONDS_MAX).shrink()
             print("\n".join(["", "THE SMALLEST FOUND", *report(best, whole_trace=options.trace)]))
+    if options.shrink and not campaign.failures:
+        say("nothing failed: there is nothing to shrink")
     say("\n".join(["", *summary(campaign)]))  # with the time it took: not among what one seed always prints
     if campaign.failures:
         return 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -46,6 +47,14 @@ class Campaign(NamedTuple):
         return self.counts["steps"]
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, with what was done until then."""
+
+    def __init__(self, campaign: Campaign) -> None:
+        super().__init__()
+        self.campaign = campaign
+
+
 def run_campaign(
     specs: Iterable[RunSpec],
     *,
@@ -56,38 +65,44 @@ def run_campaign(
     runs_min: int = 0,
 ) -> Campaign:
     """Run all ``specs``, several at a time, until done, ``failures_max`` failed, or the time is over and ``runs_min``
-    are done."""
+    are done. Ctrl-C is ``Interrupted``."""
     began = time.monotonic()
     said = began
     counts: Counter[str] = Counter()
     failures: list[RunResult] = []
     done = 0
     specs = list(specs)
-    with _results(specs, jobs) as results:
-        for result in results:
-            done += 1
-            counts.update(result.counts)
-            counts["steps"] += result.steps
-            if result.violation is not None:
-                failures.append(result)
-                say(f"FAILED {result.headline()}")
-            now = time.monotonic()
-            if now - said >= PROGRESS_EVERY_S:
-                said = now
-                say(f"{done}/{len(specs)} runs, {counts['steps']:,} steps, {len(failures)} failed, {now - began:.0f} s")
-            is_late = seconds_max is not None and now - began > seconds_max and done >= runs_min
-            if len(failures) >= failures_max or is_late:
-                break
+    try:
+        with _results(specs, jobs) as results:
+            for result in results:
+                done += 1
+                counts.update(result.counts)
+                counts["steps"] += result.steps
+                if result.violation is not None:
+                    failures.append(result)
+                    say(f"FAILED {result.headline()}")
+                now = time.monotonic()
+                if now - said >= PROGRESS_EVERY_S:
+                    said = now
+                    steps, seconds = counts["steps"], now - began
+                    say(f"{done}/{len(specs)} runs, {steps:,} steps, {len(failures)} failed, {seconds:.0f} s")
+                is_late = seconds_max is not None and now - began > seconds_max and done >= runs_min
+                if len(failures) >= failures_max or is_late:
+                    break
+    except KeyboardInterrupt:
+        raise Interrupted(Campaign(done, tuple(failures), counts, time.monotonic() - began)) from None
     return Campaign(done, tuple(failures), counts, time.monotonic() - began)
 
 
 @contextmanager
 def _results(specs: list[RunSpec], jobs: int) -> Iterator[Iterable[RunResult]]:
-    """The results as they come; each worker runs one world at a time in a thread of its own process."""
+    """The results as they come; each worker process runs one world at a time, and leaves Ctrl-C to this one."""
     if jobs <= 1:
         yield map(run, specs)
         return
-    with multiprocessing.get_context("fork").Pool(jobs, maxtasksperchild=50) as pool:
+    with multiprocessing.get_context("fork").Pool(
+        jobs, signal.signal, (signal.SIGINT, signal.SIG_IGN), maxtasksperchild=50
+    ) as pool:
         yield pool.imap_unordered(run, specs)
         pool.terminate()
 
@@ -106,8 +121,9 @@ def missing_counts(campaign: Campaign, minimum_per_million: Mapping[str, int] | 
 def summary(campaign: Campaign) -> list[str]:
     """The campaign in a few lines for people."""
     counts = campaign.counts
+    runs = "1 run" if campaign.runs_count == 1 else f"{campaign.runs_count:,} runs"
     lines = [
-        f"{campaign.runs_count} runs, {campaign.steps:,} steps, {len(campaign.failures)} failed, "
+        f"{runs}, {campaign.steps:,} steps, {len(campaign.failures)} failed, "
         f"{campaign.seconds:.1f} s ({campaign.steps / max(campaign.seconds, 1e-9):,.0f} steps/s)"
     ]
     lines += [
