@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -228,6 +229,20 @@ def test_zookeeper_away_at_stop_is_waited_for_no_longer_than_allowed(tmp_path: P
     assert not world.locked()
     # Its session lives on: the next process may close it.
     assert session_file.read_session(Disk(), str(tmp_path / "data")) is not None
+
+
+def test_a_first_folder_that_failed_does_not_fail_the_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(tmp_path)
+    broker = world.started(world.broker())
+
+    def unlink(disk: Disk, path: str) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Disk, "unlink", unlink)
+    broker.stop()
+    world.until(lambda: world.ends, 3.0)
+    assert world.ends == [None]
+    assert "Traceback" not in "".join(world.lines)
 
 
 def test_a_broken_connection_during_the_start_only_delays_it(tmp_path: Path) -> None:

@@ -364,7 +364,11 @@ class Broker:
         was_connected = self._zk.is_connected
         yield self._zk.stop()
         if parts is not None and was_connected:
-            session_file.forget_session(self._disk, self._config.log_dirs[0])
+            try:
+                session_file.forget_session(self._disk, self._config.log_dirs[0])
+            except OSError as error:
+                # Its folder failed. The next start finds the session gone.
+                self._log(f"the closed session could not be forgotten: {error}")
         if reason is None:
             self._log("broker stopped" if self._broker_id < 0 else f"broker {self._broker_id} stopped")
         self._end(reason)
