@@ -249,6 +249,11 @@ class Peer:
             self._doubt()
             self._stop_probing()
             self.probe()
+        elif end in (LinkEnd.SILENT, LinkEnd.TIMED_OUT):
+            # It hangs, or nothing reaches it; when its process ends no connection tells: its listeners do.
+            self._stop_probing()
+            self._closed_at = None
+            self.probe()
         self._peers.roll_call.gone(self.suspect.broker_id)
 
     def hung_up(self) -> None:

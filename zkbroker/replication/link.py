@@ -26,7 +26,9 @@ class LinkEnd(Enum):
     """How a connection ended."""
 
     OWN = "own"
-    """This end closed it."""
+    """This end closed it, for a reason of its own."""
+    SILENT = "silent"
+    """This end closed it because the peer said nothing any more."""
     CUT = "cut"
     """FIN or RST came."""
     TIMED_OUT = "timed out"
@@ -121,11 +123,12 @@ class BrokerLink:
                 connection.send(encode_request("BYE", self.next_correlation()))
             connection.close()
 
-    def reconnect(self, reason: str, at_once: bool = True) -> None:
-        """Drop the connection and make a new one: the peer moved, this broker's identity did, or it talks nonsense."""
+    def reconnect(self, reason: str, at_once: bool = True, end: LinkEnd = LinkEnd.OWN) -> None:
+        """Drop the connection and make a new one: the peer moved, this broker's identity did, it talks nonsense or
+        nothing."""
         if not self._is_started:
             return
-        self.last_end = LinkEnd.OWN
+        self.last_end = end
         self._reconnect(reason, at_once)
 
     def _reconnect(self, reason: str, at_once: bool) -> None:

@@ -127,7 +127,7 @@ class PeerLink:
         if not self._link.is_up:
             return
         if now - self._heard_at >= self._settings.silence_s:
-            self._link.reconnect(f"it says nothing for {now - self._heard_at:.1f} s", at_once=False)
+            self._link.reconnect(f"it says nothing for {now - self._heard_at:.1f} s", False, LinkEnd.SILENT)
             return
         if self._ping_at <= now:
             self._ping_at = now + self._settings.ping_interval_s

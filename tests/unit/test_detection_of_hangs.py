@@ -1,0 +1,42 @@
+"""A broker that hangs is no dead one; when its process ends, it is."""
+
+from __future__ import annotations
+
+from tests.unit.test_detection import CLIENTS, PEERS, Accepting, Cluster
+
+
+def hang(cluster: Cluster, broker_id: int) -> None:
+    """The process does nothing any more; its kernel accepts connections."""
+    machine = cluster[broker_id]
+    machine.detection.stop()
+    for transport in machine.ends():
+        transport.reads = False
+    for port in (PEERS, CLIENTS):
+        cluster.wire.listeners[machine.host, port] = Accepting()
+
+
+def test_who_hangs_is_not_condemned_until_its_process_ends() -> None:
+    """Its connections were given up long before, so none of them tells of the end: its listeners do."""
+    cluster = Cluster()
+    hang(cluster, 3)
+    cluster.wire.run(8.0, step=0.05)
+    assert cluster[1].reasons() == cluster[2].reasons() == set()
+    assert not any(machine.doubted for machine in cluster.machines.values())
+    cluster[3].stop_listening()
+    cluster[3].cut()
+    cluster.wire.run(0.5, step=0.05)
+    assert cluster[1].reasons() == cluster[2].reasons() == {"broker 3 refused connections, 2 of 2 peers agree"}
+
+
+def test_who_hung_and_goes_on_is_probed_no_more() -> None:
+    cluster = Cluster()
+    machine = cluster[3]
+    hang(cluster, 3)
+    cluster.wire.run(8.0, step=0.05)
+    machine.listen()
+    for transport in list(cluster.wire.transports):
+        transport.reads = True
+    cluster.wire.run(3.0, step=0.05)
+    assert cluster[1].reasons() == cluster[2].reasons() == set()
+    for peer_id in (1, 2):
+        assert "peer: 3 up" in cluster[peer_id].detection.status_lines()[-1]
