@@ -133,6 +133,8 @@ class FakeBroker:
         self.elsewhere: dict[str, CurrentLeader] = {}
         """Topics led by another broker."""
         self.admin_error: ErrorCode | None = None
+        self.deleted: list[TopicToDelete] = []
+        """What the last request to delete topics asked for."""
         self.produced: list[ProduceRow] = []
 
     # topics
@@ -319,6 +321,7 @@ class FakeBroker:
     def delete_topics(self, topics: Sequence[TopicToDelete], timeout_ms: int) -> defer.Deferred[list[TopicResult]]:
         if self.admin_error is not None:
             return defer.fail(BrokerError(self.admin_error))
+        self.deleted = list(topics)
         results = []
         for topic in topics:
             name = topic.name or ""

@@ -53,6 +53,14 @@ def test_a_topic_is_deleted_replica_by_replica_then_its_znodes() -> None:
     assert cluster.create().error is ErrorCode.NONE
 
 
+def test_a_topic_that_was_made_again_is_not_deleted_for_its_predecessor() -> None:
+    cluster = Cluster()
+    cluster.create()
+    answer = cluster.controller.delete_topics([TopicToDelete("t", "of-another-topic-here")], 30_000)
+    assert cluster.wait(answer)[0].error is ErrorCode.UNKNOWN_TOPIC_ID
+    assert cluster.zk.data("/admin/delete_topics/t") is None
+
+
 def test_what_somebody_put_below_a_topic_s_znodes_is_deleted_with_it() -> None:
     """As Kafka does. The failed deletion would make each controller in turn give up its office."""
     cluster = Cluster(brokers=1)

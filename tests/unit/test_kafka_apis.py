@@ -398,6 +398,7 @@ def test_delete_topics_by_id(listener: Listener) -> None:
         (None, UUID(int=4), ErrorCode.UNKNOWN_TOPIC_ID),
         ("t", known, ErrorCode.NONE),
     ]
+    assert listener.broker.deleted == [("t", topic_id_from_uuid(known))], "only while the name means that topic"
 
 
 @pytest.mark.parametrize("version", served(v.DELETE_TOPICS))

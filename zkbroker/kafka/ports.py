@@ -222,7 +222,7 @@ class ConfigDescription(NamedTuple):
 
 
 class TopicToDelete(NamedTuple):
-    """By name, or by id with ``name`` None."""
+    """By name, or by id with ``name`` None; with both the topic of that name only if it still has that id."""
 
     name: str | None
     topic_id: str | None

@@ -158,6 +158,7 @@ def _serve_delete(services: Services, request: Request, message: SimpleNamespace
     asked = _to_delete(message)
     rows: list[dict[str, Any]] = []
     wanted: dict[str, list[dict[str, Any]]] = {}
+    asked_ids: dict[str, str] = {}
     for topic in asked:
         row: dict[str, Any] = {"name": topic.name, "topic_id": topic.topic_id, "error_message": None}
         rows.append(row)
@@ -173,6 +174,8 @@ def _serve_delete(services: Services, request: Request, message: SimpleNamespace
             row["name"] = name
             row["topic_id"] = view.topic_id if view is not None else topic.topic_id
             wanted.setdefault(name, []).append(row)
+            if topic.topic_id is not None:
+                asked_ids[name] = topic.topic_id
 
     def answer(results: Sequence[TopicResult]) -> None:
         for result in _in_order(wanted, {}, results):
@@ -184,7 +187,8 @@ def _serve_delete(services: Services, request: Request, message: SimpleNamespace
     if not wanted:
         answer([])
         return
-    topics = [TopicToDelete(name, None) for name in wanted]
+    # What the id's name means by now the controller knows better than this broker's picture.
+    topics = [TopicToDelete(name, asked_ids.get(name)) for name in wanted]
     when_done(request, message, services.admin.delete_topics(topics, message.timeout), answer, _refuse_delete)
 
 
