@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.unit.log_tools import T0, TOPIC_ID, HeldThreads, World, batch
+import pytest
+
+from tests.unit.log_tools import NOW_MS, T0, TOPIC_ID, HeldThreads, World, batch
+from zkbroker.model.topic_config import TopicConfig
 from zkbroker.records.batch import read_header, stamp
+from zkbroker.records.record import EndTransaction, build_end_transaction
 
 
 def fetched(epoch: int, base: int, count: int = 1) -> bytes:
@@ -33,3 +37,22 @@ def test_an_epoch_that_was_truncated_away_does_not_come_back_over_batches_that_f
     again = world.open()
     assert again.logs[T0].epochs.entries == before
     again.abandon()
+
+
+@pytest.mark.parametrize("damage", ["index", "tail"])
+def test_aborted_transactions_outlive_a_recovery_after_a_clean_stop(tmp_path: Path, damage: str) -> None:
+    """The snapshot of the clean stop lies at the log end, behind all batches that tell of them."""
+    world = World(tmp_path, config=TopicConfig(index_interval_bytes=0))
+    dirs = world.open()
+    log = dirs.create(T0, TOPIC_ID)
+    for sequence in (0, 2):
+        log.append_as_leader(batch(2, producer_id=4, producer_epoch=0, base_sequence=sequence, transactional=True), 0)
+        log.append_as_leader(build_end_transaction(0, NOW_MS, 4, 0, EndTransaction(False, 1)), 0, origin_client=False)
+    assert log.aborted_transactions(0, 6) == [(4, 0), (4, 3)]
+    dirs.close(1)
+    segment = log.active
+    with open(segment.index.path if damage == "index" else segment.path, "ab") as file:
+        file.write((100).to_bytes(4, "big") + (1 << 20).to_bytes(4, "big"))
+    log = world.open().logs[T0]
+    assert log.log_end_offset == 6
+    assert log.aborted_transactions(0, 6) == [(4, 0), (4, 3)]

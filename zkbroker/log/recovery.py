@@ -251,7 +251,7 @@ def _find_log_end(log: Log, remarks: list[str]) -> None:
     last = segment.index.last()
     if last is not None and last[1] >= segment.size:
         remarks.append(f"the index of segment {segment.base_offset} points past its end: rebuilt")
-        _recover(log, len(log.segments) - 1, remarks)
+        _recover_active(log, remarks)
         return
     position = last[1] if last is not None else 0
     end = position
@@ -263,10 +263,17 @@ def _find_log_end(log: Log, remarks: list[str]) -> None:
     if end != segment.size:
         # The mark promised a whole log; what is there is not. Trust the bytes.
         remarks.append(f"segment {segment.base_offset} has {segment.size - end} bytes that are no whole batch")
-        _recover(log, len(log.segments) - 1, remarks)
+        _recover_active(log, remarks)
     else:
         _rebuild_epochs(log, remarks)
     segment.index.unload()
+
+
+def _recover_active(log: Log, remarks: list[str]) -> None:
+    """The active segment, which a clean stop left and something damaged since. Its aborted transactions are found again
+    in its batches: so the producers' states must not come from a snapshot that lies behind these."""
+    forget_snapshots(log, log.active.base_offset)
+    _recover(log, len(log.segments) - 1, remarks)
 
 
 def _rebuild_epochs(log: Log, remarks: list[str]) -> None:
