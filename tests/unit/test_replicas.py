@@ -444,6 +444,7 @@ def test_a_replica_that_lost_records_leads_only_if_a_person_let_it(networks: Any
     refused = network.replicas[2].apply(PARTITION, named)
     assert refused is not None
     assert "came back without its unflushed end" in refused
+    assert network.fetchers[2].session is None, "it would vouch for the former leader's contact for ever"
     uncleanly = named._replace(leader_epoch=2, partition_epoch=2, recovering=True)
     assert network.replicas[2].apply(PARTITION, uncleanly) is None
     assert "t-0 leader " in network.replicas[2].partition_lines("t")[0]

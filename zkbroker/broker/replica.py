@@ -262,8 +262,7 @@ class Replica:
         self.tell_followers()
 
     def _refuse_leadership(self, state: PartitionState, why: str) -> None:
-        self._leave_leadership()
-        self.follower = None
+        self.drop_role()
         self.refusal = f"named leader in leader epoch {state.leader_epoch}, but {why}"
         self._shared.report(f"{self.partition}: {self.refusal}")
 
