@@ -337,6 +337,23 @@ def test_start_may_be_asked_again_after_it_failed() -> None:
     assert (world.min_isr("t"), world.changed) == (2, ["t"])
 
 
+@pytest.mark.parametrize("steps", range(14))
+def test_a_start_that_lost_the_connection_never_looks_like_one_that_read_all(steps: int) -> None:
+    """The logs would be recovered with settings that are not their topics'."""
+    world = World()
+    world.put("a", 2)
+    world.write("/config/brokers/<default>", znode.encode({"min.insync.replicas": "4"}))
+    outcomes: list[object] = []
+    world.configs.start().addCallbacks(
+        lambda _: outcomes.append((world.min_isr("a"), world.min_isr("b"))),
+        lambda failure: outcomes.append(failure.type),
+    )
+    for _ in range(steps):
+        world.reactor.advance(0.001)
+    world.zk.disconnect()
+    assert outcomes in ([(2, 4)], [ConnectionLossError])
+
+
 def test_asking_for_many_names_costs_no_memory() -> None:
     world = World()
     world.start()

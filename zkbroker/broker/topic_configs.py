@@ -10,7 +10,15 @@ from twisted.python.failure import Failure
 
 from zkbroker.model.clock import Clock
 from zkbroker.model.topic_config import TopicConfig
-from zkbroker.zookeeper.client import NodeExistsError, NoNodeError, SessionState, Stat, ZooKeeperClient
+from zkbroker.zookeeper.client import (
+    ConnectionLossError,
+    NodeExistsError,
+    NoNodeError,
+    SessionExpiredError,
+    SessionState,
+    Stat,
+    ZooKeeperClient,
+)
 from zkbroker.zookeeper.znodes import ZnodeError
 from zkbroker.zookeeper.znodes import config as znode
 
@@ -156,7 +164,7 @@ class TopicConfigs:
         self._watched.discard(topic)
         # One that was forgotten is read when somebody asks for it; after a lost connection all is read again.
         if self._zk.is_connected and (topic in self._overrides or topic in self._loading):
-            self._load_topics([topic])
+            self._load_topics([topic]).addErrback(self._unreachable)
 
     def _topic_read(self, overrides: dict[str, str], topic: str, round_: list[Deferred[None]]) -> None:
         if self._loading.get(topic) is not round_:
@@ -272,7 +280,8 @@ class TopicConfigs:
         return self._load_brokers().addCallback(lambda _: self._load_topics(list(topics)))
 
     def _load_topics(self, topics: list[str]) -> Deferred[None]:
-        return DeferredList([self.load(topic) for topic in topics], consumeErrors=True).addCallback(lambda _: None)
+        loads = DeferredList([self.load(topic) for topic in topics], consumeErrors=True)
+        return loads.addCallback(_fail_if_cut_off)
 
     # Settings of brokers
 
@@ -282,6 +291,7 @@ class TopicConfigs:
         return reads.addCallback(self._brokers_read)
 
     def _brokers_read(self, results: list[tuple[bool, Any]]) -> None:
+        _fail_if_cut_off(results)
         fresh = []
         for (ok, settings), known in zip(results, (self._dynamic_default, self._dynamic_broker), strict=True):
             fresh.append(settings if ok else known)
@@ -305,6 +315,13 @@ class TopicConfigs:
     def _unreachable(self, failure: Failure) -> None:
         # The next CONNECTED or RECONNECTED reads everything again.
         self._log(f"topic settings could not be read: {failure.getErrorMessage()}")
+
+
+def _fail_if_cut_off(results: list[tuple[bool, Any]]) -> None:
+    """Whoever starts with the settings of half the topics recovers the others' logs by rules that are not theirs."""
+    for ok, failure in results:
+        if not ok and failure.check(ConnectionLossError, SessionExpiredError) is not None:
+            failure.raiseException()
 
 
 def _none_there(failure: Failure) -> list[str]:
