@@ -144,6 +144,24 @@ def test_list_offsets(networks: Any) -> None:
     assert list_offsets(network, -5) == (ErrorCode.NONE, -1, -1, -1)
 
 
+def test_a_search_by_time_that_outlives_the_contact_is_not_answered(networks: Any) -> None:
+    network = networks(1, 2)
+    network.elect(1, 0)
+    network.produce(1, batch(b"a", timestamp_ms=10))
+    network.run()
+    threads = HeldThreads()
+    network.replicas[1]._table.replicas[PARTITION].log.context.lanes = Lanes(threads)
+    answers: list[Any] = []
+    network.replicas[1].list_offsets(False, [OffsetRow("t", 0, 5)], answers.extend)
+    network.cut.add(2)
+    network.contact_age = 99.0
+    network.run(10.0)
+    assert answers == []
+    while threads.run():
+        pass
+    assert [answer.error for answer in answers] == [ErrorCode.NOT_LEADER_OR_FOLLOWER]
+
+
 def test_a_new_leader_names_no_latest_offset_before_its_high_watermark_has_caught_up(networks: Any) -> None:
     network = networks(1, 2)
     network.elect(2, 0)

@@ -103,7 +103,7 @@ class _OffsetList:
             )
 
     def _found(self, found: Found | None, index: int, replica: Replica, leader: LeaderState) -> None:
-        if replica.leader is not leader:
+        if replica.leader is not leader or not self._table.has_fresh_contact(leader):
             self._answer(index, ErrorCode.NOT_LEADER_OR_FOLLOWER)
         elif found is not None and found[1] < self._limit(replica):
             self._answer(index, ErrorCode.NONE, found)
