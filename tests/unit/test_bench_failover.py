@@ -55,6 +55,15 @@ def test_a_folder_that_exists_is_not_written_to(tmp_path: Path, capsys: pytest.C
     assert list(tmp_path.iterdir()) == []
 
 
+def test_figures_that_could_not_be_written_are_not_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench_failover._Bench, "run", lambda *_: pytest.fail("measured"))
+    assert bench.main(["failover", "--json", str(tmp_path / "missing" / "figures.json")]) == 1
+    told = capsys.readouterr().err
+    assert "figures.json" in told and told.count("\n") == 1
+
+
 def test_faults_that_need_namespaces_are_skipped_where_there_may_be_none(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -129,6 +129,9 @@ def main(argv: list[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.kafka and not (arguments.kafka_libs and Path(arguments.kafka_libs).is_dir()):
         raise common.UsageError("--kafka needs Kafka's jars: --kafka-libs or ZKBROKER_KAFKA_LIBS")
+    if arguments.json is not None:
+        with arguments.json.open("a"):  # now, not after an hour
+            pass
     common.raise_on_signals()
     wanted = arguments.scenario or [one.name for one in SCENARIOS]
     bench = _Bench(arguments, [one for one in SCENARIOS if one.name in wanted])
