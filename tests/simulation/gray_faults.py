@@ -32,9 +32,6 @@ class GrayFaults(StagedFaults):
         seconds = session_s * own.choice((own.uniform(0.05, 0.9), own.uniform(1.5, 4.0)))
         if seconds > session_s:
             within_s = session_s + world.settings.zookeeper_tick_s + AFTER_SESSION_S
-            if broker_id == self._controller(own) and not in_disk:
-                # Nobody else can move leaderships: its watchdog ends it, and then its session has to end.
-                within_s += session_s
             self._promise_others_lead(broker_id, within_s, "hangs")
             down_s = session_s * own.uniform(0.1, 1.5)
             self._later(seconds + down_s, f"broker {broker_id} starts", lambda: self._start(broker_id))
