@@ -448,3 +448,25 @@ def test_a_replica_that_lost_records_leads_only_if_a_person_let_it(networks: Any
     uncleanly = named._replace(leader_epoch=2, partition_epoch=2, recovering=True)
     assert network.replicas[2].apply(PARTITION, uncleanly) is None
     assert "t-0 leader " in network.replicas[2].partition_lines("t")[0]
+
+
+def test_what_a_follower_truncated_for_another_leader_is_not_counted(networks: Any) -> None:
+    """Broker 3 leads for a moment, unheard of at broker 1, which then leads on: it acknowledged what nobody else had."""
+    network = networks(1, 2, 3)
+    network.elect(1, 0)
+    network.run()
+    network.cut.add(3)
+    waiting = network.produce(1, batch(b"a"))
+    network.run()
+    assert (waiting, network.end(2), network.end(3)) == ([], 1, 0)
+    network.cut = {1}
+    network.elect(3, 1, to=(2, 3))
+    network.run()
+    assert network.end(2) == 0, "it has what broker 3 had"
+    network.elect(1, 2, isr=(1, 2), to=(1,))
+    network.run()
+    assert (waiting, network.mark(1)) == ([], 0)
+    network.cut.clear()
+    network.elect(1, 2, isr=(1, 2))
+    network.run()
+    assert (waiting[0].error, network.end(2)) == (ErrorCode.NONE, 1)
