@@ -140,7 +140,12 @@ def torture(arguments: argparse.Namespace, faults: list[FaultKind], overrides: d
             say(f"seed {seed}, {arguments.brokers} brokers, session timeout {arguments.session_timeout:g} s")
             run = Torture(
                 arena,
-                TortureSettings(seed, per_second=arguments.records_per_second, away_s=arguments.away),
+                TortureSettings(
+                    seed,
+                    per_second=arguments.records_per_second,
+                    partitions=max(TortureSettings(seed).partitions, arguments.brokers),
+                    away_s=arguments.away,
+                ),
                 recorder,
                 say,
             )

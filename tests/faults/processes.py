@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.faults.torture import Torture
+from tests.harness.brokers import LocalFailure
 
 
 def kill_leader(torture: Torture) -> None:
@@ -10,12 +11,16 @@ def kill_leader(torture: Torture) -> None:
 
 
 def kill_controller(torture: Torture) -> None:
-    """With three brokers and six partitions the controller leads some of them, too."""
-    _kill_and_go_on(torture, torture.controller())
+    """Leader and controller in one: with as many partitions as brokers each is somewhere the preferred leader."""
+    victim = torture.leading_controller()
+    led = torture.led_by(victim)
+    if not led or torture.controller() != victim:
+        raise LocalFailure(f"broker {victim} does not both lead and control: it leads {led}")
+    _kill_and_go_on(torture, victim, f", the controller, which leads {led}")
 
 
-def _kill_and_go_on(torture: Torture, victim: int) -> None:
-    torture.begin(f"kill -9 broker {victim}")
+def _kill_and_go_on(torture: Torture, victim: int, what: str = "") -> None:
+    torture.begin(f"kill -9 broker {victim}{what}")
     torture.kill(victim)
     torture.wait_progress(f"without broker {victim}")
     torture.start(victim)

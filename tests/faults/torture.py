@@ -164,6 +164,22 @@ class Torture:
     def controller(self) -> int:
         return self.wait(self.cluster.controller_id, "there is a controller")
 
+    def led_by(self, number: int) -> list[int]:
+        """The partitions that it leads."""
+        return [partition for partition in self.replicas if self.leader(partition) == number]
+
+    def leading_controller(self) -> int:
+        """The controller, as soon as it leads a partition too."""
+
+        def looked() -> int | None:
+            controller = self.cluster.controller_id()
+            if controller is not None and self.led_by(controller):
+                return controller
+            self._prefer_first_replicas()
+            return None
+
+        return self.wait(looked, "the controller leads a partition")
+
     def some_partition(self) -> int:
         return self.dice.randrange(self.settings.partitions)
 
@@ -175,7 +191,7 @@ class Torture:
 
     def leads_nothing(self, number: int) -> bool:
         """It is registered, and others lead."""
-        return number in self.cluster.live_ids() and all(self.leader(one) != number for one in self.replicas)
+        return number in self.cluster.live_ids() and not self.led_by(number)
 
     def is_full(self) -> bool:
         if self.cluster.live_ids() != sorted(self.cluster.brokers) or self.cluster.controller_id() is None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from tests.faults.torture import Torture
 
+ENSEMBLE_PATIENCE_S = 30.0
+"""How long ZooKeeper may take to commit again. If it does not, that is no fault of the brokers, and said so."""
+
 
 def zookeeper_one_by_one(torture: Torture) -> None:
     ensemble = torture.arena.ensemble
@@ -39,7 +42,7 @@ def zookeeper_away(torture: Torture) -> None:
 
 
 def zookeeper_paused(torture: Torture) -> None:
-    seconds = torture.arena.session_s + 2
+    seconds = torture.arena.settings.ensemble_pause_s
     torture.begin(f"SIGSTOP all ZooKeeper servers for {seconds:.1f} s")
     for server in torture.arena.ensemble.servers:
         server.pause()
@@ -47,6 +50,7 @@ def zookeeper_paused(torture: Torture) -> None:
     for server in torture.arena.ensemble.servers:
         server.resume()
     torture.arena.ensemble.wait_until_serving()
+    torture.wait(torture.arena.zookeeper_commits, "the ensemble itself commits again", ENSEMBLE_PATIENCE_S)
 
 
 def session_expired(torture: Torture) -> None:

@@ -192,6 +192,7 @@ class ZooKeeperServer:
 class ZooKeeperEnsemble:
     """Servers that know each other. ``tick_ms`` sets the shortest session timeout (2 ticks) and longest (20).
 
+    ``sync_ticks`` is ``syncLimit``: how long a follower may hear nothing from its leader, or the leader from it.
     ``hosts`` and ``prefixes`` have one entry a server: where it listens, and what its command begins with.
     """
 
@@ -200,6 +201,7 @@ class ZooKeeperEnsemble:
         servers: int = 1,
         *,
         tick_ms: int = 500,
+        sync_ticks: int = 10,
         folder: str | Path | None = None,
         hosts: Sequence[str] = (),
         prefixes: Sequence[Sequence[str]] = (),
@@ -218,7 +220,7 @@ class ZooKeeperEnsemble:
         for index in range(servers):
             place = self.folder / f"server-{index + 1}"
             config = (
-                f"tickTime={tick_ms}\ninitLimit=20\nsyncLimit=10\ndataDir={place / 'data'}\n"
+                f"tickTime={tick_ms}\ninitLimit=20\nsyncLimit={sync_ticks}\ndataDir={place / 'data'}\n"
                 f"clientPort={ports[index]}\nclientPortAddress={hosts[index]}\nmaxClientCnxns=0\n"
                 f"autopurge.purgeInterval=0\n{peers}"
             )
