@@ -10,6 +10,7 @@ from twisted.internet.defer import maybeDeferred
 
 from tests.fakes.crash_disk import CrashDisk
 from tests.unit.log_tools import T0, TOPIC_ID, HeldThreads, World, batch
+from zkbroker.log.checkpoints import HIGH_WATERMARK_FILE, decode_offsets
 from zkbroker.log.dirs import LogDirs
 from zkbroker.log.files import OLD_INDEXES_MAX
 from zkbroker.log.indexes import OffsetIndex
@@ -225,3 +226,25 @@ def test_a_kill_while_logs_are_loaded_leaves_the_checkpoints_of_those_that_are_n
         log = world.open().logs[T1]
         assert log.log_start_offset == 5
         assert image.exists("/data/t-1")
+
+
+def test_checkpoints_of_a_folder_go_on_while_another_hangs() -> None:
+    world = World("/a", "/b")
+    world.disk = disk = CrashDisk()
+    dirs = world.open()
+    for partition in (T0, T1):
+        dirs.create(partition, TOPIC_ID).append_as_leader(batch(9), 1)
+    threads = world.threads = HeldThreads()
+    for mark in (4, 7):
+        dirs.write_checkpoints({T0: mark, T1: mark})
+        # the first thread hangs for good
+        hanging, threads.jobs = threads.jobs[:1], threads.jobs[1:]
+        threads.run()
+        threads.jobs = hanging
+    path = f"/b/{HIGH_WATERMARK_FILE}"
+    assert decode_offsets(disk.read_file(path)) == {T1: 7}
+    assert not disk.exists(f"/a/{HIGH_WATERMARK_FILE}")
+    threads.run()
+    dirs.write_checkpoints({T0: 8, T1: 8})
+    threads.run()
+    assert decode_offsets(disk.read_file(f"/a/{HIGH_WATERMARK_FILE}")) == {T0: 8}

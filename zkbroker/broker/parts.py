@@ -78,6 +78,7 @@ class Parts:
         self._cluster_id = cluster_id
         self._broker_id = broker_id
         self._incarnation = incarnation
+        self._fatal = fatal
         self._was_registered = False
         self._log = log
         # What the ensemble did not agree to holds for nobody: it expires sessions by its own limits.
@@ -264,8 +265,13 @@ class Parts:
         self.replicas.dir_failed(folder, reason, partitions)
         self.channel.log_dir_offline(folder, partitions).addErrback(_told_again_later)
 
-    def write_checkpoints(self) -> Deferred[None]:
-        return self._logs.write_checkpoints(self.replicas.high_watermarks())
+    def write_checkpoints(self) -> None:
+        """Behind, and again when this is called again: a folder that hangs must not keep the others waiting."""
+
+        def failed(failure: Failure) -> None:
+            self._fatal("checkpoints", failure.value or RuntimeError("they failed without a reason"))
+
+        self._logs.write_checkpoints(self.replicas.high_watermarks()).addErrback(failed)
 
     # What the parts tell
 

@@ -304,8 +304,8 @@ class LogDirs:
     # -- while running
 
     def write_checkpoints(self, high_watermarks: Mapping[TopicPartition, int]) -> Deferred[None]:
-        """High watermarks, recovery points and log starts of every folder, in a thread. Fires when they are written;
-        at once if the last round is still being written. A failure takes the folder offline and fires all the same."""
+        """High watermarks, recovery points and log starts of every folder, in threads. Fires when they are written, but
+        for folders of which the last round is under way. A failure takes the folder offline and fires all the same."""
         self.high_watermarks.update(high_watermarks)
         return self._checkpoints.write()
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from zkbroker.log.checkpoints import (
@@ -64,7 +64,8 @@ class OffsetCheckpoints:
         self.high_watermarks: dict[TopicPartition, int] = {}
         """Those that the next round writes."""
         self._gate = Gate()
-        self._is_writing = False
+        self._writing: dict[str, None] = {}
+        """Folders that a thread is writing to."""
         self._points_on_disk: dict[str, dict[TopicPartition, int]] = {}
         """Folder → the highest recovery point that its file may hold, per partition in any of its files."""
         self._unloaded: dict[str, FolderOffsets] = {}
@@ -104,33 +105,34 @@ class OffsetCheckpoints:
             return {}
 
     def write(self) -> Deferred[None]:
-        """All folders, in a thread. Fires when they are written; at once if the last round is still being written.
-        A failure takes the folder offline and fires all the same."""
-        done: Deferred[None] = Deferred()
-        if self._is_writing or self._is_stopped:
-            done.callback(None)
-            return done
-        self._is_writing = True
+        """All folders, each in a thread of its own: one that hangs keeps no other from being written. Fires when they
+        are written, but for those of which the last round is still under way. A failure takes the folder offline and
+        fires all the same."""
+        if self._is_stopped:
+            return succeed(None)
         self._are_points_too_high = False
+        writes = [self._write(folder) for folder in self._online_dirs() if folder not in self._writing]
+        done: Deferred[Any] = DeferredList(writes, fireOnOneErrback=True, consumeErrors=True)
+        return done.addCallbacks(lambda _: None, lambda failure: failure.value.subFailure)
+
+    def _write(self, folder: str) -> Deferred[None]:
+        self._writing[folder] = None
         gate = self._gate
-        folders = self._online_dirs()
-        jobs = [(folder, self._files(folder)) for folder in folders]
-        points = {folder: self._points(folder) for folder in folders}
-        for folder in folders:
-            self._points_may_be(folder, points[folder])
-        running = self._run_in_thread(_write_files, self._disk, gate, jobs)
+        points = self._points(folder)
+        self._points_may_be(folder, points)
 
-        def written(failures: list[tuple[str, OSError]]) -> None:
-            self._is_writing = False
+        def ended(result: Any) -> Any:
+            del self._writing[folder]
+            return result
+
+        def written(error: OSError | None) -> None:
             if not gate.is_closed:
-                self._points_on_disk.update(points)
-            for folder, error in failures:
+                self._points_on_disk[folder] = points
+            if error is not None:
                 self._failed(folder, "cannot write a checkpoint", error)
-            done.callback(None)
 
-        running.addCallback(written)
-        running.addErrback(lambda failure: done.errback(failure))
-        return done
+        running = self._run_in_thread(_write_files, self._disk, gate, self._files(folder))
+        return running.addBoth(ended).addCallback(written)
 
     def write_now(self, folder: str) -> None:
         """On this thread, and never replaced by what another one was about to write. Raises OSError."""
@@ -220,12 +222,10 @@ class OffsetCheckpoints:
         ]
 
 
-def _write_files(disk: Disk, gate: Gate, jobs: list[tuple[str, list[tuple[str, bytes]]]]) -> list[tuple[str, OSError]]:
-    """Runs in a thread. What failed, by folder."""
-    failures = []
-    for folder, files in jobs:
-        try:
-            gate.replace_files(disk, files)
-        except OSError as error:
-            failures.append((folder, error))
-    return failures
+def _write_files(disk: Disk, gate: Gate, files: list[tuple[str, bytes]]) -> OSError | None:
+    """Runs in a thread. Why it failed, if it did."""
+    try:
+        gate.replace_files(disk, files)
+    except OSError as error:
+        return error
+    return None
