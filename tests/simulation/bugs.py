@@ -151,6 +151,32 @@ IN_BROKERS = (
         "test_a_controller_that_follows_leaves_the_isr_and_the_leader_hears_of_it_from_zookeeper",
         profile="network",
     ),
+    Bug(
+        "ends-outlive-another-leader",
+        "a leader that leads on counted what its followers had before another led, unheard of: acknowledged, then lost",
+        "A leader that leads on after an epoch of somebody else's",
+        "reading",
+        (Edit("partition.leader:LeaderState.__init__", "predecessor.leader_epoch + 1 != state.leader_epoch", "False"),),
+        "unit/test_replicas.py::test_what_a_follower_truncated_for_another_leader_is_not_counted",
+        profile="elections",
+    ),
+    Bug(
+        "refused-leader-vouches",
+        "a replica that refused to lead went on fetching, and so vouched for the former leader's contact",
+        "A replica that refuses to lead stops following, too",
+        "reading",
+        (Edit("broker.replica:Replica._refuse_leadership", "self.drop_role()", "self._leave_leadership()"),),
+        "unit/test_replicas.py::test_a_replica_that_lost_records_leads_only_if_a_person_let_it",
+    ),
+    Bug(
+        "failed-folder-finds-no-answers",
+        "a folder that failed under a later row of a request stopped telling its other partitions",
+        "A folder that failed under a later row of a Produce request",
+        "reading",
+        (Edit("broker.delayed:ParkedProduce.settle", "if self._is_parked and not", "if not"),),
+        "unit/test_replicas_clients.py::test_a_folder_that_fails_under_a_request_spoils_no_row_before_it",
+        profile="disks",
+    ),
 )
 
 LOSSES = (

@@ -57,6 +57,9 @@ UNNOTICED: dict[str, str] = {
     "wake-up-lost": "a cold read that is over at once is answered in the same turn since: cold-read-told-to-nobody "
     "takes both lines away, and is noticed",
     "counted-out-leads-on": _HEALS + " (meanwhile the contact rule keeps the broker from answering)",
+    "ends-outlive-another-leader": _RARE + "a whole leader epoch that its former leader never hears of",
+    "refused-leader-vouches": "only a controller of an older version, which knows of no losses, elects such a replica",
+    "failed-folder-finds-no-answers": "simulated producers send one partition in a request",
     "nobody-is-sent-away": _HEALS,
     "cut-off-broker-tells-leaders": "simulated clients call the broker's ports, not Kafka's bytes",
     "unreached-leader-stops": _HEALS + "; the test is a simulated world with the cut still there",
