@@ -257,6 +257,34 @@ def test_a_missing_log_is_one_that_a_state_may_count_in() -> None:
     assert "topic bad is left alone" in lines[0]
 
 
+def test_a_missing_log_of_a_topic_that_nobody_can_read_now_is_missing_when_it_is_mended() -> None:
+    """Its states count this broker in all the while."""
+    world = FakeWorld()
+    for path in ("/brokers", "/brokers/ids", "/brokers/topics"):
+        world.zookeeper.write(Create(path, b""))
+    world.zookeeper.write(Create("/brokers/topics/bad", b"{"))
+    world.zookeeper.write(Create("/brokers/topics/new", b"{"))
+    world.zookeeper.write(Create("/brokers/topics/bad/partitions", b""))
+    contents = {
+        0: states.encode(states.LeaderAndIsr(2, 4, (2, 1), 1, 0)),
+        1: states.encode(states.LeaderAndIsr(2, 4, (2,), 1, 0, elr=(1,))),
+        2: states.encode(states.LeaderAndIsr(2, 4, (2, 3), 1, 0)),
+        3: b"{",  # nobody can tell
+        4: states.encode(states.LeaderAndIsr(2, 4, (2, 1), 1, 0)),
+        5: states.encode(states.LeaderAndIsr(2, 4, (2, 1), 1, 0)),
+    }
+    for number, content in contents.items():
+        world.zookeeper.write(Create(f"/brokers/topics/bad/partitions/{number}", b""))
+        world.zookeeper.write(Create(states.state_path("bad", number), content))
+    world.zookeeper.write(Create("/brokers/topics/bad/partitions/none", b""))
+    session = world.session()
+    connect(world, session)
+    logs = FakeLogs(bad_4=ID)
+    logs.offline_partitions[TopicPartition("bad", 5)] = "/failed"
+    missing = wait(world, find_missing(session, 1, logs, lambda line: None))  # type: ignore[arg-type]
+    assert missing == [LossyReplica("bad", number, "", -1, -1) for number in (0, 1, 3)]
+
+
 def test_the_list_in_a_registration() -> None:
     described = BrokerRegistration(1, 7, (Endpoint("REPLICATION", "h", 1),), (("REPLICATION", "PLAINTEXT"),))
     path = broker_znode.broker_path(1)

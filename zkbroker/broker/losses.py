@@ -22,7 +22,7 @@ from zkbroker.log.dirs import LogDirs
 from zkbroker.log.losses import Losses
 from zkbroker.model.cluster import ClusterDelta, LossyReplica
 from zkbroker.model.topics import NO_LEADER, PartitionState, TopicPartition
-from zkbroker.zookeeper.client import Check, MultiError, ZooKeeperClient, ZooKeeperError
+from zkbroker.zookeeper.client import Check, MultiError, NoNodeError, ZooKeeperClient, ZooKeeperError
 from zkbroker.zookeeper.znodes import ZnodeError
 from zkbroker.zookeeper.znodes import brokers as broker_znode
 from zkbroker.zookeeper.znodes import controller as controller_znode
@@ -53,10 +53,13 @@ def find_missing(
     names: list[str] = yield zk.children(topic_znode.TOPICS_PATH)
     found = yield reader.get_all([topic_znode.topic_path(name) for name in names])
     wanted: dict[str, tuple[TopicPartition, str]] = {}
+    unreadable: list[str] = []
     for name in names:
         path = topic_znode.topic_path(name)
         topic = reader.topic(name, found[path][0]) if path in found else None
         if topic is None:
+            if path in found:
+                unreadable.append(name)
             continue
         for number, replicas in topic.partitions.items():
             partition = TopicPartition(name, number)
@@ -67,7 +70,37 @@ def find_missing(
             if not logs.losses.was_never_made(partition, topic.topic_id):
                 wanted[state_znode.state_path(name, number)] = partition, topic.topic_id
     states = yield reader.get_all(list(wanted))
-    return [LossyReplica(*partition, topic_id, -1, -1) for partition, topic_id in map(wanted.__getitem__, states)]
+    missing = [LossyReplica(*partition, topic_id, -1, -1) for partition, topic_id in map(wanted.__getitem__, states)]
+    for name in unreadable:
+        missing += yield _find_missing_of_unreadable(zk, reader, broker_id, logs, name)
+    return missing
+
+
+@inlineCallbacks
+def _find_missing_of_unreadable(
+    zk: ZooKeeperClient, reader: ClusterReader, broker_id: int, logs: LogDirs, topic: str
+) -> Generator[Deferred[Any], Any, list[LossyReplica]]:
+    """Of a topic whose znode does not decode: its states count this broker in all the same, and nobody asks again when
+    somebody mends the znode."""
+    try:
+        names: list[str] = yield zk.children(topic_znode.partitions_path(topic))
+    except NoNodeError:
+        return []
+    paths: dict[str, TopicPartition] = {}
+    for name in names:
+        partition = TopicPartition(topic, int(name)) if name.isascii() and name.isdigit() else None
+        if partition is not None and logs.get(partition) is None and partition not in logs.offline_partitions:
+            paths[state_znode.state_path(*partition)] = partition
+    found = yield reader.get_all(list(paths))
+    missing = []
+    for path, (data, stat) in found.items():
+        try:
+            state = state_znode.decode(path, data, stat.version)
+        except ZnodeError:
+            state = None
+        if state is None or broker_id in (*state.isr, *state.elr):
+            missing.append(LossyReplica(*paths[path], "", -1, -1))
+    return missing
 
 
 class UnsettledLosses:
