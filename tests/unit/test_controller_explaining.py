@@ -163,10 +163,10 @@ def test_of_many_partitions_without_a_leader_a_few_are_named() -> None:
 def test_status_names_them_at_the_controller() -> None:
     cluster = Cluster()
     cluster.create(assignment=((0, (2, 3)),), partitions=-1, factor=-1)
-    assert not any("has no leader" in line for line in cluster.controller.status_lines())
+    assert not any("has no leader" in line for line in cluster.controller.problems())
     cluster.kill(2)
     cluster.turns()
     cluster.kill(3)
     cluster.turns()
-    (line,) = [line for line in cluster.controller.status_lines() if "has no leader" in line]
+    (line,) = [line for line in cluster.controller.problems() if "has no leader" in line]
     assert line.startswith("t-0 has no leader: waits for broker 3 to come back with its log folders; ")

@@ -257,7 +257,7 @@ def test_a_topic_that_raises_costs_the_office_once_and_is_quarantined_the_second
     cluster.turns(3.0)
     assert cluster.loops[1].is_controller
     assert cluster.create("good", factor=1).error is ErrorCode.NONE
-    assert any("poison is quarantined" in line for line in cluster.controller.status_lines())
+    assert any("poison is quarantined" in line for line in cluster.controller.problems())
 
 
 def test_a_request_that_takes_too_long_is_told_so_and_goes_on() -> None:
@@ -323,7 +323,7 @@ def test_a_state_that_does_not_decode_costs_its_topic_only_until_it_is_repaired(
     cluster.turns(1.0)
     state = subscriber.states[T0]
     assert (state.leader_epoch, len(state.isr)) == (1, 2)  # the dead broker leaves it, as everywhere
-    assert not any("left alone" in line for line in kept.status_lines())
+    assert not any("left alone" in line for line in kept.problems())
 
 
 def test_a_leader_that_restarted_while_its_topic_did_not_decode_leads_in_a_new_epoch() -> None:

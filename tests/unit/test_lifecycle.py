@@ -147,6 +147,8 @@ def test_status_says_how_its_replicas_and_its_peers_stand(tmp_path: Path) -> Non
     assert "replicas: 0 (0 led, 0 catching up, 0 offline)" in lines
     assert "under min ISR: 0" in lines and "ISR proposals under way: 0" in lines
     assert [line for line in lines if line.startswith("fetching: LeaderFetcher(")]
+    assert broker._parts.controller.is_controller  # whom nothing troubles
+    assert not [line for line in lines if line.startswith("problem")]
     broker.stop()
     world.until(lambda: world.ends)
 

@@ -138,13 +138,13 @@ class ControllerLoop(OfficePort):
         """Of this broker's term; -1 when it is not in office."""
         return -1 if self._term is None else self._term.controller.controller_epoch
 
-    def status_lines(self) -> list[str]:
-        """What the controller has to say to people, for STATUS."""
+    def problems(self) -> list[str]:
+        """What troubles the controller, for STATUS; nothing where this broker is not in office."""
         if self._term is None:
-            return [f"controller={self._known[0]} controller_epoch={self._known[1]}"]
+            return []
         controller = self._term.controller
         waiting = leaderless_lines(controller.image, controller.settling.writes)
-        return [repr(self._term), *self._term.reader.complaints(), *controller.settling.complaints.lines(), *waiting]
+        return [*self._term.reader.complaints(), *controller.settling.complaints.lines(), *waiting]
 
     # The office
 

@@ -328,7 +328,7 @@ class Parts:
         names = sorted(map(str, self._logs.losses.replicas))
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""
         lossy = [f"may lack records that they are counted for: {', '.join(names[:10])}{more}"] if names else []
-        return offline + lossy + self._failures.problems() + self.controller.status_lines()
+        return offline + lossy + self._failures.problems() + self.controller.problems()
 
     # Stop
 
