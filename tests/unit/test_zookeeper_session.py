@@ -17,6 +17,7 @@ from zkbroker.zookeeper.client import (
     ConnectionLossError,
     Create,
     MultiError,
+    SessionState,
     SetData,
     Stat,
     ZooKeeperError,
@@ -39,9 +40,9 @@ class _Clock(TwistedClock):
         callable(*args)
 
 
-def _session(clock: _Clock) -> KazooSession:
+def _session(clock: _Clock, log: Callable[[str], None] = print) -> KazooSession:
     return KazooSession(
-        "127.0.0.1:1/x", session_timeout_ms=6000, connection_timeout_ms=6000, clock=clock, reactor=clock, log=print
+        "127.0.0.1:1/x", session_timeout_ms=6000, connection_timeout_ms=6000, clock=clock, reactor=clock, log=log
     )
 
 
@@ -109,6 +110,30 @@ def test_without_a_connection_a_call_fails_at_once() -> None:
         call.addErrback(failures.append)
         assert failures[0].check(ConnectionLossError)
         assert failures[0].value.path == "/a"
+
+
+def test_while_there_is_no_session_the_log_says_why_more_and_more_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ensemble whose servers answer and commit nothing makes none for as long as it stays so."""
+    monkeypatch.setattr(Link, "start", lambda link: None)
+    clock, lines = _Clock(), list[tuple[float, str]]()
+    session = _session(clock, lambda line: lines.append((clock.seconds(), line)))
+    session.start()
+    link = session._link
+    assert link is not None
+    clock.pump([0.5] * 11)
+    assert lines == []
+    link.warning.text = "socket time-out during read"
+    clock.pump([0.5] * 489)
+    assert [at for at, _ in lines] == [6, 12, 24, 48, 96, 156, 216]
+    assert lines[2][1] == "no session with ZooKeeper for 24 s: socket time-out during read"
+    del lines[:]
+    session._connected(7, b"", SessionState.CONNECTED)
+    clock.pump([0.5] * 100)
+    assert [line for _, line in lines] == ["ZooKeeper session 0x7 connected"]
+    session._link_lost(link)
+    clock.pump([0.5] * 20)
+    assert [at for at, line in lines if line.startswith("no session")] == [306]
+    session.stop()
 
 
 def test_a_session_that_was_never_started_stops_at_once() -> None:

@@ -39,6 +39,8 @@ PINGS_PER_TIMEOUT = 6
 LOOKS_PER_TIMEOUT = 12
 SILENCE_PER_TIMEOUT = 2
 """The connection is dropped after a session timeout divided by this without any answer."""
+AWAY_REPEAT_S_MAX = 60.0
+"""Between two lines of the log that say that there is no session."""
 
 
 class KazooSession:
@@ -78,6 +80,8 @@ class KazooSession:
         self._last_reply_at = -math.inf
         self._ping_at = -math.inf
         self._look_due = 0.0
+        self._away_since = 0.0
+        self._away_told_after_s = 0.0
 
     def __repr__(self) -> str:
         state = "stopped" if self._is_stopped else "connected" if self._is_connected else "away"
@@ -117,6 +121,7 @@ class KazooSession:
     def start(self) -> None:
         if self._link is not None or self._is_stopped:
             return
+        self._went_away()
         self._make_link()
         self._look_later()
 
@@ -302,6 +307,7 @@ class KazooSession:
         if not was_connected:
             return
         self._log(f"ZooKeeper connection lost: {self.last_problem}")
+        self._went_away()
         armed = self._calls.disarm()
         self._tell(SessionState.SUSPENDED)
         for handle in armed:
@@ -340,7 +346,19 @@ class KazooSession:
                 link.shut()
             elif now - self._ping_at >= timeout_s / PINGS_PER_TIMEOUT * 0.99:
                 self._ping()
+        if not self._is_connected:
+            self._tell_absence(now)
         self._look_later()
+
+    def _went_away(self) -> None:
+        self._away_since, self._away_told_after_s = self._clock.monotonic(), self._timeout_s
+
+    def _tell_absence(self, now: float) -> None:
+        """For people: an ensemble that cannot commit looks to them as if the broker did not try."""
+        away_s = now - self._away_since
+        if away_s >= self._away_told_after_s:
+            self._away_told_after_s = away_s + min(away_s, AWAY_REPEAT_S_MAX)
+            self._log(f"no session with ZooKeeper for {away_s:.0f} s: {self.last_problem or 'no answer'}")
 
     def _ping(self) -> None:
         link = self._link
