@@ -128,8 +128,19 @@ def test_a_log_start_that_was_truncated_away_does_not_come_back_after_a_kill(tar
         log.append_as_leader(batch(1), 1)
     log.advance_log_start(log.log_end_offset)
     dirs.write_checkpoints({})
+    seen: list[CrashDisk] = []
+    assert isinstance(world.disk, CrashDisk)
+    disk = world.disk
+    disk.before_change = lambda operation: seen.append(disk.killed())
     log.truncate_to(target)
+    disk.before_change = lambda operation: None
     begin = log.log_end_offset
+    assert seen
+    for image in seen:
+        other = World("/data")
+        other.disk = image
+        found = other.open().logs[T0]
+        assert found.size or found.log_end_offset <= begin, "nothing is left, and it claims to stand where it stood"
     for _ in range(2):
         log.append_as_leader(batch(1), 2)
     log = restarted(world).logs[T0]

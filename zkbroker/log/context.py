@@ -40,8 +40,8 @@ class LogContext:
     lanes: Lanes = field(init=False)
     cached_reads: dict[str, bool] = field(default_factory=dict)
     """Log folder → whether reads without waiting (RWF_NOWAIT) work there, probed at start."""
-    log_start_fell: Callable[[Any], None] = lambda log: None
-    """(log): it was truncated below its log start: see to it that the one on disk is not above it. Raises OSError."""
+    log_start_falls: Callable[[Any], None] = lambda log: None
+    """(log): it will be truncated below its log start: write the one it has now. Raises OSError."""
     about_to_cut: Callable[[Any, int, bool], None] = lambda log, offset, is_torn: None
     """(log, offset, is torn): recovery is going to remove all from that offset on; torn: only a last batch that was not
     written to its end. Raises OSError."""

@@ -94,7 +94,7 @@ class LogDirs:
             OldFiles(disk),
             tails,
             producer_id_expiration_ms,
-            log_start_fell=self._checkpoints.log_start_fell,
+            log_start_falls=self._checkpoints.log_start_falls,
             about_to_cut=self.losses.about_to_cut,
         )
         self._loader = FolderLoader(

@@ -238,9 +238,13 @@ class Log:
         self._check_online()
         start = self.log_start_offset
         try:
+            if offset < start:
+                # What the disk says may be too low afterwards, for a while, and at no moment too high.
+                self.log_start_offset = self.bases[self.segment_of(offset)] if offset >= self.bases[0] else offset
+                self.context.log_start_falls(self)
             cut(self, offset)
-            if self.log_start_offset < start:
-                self.context.log_start_fell(self)
+            if offset < start:
+                self.log_start_offset = min(start, self.log_end_offset)
         except OSError as error:
             self.failed("cannot truncate", error)
             raise self.offline_error() from None

@@ -167,9 +167,9 @@ class OffsetCheckpoints:
                 unloaded.recovery_points.pop(log.partition, None)
             self.write_now(log.log_dir)
 
-    def log_start_fell(self, log: Log) -> None:
+    def log_start_falls(self, log: Log) -> None:
         """Only after an unclean election, or behind a leader that deleted less. A kill would find the old log start
-        beyond the log end, take what was appended since for older than it, and throw it away. Raises OSError."""
+        beyond the log end, take what lies there for older than it, and throw it away. Raises OSError."""
         self.write_now(log.log_dir)
 
     def recovery_point_fell(self, log: Log) -> None:
