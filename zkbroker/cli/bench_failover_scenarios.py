@@ -167,7 +167,7 @@ SCENARIOS = (
     Scenario("kill-follower", "kill -9 of a follower in the ISR", "follower", KILL, (250, 600)),
     Scenario("stop-leader", "SIGTERM of a leader", "leader", STOP, (50, 50)),
     Scenario("stop-controller", "SIGTERM of the controller that leads", "controller", STOP, (150, 150)),
-    Scenario("pause-leader", "SIGSTOP of a leader", "leader", PAUSE, None),
+    Scenario("pause-leader", "SIGSTOP of a leader (< session timeout + tick + 1 s)", "leader", PAUSE, None),
     Scenario("partitions", "kill -9 with 1,000 partitions", "leader", KILL, (1000, 1000), 1000),
     Scenario("destroy-leader", "kill -9 of a leader and its network", "leader", DESTROY, (1000, 1000)),
     Scenario("reject-leader", "REJECT of a leader's connections", "leader", REJECT, None, rejoin_asked_ms=5000),
