@@ -6,6 +6,7 @@ Each is the shortest story, thought out by hand, in which one rule alone stands 
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from typing import Any
@@ -159,8 +160,65 @@ class AimedReplication(AimedFaults):
             self._delete_by_hand(f"/brokers/ids/{preferred}")
         return f"who leads {partition} but broker {preferred} asks the controller {delay_s:.2f} s late"
 
+    def _epoch_unheard_of(self, own: random.Random) -> str | None:
+        """A follower that holds more than the preferred replica truncates while that leads for a moment. Their leader,
+        of the epochs before and behind, never hears of the one between."""
+        found = self._led(own, lambda leader, replica: len(replica.state.isr) > 2)
+        if found is None or self._is_on_stage():
+            return None
+        partition, replicas = found[1].partition, found[1].state.replicas
+        preferred, leader, behind_s = replicas[0], replicas[1], own.uniform(0.05, 0.2)
+        path = f"/brokers/topics/{partition[0]}/partitions/{partition[1]}/state"
+
+        def led_by_second(ran: Any) -> str | None:
+            replica = self._replica(ran, partition) if ran.node.broker_id == leader else None
+            if replica is None or replica.leader is None or self._controller(own) in (None, leader, preferred):
+                return None
+            members = replica.leader.isr.state.isr
+            return f"broker {preferred} falls behind in {partition}" if {*members} >= {*replicas} else None
+
+        def fall_behind() -> None:
+            controller = self._controller(own)
+            if controller is None:
+                return
+            self._world.cut(leader, preferred, one_way=True)
+            self._world.cut(controller, leader, one_way=True)
+            self._later(behind_s, f"broker {preferred} shall lead", lambda: self._elect_preferred([partition]))
+            self._when(truncated, lambda: self._delete_by_hand(f"/brokers/ids/{preferred}"))
+            self._when(leads_on, lambda: hear(controller))
+            self._later(STAGE_S, "it hears the controller", lambda: hear(controller))
+
+        def truncated(ran: Any) -> str | None:
+            follower, led = self._replica(ran, partition), self._replica(self._world.nodes[leader].process, partition)
+            if follower is None or led is None or led.leader is None or ran.node.broker_id in (leader, preferred):
+                return None
+            believed = led.leader.followers.get(ran.node.broker_id)
+            if believed is None or follower.log.log_end_offset >= believed.log_end_offset:
+                return None
+            return f"broker {ran.node.broker_id} truncated {partition}, broker {preferred} is deposed"
+
+        def leads_on(ran: Any) -> str | None:
+            data = self._world.zookeeper.data(path)
+            led = self._replica(self._world.nodes[leader].process, partition)
+            if not data or led is None or led.leader is None:
+                return None
+            state = json.loads(data)
+            if state["leader"] != leader or state["leader_epoch"] <= led.leader.leader_epoch:
+                return None
+            return f"broker {leader} hears that it leads {partition} in leader epoch {state['leader_epoch']}"
+
+        def hear(controller: int) -> None:
+            self._world.reset_connections(controller, leader)
+            self._world.heal_link(controller, leader)
+            self._world.heal_link(preferred, leader)
+
+        self._when(led_by_second, fall_behind)
+        if found[0] == preferred:
+            self._delete_by_hand(f"/brokers/ids/{preferred}")
+        return f"broker {preferred}, {behind_s:.2f} s behind, leads {partition} for a moment, broker {leader} behind it"
+
     def _replica(self, process: Any, partition: tuple[str, int]) -> Any:
-        parts = process.node.parts
+        parts = None if process is None else process.node.parts
         return None if parts is None else parts.replicas._table.replicas.get(partition)
 
     def _proposes(self, leader: int, partition: tuple[str, int], joiner: int) -> Callable[[Any], str | None]:

@@ -158,7 +158,7 @@ IN_BROKERS = (
         "reading",
         (Edit("partition.leader:LeaderState.__init__", "predecessor.leader_epoch + 1 != state.leader_epoch", "False"),),
         "unit/test_replicas.py::test_what_a_follower_truncated_for_another_leader_is_not_counted",
-        profile="elections",
+        profile="late",
     ),
     Bug(
         "refused-leader-vouches",

@@ -65,9 +65,9 @@ RESULTS: dict[str, Caught] = {
     "late-writes-believed-failed": Caught(seed=18, profile="staged", steps=2000, step=1611, invariant=4),
     "gray-leaders-stay": Caught(seed=21, profile="gray", steps=2000, step=2216, invariant=17),
     "any-incarnation-joins": Caught(seed=6, profile="aimed", steps=2000, step=4021, invariant=6),
-    "isr-of-any-leader-epoch": Caught(seed=8, profile="late", steps=2000, step=1080, invariant=4),
-    "stale-incarnation-fetches": Caught(seed=18, profile="late", steps=2000, step=2248, invariant=12),
-    "high-watermark-before-truncation": Caught(seed=6, profile="late", steps=2000, step=2671, invariant=7),
+    "isr-of-any-leader-epoch": Caught(seed=5, profile="late", steps=2000, step=1714, invariant=4),
+    "stale-incarnation-fetches": Caught(seed=9, profile="late", steps=2000, step=3508, invariant=12),
+    "high-watermark-before-truncation": Caught(seed=11, profile="late", steps=2000, step=2956, invariant=7),
     "topic-ids-unchecked": Caught(seed=1, profile="hands", steps=2000, step=19734, invariant=17),
 }
 

@@ -184,6 +184,7 @@ PROFILES: dict[str, Profile] = {
             row_of_an_older_epoch=2.0,
             row_of_an_older_process=2.0,
             proposal_of_a_former_leader=2.0,
+            epoch_unheard_of=2.0,
         ),
         _profile(
             "settings",

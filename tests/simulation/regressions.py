@@ -42,6 +42,7 @@ NOTICED: dict[str, Caught] = {
     "old-complaint-shrinks-the-isr": Caught(seed=21, profile="gray", steps=2000, step=2305, invariant=17),
     "boot-named-too-early": Caught(seed=215, profile="starts", steps=2000, step=1409, invariant=6),
     "clean-stop-hides-missing-logs": Caught(seed=215, profile="starts", steps=2000, step=1409, invariant=6),
+    "ends-outlive-another-leader": Caught(seed=3, profile="late", steps=2000, step=1802, invariant=5),
 }
 """Bug → the run that notices it: found with ``--hunt``, run again with ``--check-bugs``."""
 
@@ -57,7 +58,6 @@ UNNOTICED: dict[str, str] = {
     "wake-up-lost": "a cold read that is over at once is answered in the same turn since: cold-read-told-to-nobody "
     "takes both lines away, and is noticed",
     "counted-out-leads-on": _HEALS + " (meanwhile the contact rule keeps the broker from answering)",
-    "ends-outlive-another-leader": _RARE + "a whole leader epoch that its former leader never hears of",
     "refused-leader-vouches": "only a controller of an older version, which knows of no losses, elects such a replica",
     "failed-folder-finds-no-answers": "simulated producers send one partition in a request",
     "nobody-is-sent-away": _HEALS,
