@@ -33,6 +33,14 @@ MINIMUM_PER_MILLION_STEPS: Mapping[str, int] = {
 }
 """What a campaign over all profiles must have seen to be worth its name; about half of what it usually sees."""
 
+MINIMUM_OF_ANY_PROFILE: Mapping[str, int] = {
+    "isr_shrinks": 200,
+    "isr_expansions": 90,
+    "acked_all": 1_000,
+    "read_again": 800,
+}
+"""What a campaign over one profile must have seen: half of what the poorest of them sees in eight runs."""
+
 
 class Campaign(NamedTuple):
     """What many runs came to."""

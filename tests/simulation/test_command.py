@@ -51,6 +51,17 @@ def test_a_clean_run_has_nothing_to_shrink_and_says_so(capsys: pytest.CaptureFix
     assert "nothing to shrink" in told.err and "1 run, " in told.err
 
 
+@pytest.mark.parametrize("profile", ["calm", "all"])
+def test_a_campaign_that_saw_too_little_fails(
+    profile: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of all profiles or of one."""
+    quiet = Campaign(20, (), Counter(steps=100_000, acked_all=99), 1.0)
+    monkeypatch.setattr("tests.simulation.__main__.run_campaign", lambda *_, **__: quiet)
+    assert main(["--seeds", "1-20", "--profile", profile]) == 1
+    assert "acked all: 99, wanted" in capsys.readouterr().out
+
+
 def test_a_reader_that_has_enough_is_no_error() -> None:
     command = [sys.executable, "-m", "tests.simulation", "--seed", "1", "--steps", "500", "--trace", "--no-heal"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
