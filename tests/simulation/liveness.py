@@ -130,7 +130,9 @@ class Liveness:
         leader = None if view is None else view.replica.leader
         if leader is None or leader.leader_epoch != state.leader_epoch:
             return [f"{partition!r}: broker {state.leader} does not lead in epoch {state.leader_epoch}: {leader!r}"]
-        if set(state.isr) != set(partition.replicas) or state.elr or state.recovering:
+        # The leader says that it recovered with its first ISR change, which the only replica there is never has.
+        is_recovering = state.recovering and len(partition.replicas) > 1
+        if set(state.isr) != set(partition.replicas) or state.elr or is_recovering:
             return [f"{partition!r}: {state} of replicas {list(partition.replicas)}"]
         ends = {broker_id: view.content.end for broker_id, view in partition.views.items()}
         marks = {broker_id: view.replica.high_watermark for broker_id, view in partition.views.items()}

@@ -21,6 +21,9 @@ class Profile(NamedTuple):
     """Every topic has ``flush.messages`` 1: what is acknowledged is on the disk."""
     config: Mapping[str, str] = MappingProxyType({})
     """Keys of every broker."""
+    odd_shapes: bool = False
+    """From one broker to four, replication factors from 1 to 3, minimum ISRs from 1 to 3, brokers that differ in how
+    they notice failures and in whether they flush."""
     clients: int | None = None
     """So few, not as many as the seed draws: then more time passes in as many steps."""
 
@@ -211,6 +214,16 @@ PROFILES: dict[str, Profile] = {
             **_scaled(_POWER, 0.7),
             **_scaled(_CRASHES, 0.4),
         )._replace(changes_topics=True),
+        _profile(
+            "shapes",
+            "few brokers, few replicas, other minimum ISRs, brokers that differ in their settings",
+            **_scaled(_CRASHES, 0.5),
+            **_scaled(_POWER, 0.4),
+            **_scaled(_NETWORK, 0.4),
+            **_scaled(_ZOOKEEPER, 0.3),
+            **_scaled(_SUSPICION, 0.4),
+            **_scaled(_ELECTIONS, 0.3),
+        )._replace(odd_shapes=True),
         _profile(
             "hands",
             "a person removes topics from ZooKeeper, and somebody makes them again",

@@ -173,8 +173,19 @@ def _settings(spec: RunSpec, shape: random.Random) -> WorldSettings:
     config.update(profile.config)
     if shape.random() < 0.3:
         config["log.segment.bytes"] = "1500"
+    brokers = spec.brokers or brokers
+    own_config: dict[int, dict[str, str]] = {}
+    replication_factor_max = 3
+    if profile.odd_shapes:
+        odd = random.Random(f"odd shape of {spec.seed}")
+        brokers = spec.brokers or odd.choice((1, 2, 3, 4))
+        replication_factor_max = odd.choice((1, 2, 2, 3))
+        config["min.insync.replicas"] = odd.choice(("1", "2", "3"))
+        own_config = _own_config(brokers, odd)
     return WorldSettings(
-        brokers=spec.brokers or brokers,
+        brokers=brokers,
+        own_config=own_config,
+        replication_factor_max=replication_factor_max,
         session_timeout_s=shape.choice((1.0, 1.5, 2.0)),
         config=config,
         late_share=shape.choice((0.01, 0.02, 0.1)),
@@ -182,6 +193,18 @@ def _settings(spec: RunSpec, shape: random.Random) -> WorldSettings:
         split_share=shape.choice((0.0, 0.1, 0.3)),
         trace_lines_max=None if spec.keeps_trace else TRACE_LINES_KEPT,
     )
+
+
+def _own_config(brokers: int, odd: random.Random) -> dict[int, dict[str, str]]:
+    """Keys in which the brokers of one cluster may differ: who waits for sessions, who flushes."""
+    every = odd.choice((0, 1, 2))
+    own: dict[int, dict[str, str]] = {broker_id: {} for broker_id in range(1, brokers + 1)}
+    for broker_id, keys in own.items():
+        if every and broker_id % every == 0:
+            keys["broker.failure.detection"] = "session"
+        if odd.random() < 0.2:
+            keys[FLUSH_KEY] = "1"
+    return own
 
 
 def _workload(world: World, spec: RunSpec, shape: random.Random) -> Workload:

@@ -13,6 +13,9 @@ class WorldSettings:
     session_timeout_s: float = 1.5
     config: dict[str, str] = field(default_factory=dict)
     """Broker keys on top of the short times that a world has anyway."""
+    own_config: dict[int, dict[str, str]] = field(default_factory=dict)
+    """Broker → keys of that one alone."""
+    replication_factor_max: int = 3
     latency_s_min: float = 0.0001
     latency_s_max: float = 0.002
     late_share: float = 0.02
@@ -41,6 +44,11 @@ class WorldSettings:
     collect_every_steps: int = 6_000
     """How often garbage is collected, which shows failures that nobody handled; 0 is never."""
 
+    @property
+    def replication_factor(self) -> int:
+        """Of every topic."""
+        return min(self.replication_factor_max, self.brokers)
+
     def broker_config(self, broker_id: int) -> dict[str, str]:
         """The keys of one broker's configuration."""
         host = f"broker-{broker_id}"
@@ -52,7 +60,7 @@ class WorldSettings:
             "log.dirs": "/data",
             "listeners": f"PLAINTEXT://{host}:{self.kafka_port},REPLICATION://{host}:{self.replication_port}",
             "min.insync.replicas": "2",
-            "default.replication.factor": str(min(3, self.brokers)),
+            "default.replication.factor": str(self.replication_factor),
             "num.partitions": "2",
             "log.segment.bytes": "4000",
             "log.index.interval.bytes": "256",
@@ -62,4 +70,4 @@ class WorldSettings:
             "request.timeout.ms": "3000",
             "controlled.shutdown.enable": "true",
         }
-        return values | self.config
+        return values | self.config | self.own_config.get(broker_id, {})

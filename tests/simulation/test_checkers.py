@@ -14,6 +14,11 @@ def bench() -> Bench:
     return Bench()
 
 
+def _lossy(partition: str, ends: list[int]) -> list[object]:
+    """What a registration says of a replica: newest leader epoch and end of what is left."""
+    return [{"topic": "t", "topic_id": TOPIC_ID, "partitions": {partition: ends}}]
+
+
 def test_a_sound_cluster_has_nothing_wrong(bench: Bench) -> None:
     bench.begin()
     bench.append_everywhere(batch_of(b"a"), batch_of(b"b", pid=1, epoch=0, sequence=0))
@@ -230,6 +235,38 @@ def test_an_unclean_election_that_nobody_allowed(bench: Bench) -> None:
     bench.begin()
     bench.write_state(3, 1, (3,), recovering=True)
     assert bench.violated() == 6
+
+
+@pytest.mark.parametrize(
+    ("replicas", "lossy", "invariant"),
+    [
+        ([1], _lossy("0", [0, 1]), 0),
+        ([1], _lossy("0", [-1, -1]), 6),
+        ([1], _lossy("1", [0, 1]), 6),
+        ([1], True, 6),
+        ([1], [], 6),
+        ([1, 2], _lossy("0", [0, 1]), 6),
+    ],
+    ids=[
+        "what is left",
+        "its log is gone",
+        "another partition",
+        "too many to tell",
+        "nothing lost",
+        "not the only one",
+    ],
+)
+def test_the_only_replica_there_is_leads_with_what_is_left(
+    bench: Bench, replicas: list[int], lossy: object, invariant: int
+) -> None:
+    topic = {"topic_id": TOPIC_ID, "partitions": {"0": replicas}, "version": 3}
+    bench.commit("/brokers/topics/t", json.dumps(topic).encode())
+    bench.write_state(1, 0, (1,))
+    bench.unregister(1)
+    bench.commit("/brokers/ids/1", json.dumps({"lossy": lossy}).encode())
+    bench.step()
+    bench.write_state(1, 1, (1,), recovering=True)
+    assert bench.violated() == invariant
 
 
 # 11

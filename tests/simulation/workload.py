@@ -95,7 +95,7 @@ class Workload:
             topics=dict(settings.topics),
             changing=settings.changing_topics,
             changes_per_turn=settings.changes_per_turn,
-            replication_factor=min(3, len(self.world.nodes)),
+            replication_factor=self.world.settings.replication_factor,
         )
         for number in range(settings.idempotent_producers):
             self._produce(f"i{number}", ALL, is_idempotent=True, topics=topics)

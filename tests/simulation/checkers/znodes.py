@@ -30,6 +30,9 @@ class ZnodeChecker:
         self._broker_epoch_max: dict[int, int] = {}
         self._says_lossy: dict[int, bool] = {}
         """Broker → whether its latest registration says that replicas of it may lack records."""
+        self._left: dict[int, dict[tuple[str, str], int]] = {}
+        """Broker → (topic, partition) of each replica that it registered as lossy → the end of what is left of it, -1
+        for nothing. (The list may be shorter by the time an election is written.)"""
         self.elections_count = 0
         self.isr_shrinks_count = 0
         self.isr_expansions_count = 0
@@ -72,8 +75,11 @@ class ZnodeChecker:
                 ghost.gone_at[broker_id, known[0]] = ghost.now
             return
         self._says_lossy[broker_id] = b'"lossy"' in commit.data
+        left = _left_of(commit.data)
         if commit.op == "set":
+            self._left[broker_id].update(left)
             return
+        self._left[broker_id] = left
         if commit.zxid <= self._broker_epoch_max.get(broker_id, -1):
             raise Violation(
                 1, f"broker {broker_id} registered with epoch {commit.zxid}, not above {self._broker_epoch_max}"
@@ -167,7 +173,7 @@ class ZnodeChecker:
                 )
 
     def _check_election(self, partition: Partition, old: State, new: State) -> None:
-        if new.recovering and not old.recovering and not self._ghost.unclean_elections:
+        if new.recovering and not old.recovering and not self._may_be_unclean(partition, new.leader):
             raise Violation(6, f"{partition!r}: an unclean election of {new.leader}, which nobody allowed")
         if new.leader != NO_LEADER and new.leader != old.leader:
             self.elections_count += 1
@@ -186,6 +192,13 @@ class ZnodeChecker:
                 12, f"{partition!r}: ELR {list(new.elr)} has more than ISR {list(old.isr)} and ELR {list(old.elr)}"
             )
         self._count_members(old, new)
+
+    def _may_be_unclean(self, partition: Partition, leader: int) -> bool:
+        """A person allowed it, or the only replica there is says that it lost something, but not its log."""
+        if self._ghost.unclean_elections:
+            return True
+        left = self._left.get(leader, {}).get((partition.topic, str(partition.partition)), -1)
+        return partition.replicas == (leader,) and left >= 0
 
     def _count_members(self, old: State, new: State) -> None:
         self.isr_shrinks_count += bool(set(old.isr) - set(new.isr))
@@ -262,3 +275,11 @@ class ZnodeChecker:
         for partition in self._ghost.partitions.values():
             if partition.key[0] == topic_id:
                 partition.deleting = True
+
+
+def _left_of(registration: bytes) -> dict[tuple[str, str], int]:
+    """What a registration says of its lossy replicas; nothing of each where the list was too long for it."""
+    lossy = json.loads(registration or b"{}").get("lossy", ())
+    if lossy is True:
+        return {}
+    return {(one["topic"], number): int(end) for one in lossy for number, (_, end) in one["partitions"].items()}
