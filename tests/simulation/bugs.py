@@ -332,8 +332,24 @@ FAILOVER = (
         "a controller that led and was cut off took its followers out of the ISR, so that no successor could move it",
         "A leader that hears none of its followers removes none on its own word",
         "torture, cut-peers 7",
-        (Edit(f"{_COMPLAINTS}._without_followers", "(not hears_nobody and self._is_silent(", "(self._is_silent("),),
+        (Edit(f"{_COMPLAINTS}._without_followers", "not hears_nobody and (unreachable or", "(unreachable or"),),
         "unit/test_controller_complaints.py::test_a_leader_that_hears_none_of_its_followers_removes_none",
+        profile="gray",
+    ),
+    Bug(
+        "mute-controller-loses-a-follower",
+        "a controller that led and was mute took out the follower whose word had reached it: no successor could move it",
+        "A leader that hears none of its followers removes none on one follower's word either",
+        "torture, one-way-out 10",
+        (
+            Edit(
+                f"{_COMPLAINTS}._without_followers",
+                "not hears_nobody and (unreachable or self._is_silent(state.leader, member, for_long=True))",
+                "unreachable or (not hears_nobody and self._is_silent(state.leader, member, for_long=True))",
+            ),
+        ),
+        "unit/test_controller_complaints.py"
+        "::test_a_leader_that_hears_none_of_its_followers_loses_none_on_a_followers_word",
         profile="gray",
     ),
     Bug(

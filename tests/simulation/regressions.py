@@ -71,6 +71,7 @@ UNNOTICED: dict[str, str] = {
     "predecessors-loss-hides-another": _RARE + "losses of both topics of one name, neither settled between them",
     "old-words-take-a-joiner-out": _GRAY + "a cut within the second after a follower joined",
     "cut-off-leader-shrinks-its-isr": _GRAY + "a cut between the leader's word and the end of its term",
+    "mute-controller-loses-a-follower": _GRAY + "one of two words that a mute controller hears, and not the other",
     "cut-off-controller-comes-back": _GRAY + "two controllers cut off one after the other",
     "cut-off-controller-stays-patient": "it takes five cuts in ten minutes; faults of a run last some seconds",
     "shrunk-isr-moves-nowhere": _GRAY + "a lag of replica.lag.time.max.ms before the cut",

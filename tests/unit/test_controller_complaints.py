@@ -272,6 +272,19 @@ def test_a_leader_that_hears_none_of_its_followers_removes_none() -> None:
     assert (after.leader, after.isr) == (1, (1, 3))
 
 
+def test_a_leader_that_hears_none_of_its_followers_loses_none_on_a_followers_word() -> None:
+    """What it sends reaches nobody, and it is the controller, whom one follower's word has reached: with that follower
+    gone from the ISR its successor in the office could not move the leadership (torture, one-way-out)."""
+    room = Room()
+    room.complaints.said(1, 10, Word(silent=(Unreachable(2, 20, 1.8), Unreachable(3, 30, 1.5))), 0.0)
+    room.unreachable(2, 1, seconds=2.0, now=0.0)
+    room.complaints.said(1, 10, Word(silent=(Unreachable(2, 20, 3.6), Unreachable(3, 30, 3.3))), 1.8)
+    room.unreachable(2, 1, seconds=6.0, now=1.9)
+    assert room.verdict() is None
+    room.unreachable(3, 1, seconds=5.0, now=1.9)
+    assert room.follow().reason == "2 of 2 ISR followers cannot reach broker 1"
+
+
 def test_one_follower_alone_stays_where_the_isr_cannot_do_without_it() -> None:
     room = Room(3, min_insync=3)
     room.unreachable(3, 1, seconds=5.0)

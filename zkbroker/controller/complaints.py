@@ -9,9 +9,9 @@ follows for a partition:
 4. An ISR follower cannot reach the leader, and its fellows can: it leaves the ISR, on its own word or on the leader's,
    whichever the controller hears. That waits for FOLLOWER_LEAVES_SHARE of the session timeout, and with a new
    controller for VOICES_COME_SHARE of it: had it left before its fellows spoke, rule 1 would lack its voice, and a
-   member to go on with. A leader that hears none of two or more followers is more likely cut off itself: its
-   word alone removes nobody, or a controller that is cut off and leads would have shrunk its ISR down to what forbids
-   its successor to move the leadership.
+   member to go on with. A leader that hears none of two or more followers is more likely cut off itself: nobody
+   leaves, neither on its word nor on that of one follower, or a controller that leads and is cut off, or mute, would
+   have shrunk its ISR down to what forbids its successor to move the leadership.
 
 Never to the harm of anybody (rule 2 of fast failover): only while a member of the ISR is there to lead, and the ISR
 without the accused holds ``min.insync.replicas``. So the last replica standing is never touched, and whoever leaves an
@@ -291,7 +291,7 @@ class Complaints:
                 continue
             stalled = self._waits(member, partition)
             unreachable = self._unreachable(member, state.leader, for_long=True)
-            is_cut_off = unreachable or (not hears_nobody and self._is_silent(state.leader, member, for_long=True))
+            is_cut_off = not hears_nobody and (unreachable or self._is_silent(state.leader, member, for_long=True))
             left = tuple(other for other in isr if other != member)
             if not (stalled or is_cut_off) or not self._is_enough(partition, state, left):
                 continue
