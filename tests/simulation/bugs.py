@@ -338,7 +338,7 @@ FAILOVER = (
     ),
     Bug(
         "mute-controller-loses-a-follower",
-        "a controller that led and was mute took out the follower whose word had reached it: no successor could move it",
+        "a controller that led and was mute took out the follower whose word reached it: no successor could move it",
         "A leader that hears none of its followers removes none on one follower's word either",
         "torture, one-way-out 10",
         (
