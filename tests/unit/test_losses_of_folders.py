@@ -11,6 +11,8 @@ from tests.unit.test_log_losses import Machine, lossy
 from zkbroker.log.dirs import LogDirs
 from zkbroker.log.losses import BootRecord, decode_boot, encode_boot
 from zkbroker.model.cluster import LossyReplica
+from zkbroker.model.errors import StartError
+from zkbroker.model.topic_config import TopicConfig
 from zkbroker.model.topics import TopicPartition
 
 T1 = TopicPartition("t", 1)
@@ -116,3 +118,47 @@ def test_a_disk_that_takes_no_note_of_its_failure_is_noted_in_the_other_folders(
     dirs.losses.forget([T0])
     machine.kill()
     assert lossy(machine.start()) == [], "since then it is a disk like any other"
+
+
+@pytest.mark.parametrize("fails_at_stop", [False, True], ids=["fails", "fails at the stop"])
+@pytest.mark.parametrize("seed", range(12))
+def test_the_note_of_a_failure_does_not_cost_the_list_of_losses(seed: int, fails_at_stop: bool) -> None:
+    machine, failing, kept = two_folders()
+    dirs = machine.dirs
+    assert dirs is not None
+    dirs.losses.add([LossyReplica("t", 5, TOPIC_ID, -1, -1)])
+    if fails_at_stop:
+        failing, kept = "/two", "/one"  # the mark of the other one is written when this one fails
+        partition = T0 if dirs.logs[T0].log_dir == failing else T1
+        dirs.logs[partition].append_as_leader(batch(2), 3)
+
+        def fail(operation: str, path: str) -> None:
+            if operation == "sync" and path.startswith(failing):
+                raise OSError(errno.EIO, "Input/output error")
+
+        machine.disk.fail = fail
+    else:
+        dirs.logs[T0].failed("cannot read", OSError(errno.EIO, "Input/output error"))
+    dirs.close(1)
+    machine.disk.fail = lambda operation, path: None
+    machine.lose_power(seed)
+    machine.world.folders = [kept]
+    assert TopicPartition("t", 5) in lossy(machine.start(searches=False))
+
+
+def test_a_disk_that_fails_at_the_start_is_not_trusted_at_the_next() -> None:
+    machine = Machine()
+    machine.start().create(T0, TOPIC_ID).append_as_leader(batch(2), 3)
+    machine.kill()
+    machine.world.config = TopicConfig(flush_messages=1)
+
+    def fail(operation: str, path: str) -> None:
+        if operation == "sync" and "boot" not in path:
+            raise OSError(errno.EIO, "Input/output error")
+
+    machine.disk.fail = fail
+    with pytest.raises(StartError):
+        machine.start()
+    machine.kill()
+    machine.world.config = TopicConfig()
+    assert lossy(machine.start()) == [T0], "the kernel may have dropped what it could not write"

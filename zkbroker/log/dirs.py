@@ -164,6 +164,7 @@ class LogDirs:
         try:
             flush_together(self._disk, [log for log in logs if log.config.flush_messages != NO_FLUSH_POLICY])
         except OSError as error:
+            self.losses.distrust(folder, error)
             raise StartError(f"log.dirs: cannot write {folder}: {error.strerror or error}") from None
         for log in logs:
             if log.flushed_end_offset < log.log_end_offset:
@@ -200,6 +201,7 @@ class LogDirs:
             except OSError as error:
                 logger.error("%s was not closed cleanly and will be recovered: %s", folder, error)
                 self.losses.distrust(folder, error)
+        self.losses.closed()
         self.abandon()
 
     def abandon(self) -> None:

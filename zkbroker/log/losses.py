@@ -319,6 +319,20 @@ class Losses:
                 self._disk.rename(f"{path}.failed.tmp", path)
             except OSError as error:
                 logger.warning("cannot write %s in %s: %s", BOOT_FILE, folder, error)
+        # A loss of power must not take the list with the note: it stands nowhere else now.
+        self._run_in_thread(self._sync_notes, self._noted())
+
+    def _noted(self) -> list[str]:
+        return [folder for folder in self._folders() if folder not in self._distrusted]
+
+    def _sync_notes(self, folders: Sequence[str]) -> None:
+        """Runs in a thread."""
+        for folder in folders:
+            try:
+                self._disk.sync_path(os.path.join(folder, BOOT_FILE))
+                self._disk.sync_dir(folder)
+            except OSError as error:
+                logger.warning("cannot flush %s in %s: %s", BOOT_FILE, folder, error)
 
     def _record(self, boot_id: str, *, is_searched: bool) -> BootRecord:
         """With all that is known now. A folder that failed and is not there at present is remembered until it is."""
@@ -329,6 +343,13 @@ class Losses:
     def closing(self, folder: str) -> None:
         """The folder is about to get the mark of a clean stop. Raises OSError."""
         self._disk.sync_path(os.path.join(folder, MADE_FILE))
+        if self._distrusted:
+            self._disk.sync_path(os.path.join(folder, BOOT_FILE))
+
+    def closed(self) -> None:
+        """All folders are, but for those that failed: waits for what was noted of these in the others."""
+        if self._distrusted:
+            self._sync_notes(self._noted())
 
     def _write_all(self, *, is_searched: bool = False) -> None:
         self._number += 1
