@@ -39,7 +39,7 @@ class FakePeers:
     def met(self, caller: Identity) -> None:
         self.callers.append(caller)
 
-    def left(self, caller: Identity) -> None:
+    def left(self, caller: Identity, was_cut: bool) -> None:
         self.callers.remove(caller)
 
     def bye_heard(self, caller: Identity) -> None:

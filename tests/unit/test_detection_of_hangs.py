@@ -40,3 +40,20 @@ def test_who_hung_and_goes_on_is_probed_no_more() -> None:
     assert cluster[1].reasons() == cluster[2].reasons() == set()
     for peer_id in (1, 2):
         assert "peer: 3 up" in cluster[peer_id].detection.status_lines()[-1]
+
+
+def test_half_a_connection_that_falls_silent_is_no_end_of_one() -> None:
+    """A cut left it behind, and soon after its broker's machine went with its address. What counts is when the
+    connections were closed, the same moment for all; not when one of them stopped listening to the half."""
+    cluster = Cluster()
+    for transport in list(cluster.wire.transports):
+        if transport.protocol in cluster[1].server.connections and transport.other in cluster[3].ends():
+            assert transport.other is not None
+            cluster.wire.forget(transport.other)
+    cluster.wire.run(1.0, step=0.05)
+    cluster[3].kill()
+    cluster.wire.silent.add("h3")
+    cluster.wire.run(1.0, step=0.05)
+    assert cluster[1].reasons() == set(), "the half is a sign of life for a while"
+    cluster.wire.run(7.0, step=0.05)
+    assert cluster[1].reasons() == {"broker 3 closed its connections and accepts none, 2 of 2 peers agree"}

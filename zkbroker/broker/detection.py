@@ -137,8 +137,8 @@ class FailureDetection:
         self._peers.called(caller.broker_id, caller.broker_epoch)
         self._met(caller.broker_id, caller.broker_epoch, caller.incarnation)
 
-    def left(self, caller: Identity) -> None:
-        self._peers.hung_up(caller.broker_id, caller.broker_epoch)
+    def left(self, caller: Identity, was_cut: bool) -> None:
+        self._peers.hung_up(caller.broker_id, caller.broker_epoch, was_cut)
 
     def bye_heard(self, caller: Identity) -> None:
         if self._is_fast:

@@ -119,14 +119,14 @@ class Peers:
         """It said HELLO at this broker's listener."""
         self._calls[broker_id, broker_epoch] = self._calls.get((broker_id, broker_epoch), 0) + 1
 
-    def hung_up(self, broker_id: int, broker_epoch: int) -> None:
-        """One of its connections to this broker's listener is gone."""
+    def hung_up(self, broker_id: int, broker_epoch: int, was_cut: bool) -> None:
+        """One of its connections to this broker's listener is gone, by FIN or RST if ``was_cut``, or not counted."""
         left = self._calls[broker_id, broker_epoch] = self._calls[broker_id, broker_epoch] - 1
         if not left:
             del self._calls[broker_id, broker_epoch]
             peer = self._peers.get(broker_id)
             if peer is not None and peer.suspect.broker_epoch == broker_epoch:
-                peer.hung_up()
+                peer.hung_up(was_cut)
 
     def has_calls_of(self, suspect: Suspect) -> bool:
         """Does it hold a connection to this broker? Then its process lives, whatever becomes of calls to it."""
@@ -256,9 +256,10 @@ class Peer:
             self.probe()
         self._peers.roll_call.gone(self.suspect.broker_id)
 
-    def hung_up(self) -> None:
-        """The last of its connections to this broker is gone."""
-        if self._closed_at is not None:
+    def hung_up(self, was_cut: bool) -> None:
+        """The last of its connections to this broker is gone. One that fell silent was closed by nobody: the moment of
+        the end stays that of the others, on which the reporters are to agree."""
+        if was_cut and self._closed_at is not None:
             self._closed_at = self._peers.shell.clock.monotonic()
         if self._timer is not None and not self.link.is_up:
             # What was found out so far said that it lives.

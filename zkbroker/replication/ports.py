@@ -218,8 +218,9 @@ class PeersPort(Protocol):
         """It said HELLO here."""
         ...
 
-    def left(self, caller: Identity) -> None:
-        """A connection on which it said HELLO is gone, or it says HELLO anew there. Comes once after each ``met``."""
+    def left(self, caller: Identity, was_cut: bool) -> None:
+        """A connection on which it said HELLO is gone (``was_cut``: by FIN or RST) or says nothing any more, or it says
+        HELLO anew there. Comes once after each ``met``."""
         ...
 
     def bye_heard(self, caller: Identity) -> None:

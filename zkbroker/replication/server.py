@@ -194,10 +194,10 @@ class ReplicationConnection(LineConnection):
             self._is_counted = True
             self._server.peers.met(self._caller)
 
-    def _count_out(self) -> None:
+    def _count_out(self, was_cut: bool = False) -> None:
         if self._server.peers is not None and self._caller is not None and self._is_counted:
             self._is_counted = False
-            self._server.peers.left(self._caller)
+            self._server.peers.left(self._caller, was_cut)
 
     def message_received(self, message: Message) -> None:
         self._silent_looks = 0
@@ -327,10 +327,10 @@ class ReplicationConnection(LineConnection):
 
     def closed(self, reason: str) -> None:
         self._server.connections.pop(self, None)
-        self._forget_caller()
+        self._forget_caller(was_cut=not self.timed_out)
 
-    def _forget_caller(self) -> None:
-        self._count_out()
+    def _forget_caller(self, was_cut: bool = False) -> None:
+        self._count_out(was_cut)
         self._caller = None
         for session_id in list(self._sessions):
             self._end_session(session_id)
