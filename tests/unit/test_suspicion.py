@@ -199,6 +199,10 @@ def fence_falsely(judge: Judge, epoch: int, incarnation: str = "one") -> bool:
     """Broker 3 is condemned in this epoch, loses its registration and comes back under the next. True if that is taken
     for a false suspicion."""
     judge.suspicions.met(3, epoch, "one", judge.now)
+    return fence_falsely_once_met(judge, epoch, incarnation)
+
+
+def fence_falsely_once_met(judge: Judge, epoch: int = 10, incarnation: str = "one") -> bool:
     suspect = judge.suspect(3)
     for peer in (1, 2):
         judge.suspicions.noticed(Evidence(suspect, peer, 10, Finding.REFUSED, 0.0), judge.now)
@@ -239,6 +243,15 @@ def test_a_false_suspicion_is_known_also_if_the_victim_speaks_before_the_control
         judge.changed()
         assert not judge.suspicions.met(3, 11, incarnation, judge.now)
         assert judge.suspicions.held_until(3) <= judge.now + HOLD_DOWN_S
+
+
+def test_words_of_an_earlier_registration_that_come_late_do_not_hide_a_false_suspicion() -> None:
+    """A connection made under the old epoch is counted again when what was under way on it arrives at last."""
+    judge = Judge()
+    judge.suspicions.met(3, 10, "one", judge.now)
+    judge.suspicions.met(3, 9, "one", judge.now)
+    assert fence_falsely_once_met(judge)
+    assert judge.suspicions.held_until(3) == judge.now + HOLD_DOWN_S
 
 
 def test_the_lowest_live_id_stands_first_the_others_by_rank() -> None:

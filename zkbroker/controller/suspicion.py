@@ -176,6 +176,9 @@ class Suspicions:
         if account is not None and broker_epoch > account.suspect.broker_epoch:
             # It is faster than the news that its registration under the old epoch is gone.
             self._remember(account)
+        known = self._incarnations.get(broker_id)
+        if known is not None and broker_epoch < known[0]:
+            return False  # late words on a connection that it made under an earlier registration
         self._incarnations[broker_id] = broker_epoch, incarnation
         fenced = self._fenced.get(broker_id)
         if fenced is None or broker_epoch <= fenced[0]:
