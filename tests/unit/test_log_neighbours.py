@@ -10,7 +10,7 @@ from twisted.internet.defer import maybeDeferred
 
 from tests.fakes.crash_disk import CrashDisk
 from tests.unit.log_tools import T0, TOPIC_ID, HeldThreads, World, batch
-from zkbroker.log.checkpoints import HIGH_WATERMARK_FILE, decode_offsets
+from zkbroker.log.checkpoints import HIGH_WATERMARK_FILE, LOG_START_FILE, decode_offsets, encode_offsets
 from zkbroker.log.dirs import LogDirs
 from zkbroker.log.files import OLD_INDEXES_MAX
 from zkbroker.log.indexes import OffsetIndex
@@ -259,3 +259,37 @@ def test_checkpoints_of_a_folder_go_on_while_another_hangs() -> None:
     dirs.write_checkpoints({T0: 8, T1: 8})
     threads.run()
     assert decode_offsets(disk.read_file(f"/a/{HIGH_WATERMARK_FILE}")) == {T0: 8}
+
+
+def test_checkpoints_of_a_folder_are_written_though_those_of_another_overtake_a_thread() -> None:
+    world = World("/a", "/b")
+    world.disk = disk = CrashDisk()
+    dirs = world.open()
+    logs = [dirs.create(partition, TOPIC_ID) for partition in (T0, T1)]
+    for log in logs:
+        log.append_as_leader(batch(9), 1)
+        log.flush_later()
+        log.advance_log_start(9)
+    threads = world.threads = HeldThreads()
+    dirs.write_checkpoints({T0: 9, T1: 9})
+    logs[0].truncate_to(0)  # waits for the log start in its own folder
+    threads.run()
+    assert decode_offsets(disk.read_file(f"/b/{HIGH_WATERMARK_FILE}")) == {T1: 9}
+    assert decode_offsets(disk.read_file(f"/a/{LOG_START_FILE}")) == {}, "what was late replaces nothing"
+
+
+def test_a_log_does_not_begin_where_one_of_before_the_start_began() -> None:
+    """The checkpoints name it still: they were written while the logs were loaded, as the first one began anew."""
+    world = World("/data")
+    world.disk = disk = CrashDisk()
+    dirs = world.open()
+    log = dirs.create(T0, TOPIC_ID)
+    log.append_as_leader(batch(5), 1)
+    log.flush_later()
+    dirs.write_checkpoints({})
+    disk.write_file(f"/data/{LOG_START_FILE}", encode_offsets({T0: 10, T1: 7}))
+    dirs = restarted(world)
+    assert dirs.logs[T0].log_start_offset == 10
+    dirs.create(T1, TOPIC_ID).append_as_leader(batch(3), 1)
+    log = restarted(world).logs[T1]
+    assert (log.log_start_offset, log.log_end_offset) == (0, 3)

@@ -63,7 +63,8 @@ class OffsetCheckpoints:
         self._failed = failed
         self.high_watermarks: dict[TopicPartition, int] = {}
         """Those that the next round writes."""
-        self._gate = Gate()
+        self._gates: dict[str, Gate] = {}
+        """Of each folder its own: one must neither wait for another's disk nor undo what a thread writes there."""
         self._writing: dict[str, None] = {}
         """Folders that a thread is writing to."""
         self._points_on_disk: dict[str, dict[TopicPartition, int]] = {}
@@ -117,7 +118,7 @@ class OffsetCheckpoints:
 
     def _write(self, folder: str) -> Deferred[None]:
         self._writing[folder] = None
-        gate = self._gate
+        gate = self._gates.setdefault(folder, Gate())
         points = self._points(folder)
         self._points_may_be(folder, points)
 
@@ -136,8 +137,7 @@ class OffsetCheckpoints:
 
     def write_now(self, folder: str) -> None:
         """On this thread, and never replaced by what another one was about to write. Raises OSError."""
-        self._gate.close()
-        self._gate = Gate()
+        self._close_gate(folder)
         points = self._points(folder)
         self._points_may_be(folder, points)
         for path, content in self._files(folder):
@@ -147,7 +147,13 @@ class OffsetCheckpoints:
     def stop(self) -> None:
         """Nothing is written any more, not even by a thread that is about to."""
         self._is_stopped = True
-        self._gate.close()
+        for folder in list(self._gates):
+            self._close_gate(folder)
+
+    def _close_gate(self, folder: str) -> None:
+        gate = self._gates.pop(folder, None)
+        if gate is not None:
+            gate.close()
 
     def forget_predecessor(self, folder: str, partition: TopicPartition) -> None:
         """A log is about to be made: what the files say of one that was deleted would be taken for its own after a
@@ -189,8 +195,10 @@ class OffsetCheckpoints:
 
     def _points(self, folder: str) -> dict[TopicPartition, int]:
         logs = self._logs_of(folder)
+        points, starts, marks = self._still_to_come(folder, logs)
         return {
-            **self._still_to_come(folder, logs).recovery_points,
+            **dict.fromkeys((*starts, *marks), 0),
+            **points,
             **{log.partition: log.recovery_point for log in logs},
         }
 
