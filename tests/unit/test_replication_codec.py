@@ -55,6 +55,7 @@ STATE = st.builds(
     st.booleans(),
     BROKERS,
     TEXT,
+    leader_reason=st.just(""),  # the controller's alone
 )
 ERROR = st.sampled_from(list(ErrorCode))
 
