@@ -63,14 +63,18 @@ UNNOTICED: dict[str, str] = {
     "nobody-is-sent-away": _HEALS,
     "cut-off-broker-tells-leaders": "simulated clients call the broker's ports, not Kafka's bytes",
     "unreached-leader-stops": _HEALS + "; the test is a simulated world with the cut still there",
-    "lossy-leader-of-all-that-is-left": "simulated topics have three replicas and no unclean elections",
-    "settled-before-it-followed": _RARE + "the leader has to be lost as well, before anybody followed it",
+    "lossy-leader-of-all-that-is-left": "the only replica there is (profile shapes) is off the list as soon as it is "
+    "told its state, and elected anew until then; others need an unclean election, which no topic here allows",
+    "settled-before-it-followed": "who was settled so early is in neither ISR nor ELR, and leads only after an unclean "
+    "election, which no simulated topic allows",
     "missing-log-of-a-proposal": _RARE + "a proposal that is written between two looks of one start",
     "failed-disk-trusted": "the simulated disk keeps what a failed fsync could not write, and kernels drop it",
     "torn-line-spoils-the-next": _RARE + "the log of exactly the next line has to be lost, by a later loss of power",
     "predecessors-loss-hides-another": _RARE + "losses of both topics of one name, neither settled between them",
-    "old-words-take-a-joiner-out": _GRAY + "a cut within the second after a follower joined",
-    "cut-off-leader-shrinks-its-isr": _GRAY + "a cut between the leader's word and the end of its term",
+    "old-words-take-a-joiner-out": _GRAY + "a cut within the second after a follower joined; 260 runs that cut off "
+    "a controller that leads met none either",
+    "cut-off-leader-shrinks-its-isr": _GRAY + "a cut between the leader's word and the end of its term; 260 runs that "
+    "cut off a controller that leads met none either",
     "mute-controller-loses-a-follower": _GRAY + "one of two words that a mute controller hears, and not the other",
     "cut-off-controller-comes-back": _GRAY + "two controllers cut off one after the other",
     "cut-off-controller-stays-patient": "it takes five cuts in ten minutes; faults of a run last some seconds",
