@@ -80,7 +80,7 @@ class GrayFaults(StagedFaults):
                 return
             for path, czxid in promised.items():
                 stat = world.zookeeper.stat(path)
-                if stat is None or stat.czxid != czxid:
+                if stat is None or stat.czxid != czxid or self._is_being_deleted(path):
                     continue
                 world.counts["gray_promises"] += 1
                 state = self._state_of(path)
@@ -89,6 +89,11 @@ class GrayFaults(StagedFaults):
 
         if promised:
             self._later(within_s, f"whether others lead what broker {broker_id} led", look)
+
+    def _is_being_deleted(self, path: str) -> bool:
+        """Then nobody is elected any more, as in Kafka."""
+        topic = path.removeprefix("/brokers/topics/").partition("/")[0]
+        return self._world.zookeeper.stat(f"/admin/delete_topics/{topic}") is not None
 
     def _is_all_well(self) -> bool:
         world = self._world
