@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+from random import Random
 
 import pytest
+from twisted.internet.defer import maybeDeferred
 
-from tests.unit.log_tools import T0, TOPIC_ID, batch
+from tests.unit.log_tools import T0, TOPIC_ID, HeldThreads, batch
 from tests.unit.test_log_losses import Machine, lossy
+from zkbroker.log.checkpoints import CLEAN_SHUTDOWN_FILE
 from zkbroker.log.dirs import LogDirs
 from zkbroker.log.losses import BootRecord, decode_boot, encode_boot
 from zkbroker.model.cluster import LossyReplica
@@ -120,14 +123,16 @@ def test_a_disk_that_takes_no_note_of_its_failure_is_noted_in_the_other_folders(
     assert lossy(machine.start()) == [], "since then it is a disk like any other"
 
 
-@pytest.mark.parametrize("fails_at_stop", [False, True], ids=["fails", "fails at the stop"])
+@pytest.mark.parametrize("when", ["stopped late", "failed at the stop", "killed"])
 @pytest.mark.parametrize("seed", range(12))
-def test_the_note_of_a_failure_does_not_cost_the_list_of_losses(seed: int, fails_at_stop: bool) -> None:
+def test_the_note_of_a_failure_does_not_cost_the_list_of_losses(seed: int, when: str) -> None:
     machine, failing, kept = two_folders()
     dirs = machine.dirs
     assert dirs is not None
     dirs.losses.add([LossyReplica("t", 5, TOPIC_ID, -1, -1)])
-    if fails_at_stop:
+    if when != "killed":
+        machine.world.threads = HeldThreads()  # the process ends before it has one for this
+    if when == "failed at the stop":
         failing, kept = "/two", "/one"  # the mark of the other one is written when this one fails
         partition = T0 if dirs.logs[T0].log_dir == failing else T1
         dirs.logs[partition].append_as_leader(batch(2), 3)
@@ -139,11 +144,18 @@ def test_the_note_of_a_failure_does_not_cost_the_list_of_losses(seed: int, fails
         machine.disk.fail = fail
     else:
         dirs.logs[T0].failed("cannot read", OSError(errno.EIO, "Input/output error"))
-    dirs.close(1)
-    machine.disk.fail = lambda operation, path: None
+    disk, seen = machine.disk, []
+    if when == "stopped late":
+        disk.before_change = lambda operation: seen.append(disk.power_lost(Random(seed)))
+    if when != "killed":
+        dirs.close(1)
+    disk.before_change = disk.fail = lambda *operation: None
     machine.lose_power(seed)
+    machine.world.threads = maybeDeferred
     machine.world.folders = [kept]
-    assert TopicPartition("t", 5) in lossy(machine.start(searches=False))
+    for image in (machine.disk, *(one for one in seen if one.exists(f"{kept}/{CLEAN_SHUTDOWN_FILE}"))):
+        machine.world.disk = image
+        assert TopicPartition("t", 5) in lossy(machine.start(searches=False))
 
 
 def test_a_disk_that_fails_at_the_start_is_not_trusted_at_the_next() -> None:
