@@ -177,6 +177,31 @@ IN_BROKERS = (
         "unit/test_replicas_clients.py::test_a_folder_that_fails_under_a_request_spoils_no_row_before_it",
         profile="disks",
     ),
+    Bug(
+        "empty-log-above-the-leaders-start",
+        "a follower that had to drop all it had began an empty log where the leader's ended, passed for one that holds "
+        "what is below, and was elected (Kafka does so, too)",
+        "A log whose first segments a loss of power took",
+        "simulator, disks 690",
+        (
+            Edit(
+                "partition.follower:_truncate",
+                "leader_log_start if leader_log_start >= 0 else target",
+                "target",
+            ),
+        ),
+        "unit/test_follower.py::test_divergence_below_the_own_log_start_begins_where_the_leader_does",
+        profile="disks",
+    ),
+    Bug(
+        "lost-beginning-believed",
+        "a log whose first segments a loss of power took followed its leader from where it ended, and was counted in",
+        "A log whose first segments a loss of power took",
+        "reading, after disks 690",
+        (Edit("log.losses:Losses.all_loaded", "if flushed < log.bases[0]", "if False"),),
+        "unit/test_log_beginnings.py::test_a_beginning_above_what_was_known_to_be_on_disk_is_in_doubt",
+        profile="disks",
+    ),
 )
 
 LOSSES = (

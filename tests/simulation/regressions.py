@@ -42,6 +42,7 @@ NOTICED: dict[str, Caught] = {
     "old-complaint-shrinks-the-isr": Caught(seed=21, profile="gray", steps=2000, step=2494, invariant=17),
     "boot-named-too-early": Caught(seed=215, profile="starts", steps=2000, step=1409, invariant=6),
     "clean-stop-hides-missing-logs": Caught(seed=215, profile="starts", steps=2000, step=1409, invariant=6),
+    "empty-log-above-the-leaders-start": Caught(seed=690, profile="disks", steps=2000, step=5247, invariant=6),
     "ends-outlive-another-leader": Caught(seed=3, profile="late", steps=2000, step=1802, invariant=5),
 }
 """Bug → the run that notices it: found with ``--hunt``, run again with ``--check-bugs``."""
@@ -60,6 +61,7 @@ UNNOTICED: dict[str, str] = {
     "counted-out-leads-on": _HEALS + " (meanwhile the contact rule keeps the broker from answering)",
     "refused-leader-vouches": "only a controller of an older version, which knows of no losses, elects such a replica",
     "failed-folder-finds-no-answers": "simulated producers send one partition in a request",
+    "lost-beginning-believed": _RARE + "the name of a first segment is lost and that of a later one is not",
     "nobody-is-sent-away": _HEALS,
     "cut-off-broker-tells-leaders": "simulated clients call the broker's ports, not Kafka's bytes",
     "unreached-leader-stops": _HEALS + "; the test is a simulated world with the cut still there",

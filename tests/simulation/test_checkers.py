@@ -177,6 +177,40 @@ def test_one_power_loss_may_not_cost_what_is_committed(bench: Bench) -> None:
     assert bench.violated() == 6
 
 
+def begins_at(bench: Bench, broker_id: int, offset: int) -> None:
+    """Its log lost its first segments, and looks as if they had been deleted."""
+    replica = bench.replica(broker_id)
+    path = f"/data/t-0/{offset:020d}.log"
+    replica.disk.rename(replica.path, path)
+    replica.path = path
+    replica.log.log_start_offset = replica.log.log_end_offset = replica.high_watermark = offset
+
+
+@pytest.mark.parametrize(("is_lossy", "invariant"), [(True, 0), (False, 7)])
+def test_what_lost_its_beginning_with_the_power_claims_nothing(bench: Bench, is_lossy: bool, invariant: int) -> None:
+    bench.begin()
+    bench.nodes[2].losses += is_lossy
+    bench.nodes[2].parts = None
+    bench.step()
+    bench.boot(2)
+    begins_at(bench, 2, 3)
+    assert bench.violated() == invariant
+
+
+def test_a_log_without_its_beginning_is_not_whole(bench: Bench) -> None:
+    """It was elected with what was left, and what its leader had below was lost."""
+    bench.begin()
+    bench.append_everywhere(batch_of(b"a"), batch_of(b"b"))
+    bench.nodes[2].losses += 1
+    bench.nodes[2].parts = None
+    bench.step()
+    bench.boot(2)
+    begins_at(bench, 2, 2)
+    assert bench.violated() == 0, "the member that lost it is excused"
+    bench.write_state(2, 1, (2,))
+    assert bench.violated() == 6
+
+
 def test_two_power_losses_may_cost_it(bench: Bench) -> None:
     bench.begin()
     bench.append_everywhere(batch_of(b"a"))

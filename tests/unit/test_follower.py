@@ -59,13 +59,25 @@ def test_divergence_is_judged_before_the_high_watermark() -> None:
     assert state.leader_high_watermark == -1
 
 
-def test_divergence_below_the_own_log_start_begins_anew() -> None:
-    assert decide(diverging_epoch=3, diverging_end=6, log_start_offset=7) == StartAgainAt(6)
+def test_divergence_below_the_own_log_start_begins_where_the_leader_does() -> None:
+    """An empty log at 6 passed for one that holds what is below; its broker was elected (simulator, disks 690)."""
+    assert decide(diverging_epoch=3, diverging_end=6, log_start_offset=7) == StartAgainAt(0)
+    assert decide(diverging_epoch=3, diverging_end=6, log_start_offset=7, leader_log_start=5) == StartAgainAt(5)
+    assert decide(diverging_epoch=3, diverging_end=6, log_start_offset=7, leader_log_start=-1) == StartAgainAt(6)
+
+
+def test_a_log_start_in_doubt_is_believed_if_the_leader_has_nothing_below() -> None:
+    in_doubt = {"is_start_doubtful": True, "log_start_offset": 7}
+    assert decide(**in_doubt, leader_log_start=3) == StartAgainAt(3)
+    assert decide(**in_doubt, leader_log_start=7) == AppendFetched(5, 9, 7)
+    assert decide(**in_doubt, leader_log_start=-1) == AppendFetched(5, 9, -1)
+    assert decide(log_start_offset=7, leader_log_start=3) == AppendFetched(5, 9, 3), "deleted by intent"
 
 
 def test_out_of_range() -> None:
     refused = {"error": ErrorCode.OFFSET_OUT_OF_RANGE}
     assert decide(**refused, leader_log_end=7) == TruncateTo(7)
+    assert decide(**refused, leader_log_end=7, log_start_offset=8, leader_log_start=2) == StartAgainAt(2)
     assert decide(**refused, leader_log_start=20, leader_log_end=30) == StartAgainAt(20)
     assert decide(**refused, leader_log_start=2, leader_log_end=30) == Retry(ErrorCode.OFFSET_OUT_OF_RANGE)
 

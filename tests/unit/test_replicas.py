@@ -451,7 +451,7 @@ def test_a_replica_that_lost_records_leads_only_if_a_person_let_it(networks: Any
 
 
 def test_what_a_follower_truncated_for_another_leader_is_not_counted(networks: Any) -> None:
-    """Broker 3 leads for a moment, unheard of at broker 1, which then leads on: it acknowledged what nobody else had."""
+    """Broker 3 leads for a moment, unheard of at broker 1, which leads on: it acknowledged what nobody else had."""
     network = networks(1, 2, 3)
     network.elect(1, 0)
     network.run()

@@ -74,9 +74,11 @@ class Following:
             log_start_offset=log.log_start_offset,
             log_end_offset=log.log_end_offset,
             epochs=log.epochs,
+            is_start_doubtful=log.doubtful_start is not None,
         )
         kind = type(effect)
         if kind is AppendFetched:
+            log.doubtful_start = None
             self._append(replica, answer, follower.leader_epoch)
         elif kind is Retry:
             return True

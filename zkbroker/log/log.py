@@ -60,6 +60,10 @@ class Log:
         """While loading: the epoch checkpoint was unreadable."""
         self.tail = Tail(context.tails)
         self.is_warm = False
+        self.doubtful_start: int | None = None
+        """Up to where all was known to be on disk when a loss of power left a log that begins above that: its first
+        segments may have been taken. None where nothing is in doubt. The leader knows; until it has told, the recovery
+        point stays there."""
         self.durability = Durability(self)
         self._appender = Appender(self)
         self._reads_cached = context.cached_reads.get(log_dir, False)
@@ -78,7 +82,9 @@ class Log:
     @property
     def recovery_point(self) -> int:
         """From where on batches must be checked after an unclean stop."""
-        return 0 if self.durability.began_anew else self.flushed_end_offset
+        if self.durability.began_anew:
+            return 0
+        return self.flushed_end_offset if self.doubtful_start is None else self.doubtful_start
 
     @property
     def active(self) -> Segment:

@@ -223,6 +223,9 @@ class Losses:
                 self.replicas[partition] = LossyReplica(
                     *partition, log.topic_id, log.epochs.latest_epoch, log.log_end_offset
                 )
+                flushed = self._starts[log.log_dir].offsets.recovery_points.get(partition, 0)
+                if flushed < log.bases[0]:
+                    log.doubtful_start = flushed
             elif log is not None:
                 del self.replicas[partition]  # of a topic of that name that is no more
             elif known is not None:

@@ -64,3 +64,4 @@ def truncate_fully_and_start_at(log: Log, offset: int) -> None:
     log.producers.clear()
     log.producers.end_offset = offset
     log.log_start_offset = log.log_end_offset = log.flushed_end_offset = offset
+    log.doubtful_start = None

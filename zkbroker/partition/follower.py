@@ -83,16 +83,21 @@ class FollowerState:
         log_start_offset: int,
         log_end_offset: int,
         epochs: EpochEnds,
+        is_start_doubtful: bool = False,
     ) -> Effect:
-        """Judge an answer to the latest request. ``log_*_offset`` are this replica's own at this moment."""
+        """Judge an answer to the latest request. ``log_*_offset`` are this replica's own at this moment;
+        ``is_start_doubtful``: a loss of power may have taken records below its log start."""
         if request_epoch != self.leader_epoch or request_offset != log_end_offset or not self.has_leader:
             return _DISCARD
         if error is ErrorCode.OFFSET_OUT_OF_RANGE:
-            return self._out_of_range(leader_log_start, leader_log_end, log_end_offset)
+            return self._out_of_range(leader_log_start, leader_log_end, log_start_offset, log_end_offset)
         if error is not ErrorCode.NONE:
             return Retry(error)
         if diverging_epoch >= 0:
-            return self._diverged(diverging_epoch, diverging_end, log_start_offset, log_end_offset, epochs)
+            target = self._diverged(diverging_epoch, diverging_end, log_end_offset, epochs)
+            return _truncate(target, log_start_offset, leader_log_start)
+        if is_start_doubtful and 0 <= leader_log_start < log_start_offset:
+            return StartAgainAt(leader_log_start)
         self.leader_high_watermark = high_watermark
         return AppendFetched(self.leader_epoch, high_watermark, leader_log_start)
 
@@ -101,28 +106,34 @@ class FollowerState:
         self.is_in_sync = log_end_offset >= self.leader_high_watermark
         return max(0, min(self.leader_high_watermark, log_end_offset))
 
-    def _diverged(
-        self, epoch: int, leader_end: int, log_start_offset: int, log_end_offset: int, epochs: EpochEnds
-    ) -> Effect:
-        """The leader's largest epoch up to our last one is ``epoch`` and ends there at ``leader_end``.
+    def _diverged(self, epoch: int, leader_end: int, log_end_offset: int, epochs: EpochEnds) -> int:
+        """Where to truncate: the leader's largest epoch up to our last one is ``epoch``, and ends there at
+        ``leader_end``.
 
         If we know that very epoch, the logs agree up to the smaller of its two ends. If not, we drop down to the end
         of the epoch below it and ask again with that one: each round the epoch falls, so it ends (KIP-279).
         """
         own = epochs.end_offset_for(epoch, log_end_offset)
         if own is None:
-            target = min(leader_end, log_end_offset)
-        elif own[0] == epoch:
-            target = min(own[1], leader_end, log_end_offset)
-        else:
-            target = min(own[1], log_end_offset)
-        if target < log_start_offset:
-            return StartAgainAt(max(target, 0))
-        return TruncateTo(max(target, 0))
+            return min(leader_end, log_end_offset)
+        if own[0] == epoch:
+            return min(own[1], leader_end, log_end_offset)
+        return min(own[1], log_end_offset)
 
-    def _out_of_range(self, leader_log_start: int, leader_log_end: int, log_end_offset: int) -> Effect:
+    def _out_of_range(
+        self, leader_log_start: int, leader_log_end: int, log_start_offset: int, log_end_offset: int
+    ) -> Effect:
         if 0 <= leader_log_end < log_end_offset:
-            return TruncateTo(leader_log_end)
+            return _truncate(leader_log_end, log_start_offset, leader_log_start)
         if leader_log_start > log_end_offset:
             return StartAgainAt(leader_log_start)
         return Retry(ErrorCode.OFFSET_OUT_OF_RANGE)
+
+
+def _truncate(target: int, log_start_offset: int, leader_log_start: int) -> Effect:
+    """Below the own log start nothing is left, and the log begins where the leader's does: an empty log at ``target``
+    would pass for one that holds what the leader has below it (as Kafka's does)."""
+    target = max(target, 0)
+    if target >= log_start_offset:
+        return TruncateTo(target)
+    return StartAgainAt(leader_log_start if leader_log_start >= 0 else target)

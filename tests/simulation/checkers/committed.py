@@ -73,7 +73,7 @@ class CommittedChecker:
         partition = view.partition
         if change.dropped and not change.is_first_look:
             self._check_dropped(view, change.dropped)
-        if view.replica.log.log_start_offset > partition.log_start:
+        if view.replica.log.log_start_offset > partition.log_start and view.broker_id not in partition.lossy:
             partition.log_start = view.replica.log.log_start_offset
 
     def changed(self, view: View, before: Fingerprint | None, after: Fingerprint) -> None:
@@ -125,7 +125,7 @@ class CommittedChecker:
             return
         for member in state.members:
             view = partition.views.get(member)
-            if view is not None and view.content.end < partition.true_hw:
+            if view is not None and not _is_whole(view):
                 self._check_member(partition, view)
 
     def _check_member(self, partition: Partition, view: View) -> None:
@@ -134,7 +134,7 @@ class CommittedChecker:
             state is None
             or state.recovering
             or view.broker_id not in state.members
-            or view.content.end >= partition.true_hw
+            or _is_whole(view)
             or view.replica.log.is_offline
             or view.broker_id in partition.counted
             or partition.may_have_lost
@@ -142,8 +142,8 @@ class CommittedChecker:
             return
         raise Violation(
             5,
-            f"{view!r} is in ISR {list(state.isr)} ELR {list(state.elr)} and ends at {view.content.end}, "
-            f"but {partition.true_hw} is committed",
+            f"{view!r} is in ISR {list(state.isr)} ELR {list(state.elr)} and holds {view.content.start} to "
+            f"{view.content.end}, but {partition.log_start} to {partition.true_hw} is committed",
         )
 
     # Comparing
@@ -172,7 +172,7 @@ class CommittedChecker:
     def _check_same(self, view: View, limit: int) -> None:
         """7: below its high watermark a replica holds what is committed."""
         partition = view.partition
-        if limit > partition.true_hw and not partition.resets:
+        if limit > partition.true_hw and not partition.resets and not self._begins_above(view, limit):
             raise Violation(
                 7, f"{view!r}: its high watermark is {limit}, no leader's was ever above {partition.true_hw}"
             )
@@ -185,13 +185,21 @@ class CommittedChecker:
             f"{_difference(view, offset)}",
         )
 
+    def _begins_above(self, view: View, high_watermark: int) -> bool:
+        """The power took its first segments, and left a later one: its log begins above all that was ever committed,
+        and its high watermark with it. It says nothing of what lies below."""
+        begins_above, start = view.partition.begins_above, view.content.start
+        if view.broker_id in view.partition.lossy and high_watermark == start:
+            begins_above[view.broker_id] = start
+        return begins_above.get(view.broker_id) == high_watermark == start
+
     def _may_differ(self, view: View) -> bool:
         partition = view.partition
         return view.broker_id in partition.counted or partition.may_have_lost or partition.resets > 0
 
     def _maybe_whole(self, view: View) -> None:
         partition = view.partition
-        if view.content.end >= partition.true_hw and self._first_difference(view, partition.true_hw) is None:
+        if _is_whole(view) and self._first_difference(view, partition.true_hw) is None:
             del partition.lossy[view.broker_id]
             partition.counted.pop(view.broker_id, None)
 
@@ -200,13 +208,14 @@ class CommittedChecker:
     def _check_elected(self, view: View) -> None:
         """6: whoever is elected holds all that is committed; else it is lost, which only lossy failures permit."""
         partition = view.partition
-        if view.content.end >= partition.true_hw and self._first_difference(view, partition.true_hw) is None:
+        if _is_whole(view) and self._first_difference(view, partition.true_hw) is None:
             return
         if not partition.may_have_lost:
             raise Violation(
                 6,
                 f"{view!r} was elected in leader epoch {partition.state.leader_epoch if partition.state else -1} with "
-                f"an end of {view.content.end}, but {partition.true_hw} is committed; lossy: "
+                f"{view.content.start} to {view.content.end}, but {partition.log_start} to {partition.true_hw} is "
+                f"committed; lossy: "
                 f"{list(partition.lossy)}, counted: {list(partition.counted)}"
                 f"{_difference(view, self._first_difference(view, partition.true_hw))}",
             )
@@ -215,6 +224,8 @@ class CommittedChecker:
         """The same when it takes up the role: from now on its log is the history."""
         partition = view.partition
         offset = self._first_difference(view, partition.true_hw)
+        if view.content.start > partition.log_start and partition.true_hw > partition.log_start:
+            offset = partition.log_start
         if offset is None and view.content.end < partition.true_hw:
             offset = view.content.end
         if offset is None:
@@ -250,6 +261,12 @@ class CommittedChecker:
                     f"{view!r} truncated offset {batch.base} of epoch {batch.epoch}, which is committed (up to "
                     f"{partition.true_hw})",
                 )
+
+
+def _is_whole(view: View) -> bool:
+    """It reaches from where records were deleted by intent to the end of what is committed."""
+    partition, content = view.partition, view.content
+    return content.start <= partition.log_start and content.end >= partition.true_hw
 
 
 def _difference(view: View, offset: int | None) -> str:

@@ -80,6 +80,7 @@ class Partition:
     """One partition of one topic id."""
 
     __slots__ = (
+        "begins_above",
         "committed",
         "committed_bases",
         "counted",
@@ -139,6 +140,8 @@ class Partition:
         """Brokers that lost unflushed data and were not seen with the whole committed history since."""
         self.counted: dict[int, None] = {}
         """Those of them that were counted on when they lost it: in the ISR or ELR, or in a leader's maximal ISR."""
+        self.begins_above: dict[int, int] = {}
+        """Brokers whose log lost its beginning with the power → where it begins now, above ``true_hw``."""
         self.unsettled: dict[int, None] = {}
         """Those that were counted on when they lost it, until a state is written that does not count on them."""
         self.resets = 0
