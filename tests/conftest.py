@@ -8,8 +8,8 @@ import pytest
 
 
 def pytest_configure() -> None:
-    # A shell without job control starts what runs in the background with Ctrl-C ignored, and processes hand that on: the
-    # commands that tests interrupt would be right not to hear it.
+    # A shell without job control starts what runs in the background with Ctrl-C ignored, and processes hand that on:
+    # the commands that tests interrupt would be right not to hear it.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
