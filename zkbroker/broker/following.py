@@ -91,8 +91,8 @@ class Following:
             replica.high_watermark = min(replica.high_watermark, log.log_end_offset)
         elif isinstance(effect, StartAgainAt):
             self._table.shared.report(
-                f"{replica.partition}: starting again at {effect.offset}: leader {follower.leader} has nothing "
-                f"that follows {log.log_end_offset}"
+                f"{replica.partition}: dropping [{log.log_start_offset}, {log.log_end_offset}) to copy all from "
+                f"{effect.offset} on, where the log of leader {follower.leader} begins"
             )
             log.truncate_fully_and_start_at(effect.offset)
             replica.high_watermark = effect.offset

@@ -79,9 +79,9 @@ class Watchdog:
             return True
         self._looks_without_tick += 1
         self._looks_in_disk = self._looks_in_disk + 1 if self._in_disk_call(self._reactor_thread) else 0
-        # The first of these looks may have come in the moment in which the wait began.
-        waited_s = (self._looks_in_disk - 1) * self._period_s
         if self._looks_in_disk > self._disk_looks_max:
+            # The first of these looks may have come in the moment in which the wait began.
+            waited_s = (self._looks_in_disk - 1) * self._period_s
             self._gave_up(f"the reactor has waited for the disk for {waited_s:.1f} s")
             return False
         if self._looks_without_tick < self._looks_max:

@@ -245,12 +245,8 @@ class Complaints:
         isr = sound if self._is_enough(partition, state, sound) else left
         if not self._is_enough(partition, state, isr):
             return self._moved_to_eligible(partition, state, sound, complaining)
-        candidates = [m for m in state.replicas if m in isr and self._stalled(m, partition) is None]
-        if not candidates:
-            return None
-        # Who shares the majority's complaint is on the same side of the network as they are.
-        candidates.sort(key=lambda member: (not self.is_trusted(member, partition), member not in complaining))
-        return Election(candidates[0], isr, elr=())
+        candidates = self._candidates(partition, state, isr, complaining)
+        return Election(candidates[0], isr, elr=()) if candidates else None
 
     def _moved_to_eligible(
         self, partition: TopicPartition, state: PartitionState, standing: tuple[int, ...], complaining: Sequence[int]
@@ -262,22 +258,25 @@ class Complaints:
         )
         if not state.elr or not self._is_enough(partition, state, standing + eligible):
             return None
-        candidates = [
-            member
-            for member in state.replicas
-            if member in (standing or eligible) and self._stalled(member, partition) is None
-        ]
+        candidates = self._candidates(partition, state, standing or eligible, complaining)
         if not self.is_trusted(state.leader, partition):
             candidates = [member for member in candidates if self.is_trusted(member, partition)]
         if not candidates:
             return None
-        candidates.sort(key=lambda member: (not self.is_trusted(member, partition), member not in complaining))
         isr = standing or (candidates[0],)
         minimum = self._image.min_insync_replicas(partition.topic)
         elr = eligible_after(
             state, candidates[0], isr, False, minimum, lambda member: self._image.loss(member, partition) is not None
         )
         return Election(candidates[0], isr, elr=elr)
+
+    def _candidates(
+        self, partition: TopicPartition, state: PartitionState, members: Sequence[int], complaining: Sequence[int]
+    ) -> list[int]:
+        """Those of ``members`` whose disks take appends, the best first: who is trusted, then who shares the majority's
+        complaint and so is on the same side of the network as they are."""
+        sound = [member for member in state.replicas if member in members and self._stalled(member, partition) is None]
+        return sorted(sound, key=lambda m: (not self.is_trusted(m, partition), m not in complaining))
 
     def _without_followers(
         self, partition: TopicPartition, state: PartitionState, controller_epoch: int

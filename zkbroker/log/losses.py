@@ -209,9 +209,12 @@ class Losses:
         start = self._starts[log.log_dir]
         if start.is_continuous:
             return
-        flushed = start.offsets.recovery_points.get(log.partition, 0)
-        if not log.durability.has_policy_file or log.log_end_offset < flushed:
+        if not log.durability.has_policy_file or log.log_end_offset < self._flushed_before(log):
             self._found[log.partition] = None
+
+    def _flushed_before(self, log: Log) -> int:
+        """Up to where the log was known to be on disk when this process started."""
+        return self._starts[log.log_dir].offsets.recovery_points.get(log.partition, 0)
 
     def all_loaded(self, logs: Mapping[TopicPartition, Log]) -> None:
         """Write down what is lost. ``logs`` are the broker's, now and later. Raises OSError."""
@@ -223,7 +226,7 @@ class Losses:
                 self.replicas[partition] = LossyReplica(
                     *partition, log.topic_id, log.epochs.latest_epoch, log.log_end_offset
                 )
-                flushed = self._starts[log.log_dir].offsets.recovery_points.get(partition, 0)
+                flushed = self._flushed_before(log)
                 if flushed < log.bases[0]:
                     log.doubtful_start = flushed
             elif log is not None:
