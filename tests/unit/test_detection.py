@@ -365,14 +365,20 @@ def test_calls_that_it_still_holds_are_traffic(cluster: Cluster) -> None:
     assert cluster[1].reasons() == {"broker 3 refused connections, 2 of 2 peers agree"}
 
 
+def leave_halves_of(cluster: Cluster, broker_id: int) -> None:
+    """Its connections to the others' listeners stand at their end only."""
+    ends = cluster[broker_id].ends()
+    for machine in cluster.machines.values():
+        for transport in list(cluster.wire.transports):
+            if transport.protocol in machine.server.connections and transport.other in ends:
+                assert transport.other is not None
+                cluster.wire.forget(transport.other)
+
+
 def test_calls_of_which_nothing_is_heard_are_none(cluster: Cluster) -> None:
     """A network that was away leaves half of a connection behind: broker 3 gave it up and made another, and its RST was
     lost. When it dies later, that half knows nothing of it."""
-    for machine in (cluster[1], cluster[2]):
-        for transport in list(cluster.wire.transports):
-            if transport.protocol in machine.server.connections and transport.other in cluster[3].ends():
-                assert transport.other is not None
-                cluster.wire.forget(transport.other)
+    leave_halves_of(cluster, 3)
     cluster.wire.run(61.0, step=0.05)
     assert all(len(cluster[broker_id].server.connections) == 2 for broker_id in (1, 2, 3))
     assert cluster[1].reasons() == cluster[2].reasons() == set()
@@ -383,11 +389,7 @@ def test_calls_of_which_nothing_is_heard_are_none(cluster: Cluster) -> None:
 
 def test_half_a_connection_is_no_sign_of_life_for_long(cluster: Cluster) -> None:
     """As above, a few seconds after the network is whole again; the half is counted again should it speak."""
-    for machine in (cluster[1], cluster[2]):
-        for transport in list(cluster.wire.transports):
-            if transport.protocol in machine.server.connections and transport.other in cluster[3].ends():
-                assert transport.other is not None
-                cluster.wire.forget(transport.other)
+    leave_halves_of(cluster, 3)
     cluster.wire.run(6.5, step=0.05)
     assert len(cluster[1].server.connections) == 3, "it is still there"
     cluster[3].kill()

@@ -148,15 +148,21 @@ def test_a_log_start_that_was_truncated_away_does_not_come_back_after_a_kill(tar
     assert log.log_start_offset <= begin
 
 
-@pytest.mark.parametrize("at_close", [False, True])
-def test_an_fsync_that_finds_the_disk_full_loses_what_it_was_to_write(at_close: bool) -> None:
-    """A thin volume or a quota is found full when the pages are written back: the kernel drops them all the same."""
+def with_records() -> tuple[World, CrashDisk, LogDirs, Log]:
+    """A log with five, on a disk that can fail."""
     world = World("/data")
     world.disk = disk = CrashDisk()
     dirs = world.open()
     dirs.losses.add([])
     log = dirs.create(T0, TOPIC_ID)
     log.append_as_leader(batch(5), 1)
+    return world, disk, dirs, log
+
+
+@pytest.mark.parametrize("at_close", [False, True])
+def test_an_fsync_that_finds_the_disk_full_loses_what_it_was_to_write(at_close: bool) -> None:
+    """A thin volume or a quota is found full when the pages are written back: the kernel drops them all the same."""
+    world, disk, dirs, log = with_records()
 
     def fail(operation: str, path: str) -> None:
         if operation == "sync":
@@ -174,12 +180,7 @@ def test_an_fsync_that_finds_the_disk_full_loses_what_it_was_to_write(at_close: 
 
 
 def test_a_write_that_finds_the_disk_full_loses_nothing() -> None:
-    world = World("/data")
-    world.disk = disk = CrashDisk()
-    dirs = world.open()
-    dirs.losses.add([])
-    log = dirs.create(T0, TOPIC_ID)
-    log.append_as_leader(batch(5), 1)
+    world, disk, _, log = with_records()
     disk.is_full = True
     with pytest.raises(Exception, match="offline"):
         log.append_as_leader(batch(5), 1)
