@@ -1,9 +1,9 @@
 """Consumer groups in nouns: what clients ask of a group's coordinator, and what it answers.
 
 Fields and defaults are those of Kafka's JoinGroup (API 11), SyncGroup (14), Heartbeat (12), LeaveGroup (13),
-OffsetCommit (8), OffsetFetch (9), DescribeGroups (15), ListGroups (16), DeleteGroups (42) and OffsetDelete (47) requests,
-all versions in one shape: a field that a version lacks holds its default. ``kafka/`` makes and takes them,
-``coordinator/`` decides, ``broker/`` carries them between the two.
+OffsetCommit (8), OffsetFetch (9), DescribeGroups (15), ListGroups (16), DeleteGroups (42) and OffsetDelete (47), all
+versions in one shape: a field that a version lacks holds its default. ``kafka/`` makes and takes them, ``coordinator/``
+decides, ``broker/`` carries them between the two.
 """
 
 from __future__ import annotations
