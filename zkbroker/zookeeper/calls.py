@@ -14,7 +14,6 @@ from twisted.python.failure import Failure
 from zkbroker.model.clock import Clock
 from zkbroker.zookeeper.client import Watch, ZooKeeperError
 from zkbroker.zookeeper.kazoo_link import (
-    CONNECTION_ERRORS,
     AsyncResult,
     Link,
     Reactor,
@@ -101,14 +100,14 @@ class Calls:
 
     def _answered(self, link: Link, call: Call, result: AsyncResult) -> None:
         """kazoo's thread."""
-        link.answered(call.sent_at, result.exception)
-        self._reactor.callFromThread(self._finish, call, result)
+        # Without one it is failed by the session, with all others, when the news of the broken connection is here.
+        if link.answered(call.sent_at, result):
+            self._reactor.callFromThread(self._finish, call, result)
 
     def _finish(self, call: Call, result: AsyncResult) -> None:
+        if call not in self._under_way:
+            return  # stale
         error = result.exception
-        if call not in self._under_way or isinstance(error, CONNECTION_ERRORS):
-            # Stale; or to be failed by the session, with all others, when the news of the broken connection is here.
-            return
         del self._under_way[call]
         if self._waiting:
             self._hand_over(self._waiting.popleft())

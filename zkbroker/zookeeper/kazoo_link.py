@@ -11,6 +11,8 @@ What is done here and in session.py besides translating (measured with kazoo 2.1
   every round without success.
 - It queues calls while it has no connection and may send them in the next session: ``is_open`` is false by then.
 - ``commit()`` of a transaction never fails: its list of results is searched for the one that did.
+- A server may keep the connection of a session that has expired, answer its reads, and refuse its writes one by one:
+  such an answer ends the connection, and the next one tells that the session is gone.
 - A thread of kazoo that dies of an exception stays dead: ``is_dead``, and a new client takes the session over.
 """
 
@@ -270,19 +272,27 @@ class Link:
         return self._timeout_s if agreed_s is None else agreed_s
 
     def shut(self) -> None:
-        """Reactor: break the connection; kazoo goes to another server."""
+        """Any thread: break the connection; kazoo goes to another server."""
         connected = self.handler.socket_now
         if connected is not None:
             connected.shut()
 
-    def answered(self, sent_at: float, error: Exception | None) -> None:
-        """kazoo's thread: a call has its result."""
-        if isinstance(error, CONNECTION_ERRORS):
+    def answered(self, sent_at: float, result: AsyncResult) -> bool:
+        """kazoo's thread: a call has its result. False when that is only that the connection, or the session, is gone.
+
+        A server may say that the session has expired and keep its connection open: then it is shut, so that kazoo
+        asks for the session once more and learns its end as it learns every other.
+        """
+        is_expired = _tells_expiry(result)
+        if is_expired or isinstance(result.exception, CONNECTION_ERRORS):
             with self.lock:
                 self.is_open = False
-            return
+            if is_expired:
+                self.shut()
+            return False
         self.heard_at = self._clock.monotonic()
         self.asked_at = max(self.asked_at, sent_at)
+        return True
 
     def close(self) -> None:
         """A thread of its own, or the reactor if ``is_dead``: close the session and all else; may take long."""
@@ -352,6 +362,12 @@ def close_link(link: Link, reactor: Reactor) -> Deferred[None]:
     timer = reactor.callLater(STOP_TIMEOUT_S, give_up)
     threading.Thread(target=close, name="zookeeper-close", daemon=True).start()
     return done
+
+
+def _tells_expiry(result: AsyncResult) -> bool:
+    """A multi that failed tells the error of each of its operations."""
+    answers = result.value if result.exception is None and isinstance(result.value, list) else [result.exception]
+    return any(isinstance(answer, kazoo_errors.SessionExpiredError) for answer in answers)
 
 
 def event_is_loss(event: Any) -> bool:

@@ -368,7 +368,7 @@ class KazooSession:
         with link.lock:
             result = link.exists("/") if link.is_open else None
         if result is not None:
-            result.rawlink(lambda answer: link.answered(now, answer.exception))
+            result.rawlink(lambda answer: link.answered(now, answer))
 
 
 def _ignore_existing(failure: Failure) -> None:
