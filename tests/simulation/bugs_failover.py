@@ -199,4 +199,14 @@ FAILOVER = (
         "unit/test_failure_settings.py::test_a_leader_goes_by_no_contact_older_than_what_lets_its_followers_complain",
         profile="suspicion",
     ),
+    Bug(
+        "dead-session-keeps-its-connection",
+        "a broker whose dead session kept its connection was never registered again",
+        "A server that refuses a write because the session expired loses its connection: "
+        "it may keep that open for ever",
+        "torture, sessions that expire while the ensemble is away",
+        (Edit("zookeeper.kazoo_link:_tells_expiry", "", "return False"),),
+        "unit/test_zookeeper_dead_session.py::test_a_write_refused_as_expired_ends_the_session",
+        profile="network",
+    ),
 )

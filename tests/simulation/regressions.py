@@ -87,6 +87,7 @@ UNNOTICED: dict[str, str] = {
     "hello-before-the-delta": "it costs a hold-down, and invariant 18 goes by the hold-downs that the product knows",
     "half-a-connection-speaks": "it takes a lost FIN, seconds of silence and then a death; cuts of a run are too short",
     "fence-takes-the-next-incarnation": "the next incarnation registers again at once, and nothing counts on it yet",
+    "dead-session-keeps-its-connection": "simulated sessions are the fake's; the mistake was below, in kazoo's",
     "contact-older-than-complaints": "with simulated sessions of 1 to 2 s the two bounds are 0.1 s apart at most",
 }
 """Bugs that no run shows, and why. Their tests hold them."""
