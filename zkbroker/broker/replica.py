@@ -68,6 +68,25 @@ class Shared:
     """It may lack records that it is counted for, and nothing in ZooKeeper is known to say otherwise."""
     cold_read_released: Callable[[int], None] | None = None
     """Told how many bytes read for a follower are held no more."""
+    leadership_changed: Callable[[TopicPartition], None] = lambda partition: None
+    """Told whenever a tenure begins or ends. It only takes note: a role is being changed."""
+
+
+class Tenure:
+    """One uninterrupted leadership of a partition, over all its leader epochs. Meanwhile this broker followed nobody:
+    what it knows of the log's content by reading and appending is still true."""
+
+    __slots__ = ("replica",)
+
+    def __init__(self, replica: Replica) -> None:
+        self.replica = replica
+
+    def __repr__(self) -> str:
+        return f"Tenure({self.replica!r} {'holds' if self.holds else 'is over'})"
+
+    @property
+    def holds(self) -> bool:
+        return self.replica.tenure is self
 
 
 class ColdRead:
@@ -109,6 +128,7 @@ class Replica:
         "produce_waiters",
         "refusal",
         "state",
+        "tenure",
     )
 
     def __init__(self, partition: TopicPartition, log: Log, high_watermark: int, shared: Shared) -> None:
@@ -119,6 +139,8 @@ class Replica:
         """The newest state that the controller told."""
         self.leader: LeaderState | None = None
         self.follower: FollowerState | None = None
+        self.tenure: Tenure | None = None
+        """None while it does not lead."""
         self.led_epoch = -1
         """The last leader epoch in which this process led it."""
         self.refusal: str | None = None
@@ -260,6 +282,9 @@ class Replica:
         if leader.counted_end < leader.log_end_offset:
             self.flush()
         self.tell_followers()
+        if self.tenure is None:
+            self.tenure = Tenure(self)
+            shared.leadership_changed(self.partition)
 
     def _refuse_leadership(self, state: PartitionState, why: str) -> None:
         self.drop_role()
@@ -283,6 +308,7 @@ class Replica:
         if self.leader is None:
             return
         self.leader = None
+        self._end_tenure()
         self._shared.proposals.withdraw(self.partition)
         self._shared.mark_news.forget(self)
         self._drop_cold_reads()
@@ -296,6 +322,10 @@ class Replica:
         for consumer in list(self.consumers):
             consumer.woken()
         self.tell_followers()
+
+    def _end_tenure(self) -> None:
+        self.tenure = None
+        self._shared.leadership_changed(self.partition)
 
     def _take_isr(self, state: PartitionState) -> None:
         if self.leader is None:
@@ -413,6 +443,7 @@ class Replica:
         """The folder is offline: fail all who wait, serve nobody any more."""
         leader, self.leader, self.follower = self.leader, None, None
         if leader is not None:
+            self._end_tenure()
             self._shared.proposals.withdraw(self.partition)
         for parked, index in self.produce_waiters.take_all() + self.flush_waiters.take_all():
             parked.settle(index, error)

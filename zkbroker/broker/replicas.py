@@ -14,6 +14,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, maybeDeferred
 
 from zkbroker.broker.consume import Consumes
+from zkbroker.broker.coordinator_log import CoordinatorLog
 from zkbroker.broker.delayed import Deadlines, Turn
 from zkbroker.broker.follower_reads import FollowerReads
 from zkbroker.broker.following import Following
@@ -101,6 +102,7 @@ class Replicas:
         self._offsets = OffsetQueries(self._table)
         self._follower_reads = FollowerReads(self._table)
         self._following = Following(self._table)
+        self.coordinator_log = CoordinatorLog(self._table)
         self._lag_timer: Any = None
         # The ports' hot calls go straight to whoever does the work.
         self.follower_fetched = self._follower_reads.follower_fetched
@@ -125,6 +127,15 @@ class Replicas:
     @controller.setter
     def controller(self, send: Send) -> None:
         self._proposals.send = send
+
+    @property
+    def leadership_changed(self) -> Callable[[TopicPartition], None]:
+        """Told when a leadership begins or ends here; it must only take note."""
+        return self._shared.leadership_changed
+
+    @leadership_changed.setter
+    def leadership_changed(self, told: Callable[[TopicPartition], None]) -> None:
+        self._shared.leadership_changed = told
 
     # What the controller tells
 
