@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,16 @@ from zkbroker.kafka.api_versions import encode_unsupported
 from zkbroker.kafka.apis import APIS
 from zkbroker.kafka.framing import FrameError, Frames
 from zkbroker.kafka.request import Request
-from zkbroker.kafka.versions import API_VERSIONS, BY_KEY, FETCH
+from zkbroker.kafka.versions import (
+    API_VERSIONS,
+    BY_KEY,
+    FETCH,
+    JOIN_GROUP,
+    LEAVE_GROUP,
+    OFFSET_COMMIT,
+    OFFSET_FETCH,
+    SYNC_GROUP,
+)
 from zkbroker.kafka.wire import DECODE_ERRORS, MalformedRequest, Reader
 from zkbroker.model.errors import ErrorCode, InvariantViolation
 
@@ -47,6 +57,8 @@ class KafkaConnection(Protocol):
         """Read but not begun: waits for the broker to be ready, or for the Fetch before it to be written."""
         self._fetch: Request | None = None
         """The one Fetch that is begun: its answer can be large, so the next one waits until it is written."""
+        self._parked: Request | None = None
+        """A JoinGroup or SyncGroup without an answer."""
         self._unsent: deque[bytes | memoryview] = deque()
         """Pieces of large answers that the transport has no room for yet."""
         self._unsent_bytes = 0
@@ -94,6 +106,7 @@ class KafkaConnection(Protocol):
         self._requests.clear()
         self._held = None
         self._fetch = None
+        self._parked = None
         claimed, self._claimed_bytes = self._claimed_bytes, 0
         factory.memory.release(claimed)
         self._unsent.clear()
@@ -129,6 +142,21 @@ class KafkaConnection(Protocol):
     def has_unsent(self) -> bool:
         """A large answer waits for the client to read."""
         return self._unsent_bytes > 0
+
+    @property
+    def client_host(self) -> str:
+        """The client's address as Java writes it: after a slash, IPv6 in full without leading zeros."""
+        transport: Any = self.transport
+        host = getattr(transport.getPeer(), "host", "")
+        try:
+            address = ipaddress.ip_address(host.partition("%")[0])
+        except ValueError:
+            return f"/{host}"
+        if address.version == 4:
+            return f"/{address}"
+        if address.ipv4_mapped is not None:
+            return f"/{address.ipv4_mapped}"
+        return "/" + ":".join(f"{int(part, 16):x}" for part in address.exploded.split(":"))
 
     def memory_freed(self) -> None:
         self._work()
@@ -224,7 +252,14 @@ class KafkaConnection(Protocol):
         if not self.factory.services.metadata.is_ready:
             self.factory.wait_until_ready(self)
             return False
-        if request.key != FETCH:
+        key = request.key
+        if self._parked is not None and key != LEAVE_GROUP:
+            # Kafka works on one request of a connection at a time. A second JoinGroup of the member would take the
+            # place of the first, whose answer would never come. To leave ends the wait.
+            return False
+        if key == OFFSET_FETCH:  # sees what was committed before it
+            return not any(earlier.key == OFFSET_COMMIT and not earlier.is_done for earlier in self._requests)
+        if key != FETCH:
             return True
         return self._fetch is None and self.factory.unsent_memory.claim(self, 0)
 
@@ -232,6 +267,8 @@ class KafkaConnection(Protocol):
         self._requests.append(request)
         if request.key == FETCH:
             self._fetch = request
+        elif request.key in (JOIN_GROUP, SYNC_GROUP):
+            self._parked = request
         elif request.key == API_VERSIONS and not 0 <= request.version <= BY_KEY[API_VERSIONS].maximum:
             request.answer(encode_unsupported())
             return
@@ -254,6 +291,8 @@ class KafkaConnection(Protocol):
             first = requests.popleft()
             if first is self._fetch:
                 self._fetch = None
+            elif first is self._parked:
+                self._parked = None
             released += first.size
             if first.must_close:
                 self.is_closed = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Protocol, ServerFactory
@@ -11,6 +11,7 @@ from twisted.logger import Logger
 
 from zkbroker.kafka.apis import preload_hot
 from zkbroker.kafka.connection import KafkaConnection
+from zkbroker.kafka.group_ports import CoordinatorPort, GroupPort
 from zkbroker.kafka.memory import RequestMemory
 from zkbroker.kafka.ports import AdminPort, DataPort, ListenerLimits, MetadataPort, ProducerIdPort
 from zkbroker.kafka.request import Services
@@ -53,6 +54,8 @@ class KafkaFactory(ServerFactory):
         log: Logger,
         fatal: Callable[[str, BaseException], None],
         memory: RequestMemory | None = None,
+        groups: GroupPort | None = None,
+        coordinators: CoordinatorPort | None = None,
     ) -> None:
         self.listener_name = listener_name
         self.limits = limits
@@ -60,7 +63,18 @@ class KafkaFactory(ServerFactory):
         self.reactor = reactor
         self.log = log
         self.fatal = fatal
-        self.services = Services(data, metadata, admin, producer_ids, limits, listener_name, {})
+        self.services = Services(
+            data,
+            metadata,
+            admin,
+            producer_ids,
+            limits,
+            listener_name,
+            {},
+            # None: the APIs of groups are not advertised yet.
+            cast(GroupPort, groups),
+            cast(CoordinatorPort, coordinators),
+        )
         self.memory = memory if memory is not None else RequestMemory(limits.queued_max_request_bytes)
         self.unsent_memory = RequestMemory(limits.queued_max_request_bytes)
         """Answers that wait for their clients to read: no Fetch begins while there is more than the limit."""

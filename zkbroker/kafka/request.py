@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from zkbroker.kafka.group_ports import CoordinatorPort, GroupPort
 from zkbroker.kafka.ports import AdminPort, Cancellable, DataPort, ListenerLimits, MetadataPort, ProducerIdPort
 from zkbroker.kafka.versions import API_VERSIONS
 from zkbroker.kafka.wire import Reader
@@ -23,6 +24,11 @@ Chunks = Sequence[bytes | memoryview]
 
 class Connection(Protocol):
     """The connection as a request sees it."""
+
+    @property
+    def client_host(self) -> str:
+        """The client's address as Kafka writes it, ``/127.0.0.1``."""
+        ...
 
     def answered(self, request: Request) -> None:
         """``request.response`` is there (or nothing is to be sent): write what is next in order."""
@@ -44,6 +50,8 @@ class Services(NamedTuple):
     listener: str
     metadata_parts: dict[Any, Any]
     """Encoded parts of Metadata answers, kept while ``metadata.version`` stays; see metadata.py."""
+    groups: GroupPort
+    coordinators: CoordinatorPort
 
 
 class Request:
@@ -118,6 +126,11 @@ class Request:
         self.response = [header, *chunks]
         self.response_size = size + len(header)
         self.finish()
+
+    def waits_for(self, cancellable: Cancellable | None) -> None:
+        """A port that parked this request is told when the client goes away."""
+        if not self.is_done:
+            self.cancellable = cancellable
 
     def answer_nothing(self) -> None:
         """acks=0: the client waits for no response."""

@@ -26,7 +26,15 @@ PRODUCE = 0
 FETCH = 1
 LIST_OFFSETS = 2
 METADATA = 3
+OFFSET_COMMIT = 8
+OFFSET_FETCH = 9
 FIND_COORDINATOR = 10
+JOIN_GROUP = 11
+HEARTBEAT = 12
+LEAVE_GROUP = 13
+SYNC_GROUP = 14
+DESCRIBE_GROUPS = 15
+LIST_GROUPS = 16
 API_VERSIONS = 18
 CREATE_TOPICS = 19
 DELETE_TOPICS = 20
@@ -34,6 +42,8 @@ INIT_PRODUCER_ID = 22
 OFFSET_FOR_LEADER_EPOCH = 23
 DESCRIBE_CONFIGS = 32
 CREATE_PARTITIONS = 37
+DELETE_GROUPS = 42
+OFFSET_DELETE = 47
 DESCRIBE_CLUSTER = 60
 
 RANGES: tuple[ApiRange, ...] = (
@@ -51,5 +61,19 @@ RANGES: tuple[ApiRange, ...] = (
     ApiRange(CREATE_PARTITIONS, "create_partitions", 0, 3, 2),
     ApiRange(DESCRIBE_CLUSTER, "describe_cluster", 0, 1, 0),
 )
+
+GROUP_RANGES: tuple[ApiRange, ...] = (
+    ApiRange(OFFSET_COMMIT, "offset_commit", 1, 9, 8, lowest=1),
+    ApiRange(OFFSET_FETCH, "offset_fetch", 1, 9, 6, lowest=1),
+    ApiRange(JOIN_GROUP, "join_group", 0, 9, 6),
+    ApiRange(HEARTBEAT, "heartbeat", 0, 4, 4),
+    ApiRange(LEAVE_GROUP, "leave_group", 0, 5, 4),
+    ApiRange(SYNC_GROUP, "sync_group", 0, 5, 4),
+    ApiRange(DESCRIBE_GROUPS, "describe_groups", 0, 5, 5),
+    ApiRange(LIST_GROUPS, "list_groups", 0, 5, 3),
+    ApiRange(DELETE_GROUPS, "delete_groups", 0, 2, 2),
+    ApiRange(OFFSET_DELETE, "offset_delete", 0, 0, 1),
+)
+"""Advertised as soon as a broker has a coordinator to ask."""
 
 BY_KEY: dict[int, ApiRange] = {api.key: api for api in RANGES}
