@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from zkbroker.kafka import api_versions, cluster, configs, coordinators, fetch, metadata, offsets, produce, producer_ids
+from zkbroker.kafka import (
+    api_versions,
+    cluster,
+    configs,
+    coordinators,
+    fetch,
+    group_admin,
+    group_members,
+    group_offsets,
+    metadata,
+    offsets,
+    produce,
+    producer_ids,
+)
 from zkbroker.kafka import topics as topics_apis
 from zkbroker.kafka.messages import preload
 from zkbroker.kafka.request import Api
@@ -10,16 +23,26 @@ from zkbroker.kafka.versions import (
     API_VERSIONS,
     CREATE_PARTITIONS,
     CREATE_TOPICS,
+    DELETE_GROUPS,
     DELETE_TOPICS,
     DESCRIBE_CLUSTER,
     DESCRIBE_CONFIGS,
+    DESCRIBE_GROUPS,
     FETCH,
     FIND_COORDINATOR,
+    HEARTBEAT,
     INIT_PRODUCER_ID,
+    JOIN_GROUP,
+    LEAVE_GROUP,
+    LIST_GROUPS,
     LIST_OFFSETS,
     METADATA,
+    OFFSET_COMMIT,
+    OFFSET_DELETE,
+    OFFSET_FETCH,
     OFFSET_FOR_LEADER_EPOCH,
     PRODUCE,
+    SYNC_GROUP,
 )
 
 APIS: dict[int, Api] = {
@@ -37,6 +60,20 @@ APIS: dict[int, Api] = {
     CREATE_PARTITIONS: topics_apis.CREATE_PARTITIONS_API,
     DESCRIBE_CLUSTER: cluster.API,
 }
+
+GROUP_APIS: dict[int, Api] = {
+    OFFSET_COMMIT: group_offsets.OFFSET_COMMIT_API,
+    OFFSET_FETCH: group_offsets.OFFSET_FETCH_API,
+    JOIN_GROUP: group_members.JOIN_GROUP_API,
+    HEARTBEAT: group_members.HEARTBEAT_API,
+    LEAVE_GROUP: group_members.LEAVE_GROUP_API,
+    SYNC_GROUP: group_members.SYNC_GROUP_API,
+    DESCRIBE_GROUPS: group_admin.DESCRIBE_GROUPS_API,
+    LIST_GROUPS: group_admin.LIST_GROUPS_API,
+    DELETE_GROUPS: group_admin.DELETE_GROUPS_API,
+    OFFSET_DELETE: group_offsets.OFFSET_DELETE_API,
+}
+"""In use when GROUP_RANGES of versions.py are advertised."""
 
 _HOT_VERSIONS = ((LIST_OFFSETS, range(7, 10)), (INIT_PRODUCER_ID, range(4, 6)))
 
