@@ -181,6 +181,12 @@ class FetchOffsetsAnswer(NamedTuple):
     rows: tuple[FetchedOffset, ...] = ()
 
 
+class DescribeGroup(NamedTuple):
+    """One group of a DescribeGroups."""
+
+    group_id: str
+
+
 class DescribedMember(NamedTuple):
     member_id: str
     group_instance_id: str | None
@@ -212,6 +218,12 @@ class ListedGroups(NamedTuple):
     error: ErrorCode
     """COORDINATOR_LOAD_IN_PROGRESS when some of the groups here are not known yet: the rest is listed."""
     groups: tuple[ListedGroup, ...] = ()
+
+
+class DeleteGroup(NamedTuple):
+    """One group of a DeleteGroups."""
+
+    group_id: str
 
 
 class GroupError(NamedTuple):
