@@ -162,6 +162,7 @@ def test_wrong_settings_in_znodes_are_reported_and_ignored() -> None:
     assert topic == TopicConfig(retention_ms=9, retention_bytes=5)
     assert problems == [
         "log.retention.hours of this broker is '1': it cannot change while the broker runs; it is ignored",
+        "ssl.key.password of this broker is '[hidden]': it cannot change while the broker runs; it is ignored",
         "log.retention.ms of all brokers is 'soon': Not a number of type LONG; it is ignored",
         "no.such of all brokers is '[hidden]': unknown key; it is ignored",
         "remote.storage.enable is 'true': there is no tiered storage: segments there could not be read; it is ignored",

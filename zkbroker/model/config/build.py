@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from zkbroker.model.cluster import REPLICATION_LISTENER, Endpoint
 from zkbroker.model.config.broker import BrokerConfig, Setting, ZooKeeperConnect, freeze, parse_settings
+from zkbroker.model.config.dynamic_keys import limits_problem
 from zkbroker.model.config.listeners import (
     ListenerProblem,
     advertise_replication,
@@ -202,16 +203,13 @@ class _Build:
         return ZooKeeperConnect(tuple(hosts), chroot)
 
     def _check_log(self) -> None:
-        for name in ("log.retention.ms", "log.retention.minutes", "log.retention.hours"):
+        for name in ("log.retention.minutes", "log.retention.hours"):
             if self._values[name] == 0:
                 raise self._refuse(name, "it must be 1 or more, or -1 for no limit")
-        for name in ("log.roll.ms", "log.flush.interval.ms"):
-            value = self._values[name]
-            if isinstance(value, int) and value < 1:
-                raise self._refuse(name, "it must be 1 or more")
-        jitter = self._values["log.roll.jitter.ms"]
-        if isinstance(jitter, int) and jitter < 0:
-            raise self._refuse("log.roll.jitter.ms", "it must be 0 or more")
+        for name, value in self._values.items():
+            problem = limits_problem(name, value)
+            if problem is not None:
+                raise self._refuse(name, problem)
         least, most = self._int("log.cleaner.min.compaction.lag.ms"), self._int("log.cleaner.max.compaction.lag.ms")
         if least > most:
             problem = f"{least} is above log.cleaner.max.compaction.lag.ms ({most})"
@@ -238,7 +236,3 @@ class _Build:
                 f"message.max.bytes ({self._int('message.max.bytes')}) is above socket.request.max.bytes ({largest}):"
                 " batches that large cannot be sent"
             )
-        for pair in split_list(self._text("max.connections.per.ip.overrides") or ""):
-            host, colon, count = pair.rpartition(":")
-            if not (host and colon and count.isascii() and count.isdigit()):
-                raise self._refuse("max.connections.per.ip.overrides", f"'{pair}' is not host:count")

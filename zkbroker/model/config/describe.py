@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from zkbroker.model.config.broker import BrokerConfig
+from zkbroker.model.config.dynamic import with_dynamic
+from zkbroker.model.config.dynamic_keys import DYNAMIC_ONLY_KEYS, dynamic_key, dynamic_refusal
 from zkbroker.model.config.entry import ConfigEntry
 from zkbroker.model.config.keys import Key, Scope, Support
 from zkbroker.model.config.table import BROKER_KEYS
@@ -14,8 +16,6 @@ from zkbroker.model.config.topics import (
     DYNAMIC_DEFAULT_SOURCE,
     Origin,
     broker_origins,
-    broker_value,
-    dynamic_refusal,
     topic_origins,
     topic_values,
 )
@@ -70,15 +70,16 @@ def describe_topic_entries(
 def describe_broker_entries(
     broker: BrokerConfig, dynamic_defaults: Mapping[str, str], dynamic_broker: Mapping[str, str]
 ) -> tuple[ConfigEntry, ...]:
-    """Every broker key by name, with the values that hold now."""
+    """Every broker key by name, with the values that hold now; of the keys that exist only as dynamic ones, those that
+    are set."""
+    now = with_dynamic(broker, dynamic_defaults, dynamic_broker)
     entries = []
-    for name in sorted(BROKER_KEYS):
-        key = BROKER_KEYS[name]
-        if key.is_internal:
+    for name, key in sorted({**BROKER_KEYS, **DYNAMIC_ONLY_KEYS}.items()):
+        if key.is_internal or (name in DYNAMIC_ONLY_KEYS and now[name] == key.default):
             continue
-        value = format_value(broker_value(broker, dynamic_defaults, dynamic_broker, name))
         origins = list(broker_origins(broker, dynamic_defaults, dynamic_broker, _FAMILIES.get(name, [name])))
-        entries.append(_entry(key, value, key.scope is Scope.READ_ONLY, _own_first(name, origins)))
+        is_read_only = key.scope is not Scope.CLUSTER_WIDE
+        entries.append(_entry(key, format_value(now[name]), is_read_only, _own_first(name, origins)))
     return tuple(entries)
 
 
@@ -95,7 +96,7 @@ def describe_dynamic_default_entries(dynamic_defaults: Mapping[str, str]) -> tup
     entries = []
     for name in sorted(dynamic_defaults):
         text = dynamic_defaults[name]
-        if isinstance(text, str) and dynamic_refusal(name, text) is None:
-            key = BROKER_KEYS[name]
+        key = dynamic_key(name)
+        if key is not None and isinstance(text, str) and dynamic_refusal(name, text) is None:
             entries.append(_entry(key, text, False, [Origin(name, text, DYNAMIC_DEFAULT_SOURCE)]))
     return tuple(entries)

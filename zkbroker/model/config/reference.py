@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
+from zkbroker.model.config.dynamic_keys import DYNAMIC_ONLY_KEYS
 from zkbroker.model.config.keys import Key, Support
 from zkbroker.model.config.table import BROKER_KEYS, SECTIONS
 from zkbroker.model.config.topic_table import TOPIC_KEYS, TOPIC_SYNONYMS
@@ -26,8 +27,9 @@ Three things can take the place of a line of the file, the later ones the strong
 
 1. an environment variable: `ZKBROKER_LOG_DIRS` is `log.dirs` (prefix off, lower case, `_` for `.`);
 2. `--override log.dirs=/data` on the command line, several times if need be;
-3. while the broker runs, for keys that are not read-only, Kafka's znodes `/config/brokers/<default>` and
-   `/config/brokers/<id>`: of these the topic defaults take effect so far.
+3. while the broker runs, for keys that are `cluster-wide` below, Kafka's znodes `/config/brokers/<default>` and
+   `/config/brokers/<id>`: `zkbroker-configs`, Kafka's own tools or a person may write them, and they take effect at
+   once.
 
 A wrong key, value or combination stops the start with one line that names the key and the line of the file.
 
@@ -39,7 +41,8 @@ Each key of Kafka 3.9 is in one of three classes:
 - **refused**: ignoring it would be dangerous, so any value but the harmless one stops the start.
 
 *Dynamic* says from where Kafka lets the key change while the broker runs: not at all (`read-only`), for each broker
-(`per-broker`), or also for all of them at once (`cluster-wide`).
+(`per-broker`), or also for all of them at once (`cluster-wide`). The `per-broker` ones are all about listeners and
+their security: here they take a restart, and a request to change them is refused.
 """
 
 _MARKS = {Support.SUPPORTED: "supported", Support.ACCEPTED: "no effect", Support.REFUSED: "**refused**"}
@@ -108,6 +111,9 @@ def render_reference() -> str:
     for title, keys in SECTIONS:
         lines.append(f"\n## {title}\n")
         lines.extend(_broker_table(key for key in keys if not key.is_internal))
+    lines.append("\n## Only while the broker runs\n")
+    lines.append("No file may have these; they stand in the znodes alone.\n")
+    lines.extend(_broker_table(DYNAMIC_ONLY_KEYS.values()))
     internal = ", ".join(f"`{name}`" for name, key in BROKER_KEYS.items() if key.is_internal)
     lines.append(f"\nAlso known, though Kafka does not document them: {internal}.")
     return "\n".join(lines) + "\n"

@@ -7,10 +7,11 @@ from dataclasses import fields
 from typing import Any, NamedTuple
 
 from zkbroker.model.config.broker import BrokerConfig
-from zkbroker.model.config.keys import Key, Scope, Support
-from zkbroker.model.config.table import BROKER_KEYS, closest
+from zkbroker.model.config.dynamic import parsed_dynamic, valid_dynamic
+from zkbroker.model.config.dynamic_keys import dynamic_key, dynamic_refusal, refusal
+from zkbroker.model.config.table import closest
 from zkbroker.model.config.topic_table import TOPIC_KEYS, TOPIC_SYNONYMS, inherited_value
-from zkbroker.model.config.values import LONG_MAX, Value, ValueProblem, printable
+from zkbroker.model.config.values import LONG_MAX, Value, printable
 from zkbroker.model.topic_config import TopicConfig
 
 _FIELDS = tuple((field.name, field.name.replace("_", ".")) for field in fields(TopicConfig))
@@ -33,64 +34,12 @@ STATIC_SOURCE = 4
 DEFAULT_SOURCE = 5
 
 
-def refusal(key: Key, text: str) -> str | None:
-    """Why ``text`` cannot be the key's value, as a clause; None when it can."""
-    if key.support is Support.REFUSED and text.strip().lower() != key.harmless:
-        return key.note
-    try:
-        key.parse(text)
-    except ValueProblem as problem:
-        return str(problem)
-    return None
-
-
-def dynamic_refusal(name: str, text: str) -> str | None:
-    """Why a setting of ``/config/brokers`` is not obeyed, as a clause; None when it is."""
-    key = BROKER_KEYS.get(name)
-    if key is None:
-        return "unknown key"
-    if key.scope is Scope.READ_ONLY:
-        return "it cannot change while the broker runs"
-    return refusal(key, text)
-
-
-def _valid_dynamic(settings: Mapping[str, str], place: str, problems: list[str]) -> dict[str, str]:
-    valid = {}
-    for name in sorted(settings):
-        text = settings[name]
-        if not isinstance(text, str):
-            problems.append(f"{printable(name, 100)} of {place} is not a text; it is ignored")
-            continue
-        problem = dynamic_refusal(name, text)
-        if problem is None:
-            valid[name] = text
-        else:
-            problems.append(f"{printable(name, 100)} of {place} is '{_shown(name, text)}': {problem}; it is ignored")
-    return valid
-
-
-def _shown(name: str, text: str) -> str:
-    key = BROKER_KEYS.get(name)
-    return "[hidden]" if key is None or key.is_sensitive else printable(text, 100)
-
-
-def broker_value(
-    broker: BrokerConfig, dynamic_default: Mapping[str, str], dynamic_broker: Mapping[str, str], name: str
-) -> Value:
-    """The value of a broker key with valid dynamic settings taken into account."""
-    for settings in (dynamic_broker, dynamic_default):
-        text = settings.get(name)
-        if isinstance(text, str) and dynamic_refusal(name, text) is None:
-            return BROKER_KEYS[name].parse(text)
-    return broker[name]
-
-
 def _inherited(
     broker: BrokerConfig, dynamic_default: dict[str, str], dynamic_broker: dict[str, str]
 ) -> dict[str, Value]:
     """What each topic key is when the topic says nothing; the dynamic settings are valid ones."""
     values = dict(broker.topic_defaults)
-    dynamic = {name: BROKER_KEYS[name].parse(text) for name, text in {**dynamic_default, **dynamic_broker}.items()}
+    dynamic = parsed_dynamic({**dynamic_default, **dynamic_broker})
     if dynamic:
         for name in values:
             values[name] = inherited_value(name, lambda key: dynamic[key] if key in dynamic else broker.values[key])
@@ -121,8 +70,8 @@ def topic_values(
     Never raises for their content.
     """
     problems: list[str] = []
-    own = _valid_dynamic(dynamic_broker, "this broker", problems)
-    default = _valid_dynamic(dynamic_defaults, "all brokers", problems)
+    own = valid_dynamic(dynamic_broker, "this broker", problems)
+    default = valid_dynamic(dynamic_defaults, "all brokers", problems)
     values = _inherited(broker, default, own)
     for name in sorted(overrides):
         text = overrides[name]
@@ -205,6 +154,6 @@ def broker_origins(
         if name in broker.settings:
             yield Origin(name, broker.settings[name].text.strip(), STATIC_SOURCE)
     for name in names:
-        key = BROKER_KEYS[name]
-        if key.default is not None:
+        key = dynamic_key(name)
+        if key is not None and key.default is not None:
             yield Origin(name, key.show(key.default), DEFAULT_SOURCE)
