@@ -15,6 +15,7 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import Logger
 
 from tests.fakes.broker import LIMITS, FakeBroker, MonotonicClock
+from tests.fakes.groups import FakeGroups
 from zkbroker.kafka.connection import KafkaConnection
 from zkbroker.kafka.listener import KafkaFactory
 from zkbroker.kafka.ports import ListenerLimits
@@ -111,6 +112,7 @@ class Listener:
     def __init__(self, **limits: Any) -> None:
         self.clock = task.Clock()
         self.broker = FakeBroker(reactor=self.clock)
+        self.groups = FakeGroups()
         self.events: list[dict[str, Any]] = []
         self.fatal: list[tuple[str, BaseException]] = []
         self.limits: ListenerLimits = LIMITS._replace(**limits)
@@ -125,6 +127,8 @@ class Listener:
             reactor=self.clock,
             log=Logger("test", observer=self.events.append),
             fatal=lambda where, error: self.fatal.append((where, error)),
+            groups=self.groups,
+            coordinators=self.groups,
         )
         self.factory.doStart()
 
