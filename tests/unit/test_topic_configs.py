@@ -34,6 +34,7 @@ class World(FakeWorld):
         self.zk = self.session()
         connect(self, self.zk)
         self.changed: list[str] = []
+        self.brokers_changed: list[dict[str, str]] = []
         self.lines: list[str] = []
         self.configs = TopicConfigs(
             broker_id=1,
@@ -42,6 +43,7 @@ class World(FakeWorld):
             resolve=resolve,
             changed=self.changed.append,
             log=self.lines.append,
+            brokers_changed=lambda: self.brokers_changed.append(dict(self.configs.dynamic_broker)),
         )
 
     def put(self, topic: str, min_isr: int | str) -> None:
@@ -270,7 +272,7 @@ def test_watches_do_not_pile_up_over_reconnects() -> None:
     world.notify("topics", "t")
     world.settle()
     counts = [len(handles) for handles in world.zookeeper._watches.values()]
-    assert counts == [1, 1]
+    assert counts == [1, 1, 1, 1]  # the topic, both of brokers, the notifications
 
 
 def test_a_recreated_topic_starts_with_its_own_settings() -> None:
@@ -358,3 +360,39 @@ def test_asking_for_many_names_costs_no_memory() -> None:
     world = World()
     world.start()
     assert len({id(world.configs.get(f"invented-{number}")) for number in range(100)}) == 1
+
+
+@pytest.mark.parametrize("path", ["/config/brokers/<default>", "/config/brokers/1"])
+def test_what_a_person_writes_for_brokers_holds_without_a_notification(path: str) -> None:
+    world = World()
+    world.put("own", 2)
+    world.start()
+    for topic in ("own", "plain"):
+        wait(world, world.configs.load(topic))
+    world.changed.clear()
+    for min_isr in ("3", "4"):  # made, then changed
+        world.write(path, znode.encode({"min.insync.replicas": min_isr}))
+        world.settle()
+        assert (world.min_isr("plain"), world.min_isr("own")) == (int(min_isr), 2)
+    assert world.changed == ["plain", "plain"]
+    assert len(world.brokers_changed) == 2
+    world.zookeeper.write(Delete(path))
+    world.settle()
+    assert world.min_isr("plain") == 1
+    world.break_connection(world.zk)
+    world.settle()
+    world.write(path, znode.encode({"min.insync.replicas": "5"}))
+    world.settle()
+    assert world.min_isr("plain") == 5
+
+
+def test_what_was_written_is_read_again_though_a_read_was_under_way() -> None:
+    world = World()
+    world.start()
+    world.put("t", 1)
+    first = world.configs.load("t")
+    world.put("t", 2)
+    again = world.configs.read_again("t")
+    wait(world, first)
+    wait(world, again)
+    assert world.min_isr("t") == 2

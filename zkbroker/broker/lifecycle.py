@@ -14,6 +14,7 @@ from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 from zkbroker.broker import bootstrap, listening, session_file
+from zkbroker.broker.dynamic_settings import CurrentSettings
 from zkbroker.broker.handover import hand_over
 from zkbroker.broker.losses import find_missing
 from zkbroker.broker.parts import Parts
@@ -166,10 +167,12 @@ class Broker:
             resolve=lambda default, own, topic: resolve_topic_config(config, default, own, topic),
             changed=self._topic_config_changed,
             log=self._log,
+            brokers_changed=lambda: settings.changed(),
         )
+        settings = CurrentSettings(config, lambda: (topic_configs.dynamic_default, topic_configs.dynamic_broker))
         # Before the logs are loaded, which they are with their topics' settings.
         yield patient.ask(topic_configs.start)
-        logs = self._logs = self._open_logs(cluster_id, topic_configs)
+        logs = self._logs = self._open_logs(cluster_id, topic_configs, settings)
         # Not earlier: recovery after a crash takes this thread for as long as it needs.
         self._watchdog.start()
         self._every(config.get_int("zookeeper.session.timeout.ms") / 1000 / TICKS_PER_SESSION, self._watchdog.tick)
@@ -179,7 +182,7 @@ class Broker:
             self._log(f"{len(logs.losses.replicas)} replicas lack records they may be counted for; they follow first")
         previous_session_id = yield patient.ask(self._close_previous_session)
         self._keep_session()
-        self._make_parts(cluster_id, topic_configs, previous_session_id)
+        self._make_parts(cluster_id, topic_configs, settings, previous_session_id)
 
     def _find_id(self, patient: bootstrap.PatientSession) -> Generator[Deferred[Any], Any, int]:
         if self._config.broker_id >= 0:
@@ -192,7 +195,10 @@ class Broker:
         self._log(f"broker.id {generated} was generated")
         return generated
 
-    def _open_logs(self, cluster_id: str, topic_configs: TopicConfigs) -> LogDirs:
+    def _open_logs(self, cluster_id: str, topic_configs: TopicConfigs, settings: CurrentSettings) -> LogDirs:
+        def expiration_ms() -> int:
+            return settings.config.get_int("producer.id.expiration.ms")
+
         logs = LogDirs(
             disk=self._disk,
             clock=self._clock,
@@ -202,9 +208,10 @@ class Broker:
             broker_id=self._broker_id,
             topic_config=topic_configs.get,
             dir_failed=self._dir_failed,
-            producer_id_expiration_ms=self._config.get_int("producer.id.expiration.ms"),
+            producer_id_expiration_ms=expiration_ms(),
             boot_id=self._boot_id,
         )
+        settings.listen(lambda: logs.forget_producers_after(expiration_ms()))
         logs.open(cluster_id)
         self._log(f"broker {self._broker_id} of cluster {cluster_id}; {len(logs.logs)} logs loaded")
         return logs
@@ -239,7 +246,9 @@ class Broker:
         except OSError as error:
             self._log(f"the session could not be kept for the next start: {error}")
 
-    def _make_parts(self, cluster_id: str, topic_configs: TopicConfigs, previous_session_id: int) -> None:
+    def _make_parts(
+        self, cluster_id: str, topic_configs: TopicConfigs, settings: CurrentSettings, previous_session_id: int
+    ) -> None:
         if self._logs is None:
             raise StartError("the logs are not open")
         parts = self._parts = Parts(
@@ -250,6 +259,7 @@ class Broker:
             zk=self._zk,
             logs=self._logs,
             topic_configs=topic_configs,
+            settings=settings,
             cluster_id=cluster_id,
             broker_id=self._broker_id,
             incarnation=self._incarnation,
@@ -300,7 +310,7 @@ class Broker:
     def _topic_config_changed(self, topic: str) -> None:
         # The first reading comes before there are replicas; each takes its topic's settings when it is made.
         if self._parts is not None:
-            self._parts.replicas.config_changed(topic)
+            self._parts.topic_config_changed(topic)
 
     def _became_ready(self) -> None:
         if self._parts is None:

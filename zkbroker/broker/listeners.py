@@ -9,12 +9,14 @@ from twisted.logger import Logger
 
 from zkbroker.broker import listening
 from zkbroker.broker.admin import Admin
+from zkbroker.broker.dynamic_settings import CurrentSettings
 from zkbroker.broker.metadata import ClusterMetadata
 from zkbroker.broker.producer_ids import ProducerIds
 from zkbroker.broker.replicas import Replicas
 from zkbroker.broker.settings import listener_limits
 from zkbroker.kafka.listener import KafkaFactory
 from zkbroker.kafka.memory import RequestMemory
+from zkbroker.kafka.ports import ListenerLimits
 from zkbroker.model.clock import Clock
 from zkbroker.model.cluster import REPLICATION_LISTENER
 from zkbroker.model.config import BrokerConfig
@@ -30,6 +32,7 @@ class Listeners:
         self,
         *,
         config: BrokerConfig,
+        settings: CurrentSettings,
         reactor: Any,
         clock: Clock,
         replicas: Replicas,
@@ -43,7 +46,8 @@ class Listeners:
         self._server = server
         self.ports: list[Any] = []
         """Listening sockets, in the order in which they were opened."""
-        limits = listener_limits(config)
+        limits = listener_limits(settings.config)
+        settings.listen(lambda: self._limits_changed(listener_limits(settings.config)))
         memory = RequestMemory(limits.queued_max_request_bytes)
         self._factories = [
             KafkaFactory(
@@ -76,6 +80,10 @@ class Listeners:
         """Answer clients from now on."""
         for factory in self._factories:
             factory.became_ready()
+
+    def _limits_changed(self, limits: ListenerLimits) -> None:
+        for factory in self._factories:
+            factory.limits_changed(limits)
 
     def close_clients(self) -> None:
         """Close the clients' connections; those of brokers end with their server."""

@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from zkbroker.broker.admin import Admin
 from zkbroker.broker.controller_link import ControllerLink
 from zkbroker.broker.controller_loop import ControllerLoop
+from zkbroker.broker.dynamic_settings import CurrentSettings
 from zkbroker.broker.failure_watch import FailureWatch
 from zkbroker.broker.listeners import Listeners
 from zkbroker.broker.listening import BoundSocket
@@ -62,6 +63,7 @@ class Parts:
         zk: ZooKeeperClient,
         logs: LogDirs,
         topic_configs: TopicConfigs,
+        settings: CurrentSettings,
         cluster_id: str,
         broker_id: int,
         incarnation: str,
@@ -155,7 +157,7 @@ class Parts:
             clock=clock,
             reactor=reactor,
             random=source,
-            settings=controller_settings(config, timeout_s),
+            settings=controller_settings(settings.config, timeout_s),
             broker_epoch=self._broker_epoch,
             topic_overrides_error=validate_topic_overrides,
             controller_changed=self._controller_changed,
@@ -233,6 +235,7 @@ class Parts:
         self.producer_ids = ProducerIds(broker_id=broker_id, zk=zk)
         self._listeners = Listeners(
             config=config,
+            settings=settings,
             reactor=reactor,
             clock=clock,
             replicas=self.replicas,
@@ -260,6 +263,10 @@ class Parts:
         """The session has a connection, or another is made: ask again for what could not be read."""
         if state in (SessionState.CONNECTED, SessionState.RECONNECTED):
             self.node.configs_reachable()
+
+    def topic_config_changed(self, topic: str) -> None:
+        """The topic's effective settings are other ones now."""
+        self.replicas.config_changed(topic)
 
     def dir_failed(self, folder: str, reason: str, partitions: list[TopicPartition]) -> None:
         self.replicas.dir_failed(folder, reason, partitions)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.python.failure import Failure
 
+from zkbroker.broker.dynamic_settings import DynamicSettings, SettingsReader, fail_if_cut_off
 from zkbroker.model.clock import Clock
 from zkbroker.model.topic_config import TopicConfig
 from zkbroker.zookeeper.client import (
-    ConnectionLossError,
     NodeExistsError,
     NoNodeError,
-    SessionExpiredError,
     SessionState,
     Stat,
     ZooKeeperClient,
@@ -49,17 +47,23 @@ class TopicConfigs:
         resolve: Resolve,
         changed: Callable[[str], None],
         log: Callable[[str], None],
+        brokers_changed: Callable[[], None] = lambda: None,
     ) -> None:
+        """``changed(topic)`` is told of other effective settings of a topic, ``brokers_changed`` of other dynamic ones
+        of this broker or of all."""
         self._broker_id = str(broker_id)
         self._zk = zk
         self._clock = clock
         self._resolve = resolve
         self._changed = changed
+        self._tell_brokers_changed = brokers_changed
         self._log = log
+        self._reader = SettingsReader(zk, log)
+        self._brokers = DynamicSettings(
+            broker_id=str(broker_id), zk=zk, reader=self._reader, changed=self._brokers_changed
+        )
         self._is_listening = False
         self._overrides: dict[str, dict[str, str]] = {}
-        self._dynamic_default: dict[str, str] = {}
-        self._dynamic_broker: dict[str, str] = {}
         self._resolved: dict[str, TopicConfig] = {}
         """Only of topics that have overrides; all others share ``_without_overrides``."""
         self._without_overrides: TopicConfig | None = None
@@ -69,8 +73,6 @@ class TopicConfigs:
         """Topics whose znode has a watch. Never iterated."""
         self._seen: dict[str, int] = {}
         """Notifications of the last listing that were read → when they were written, ms."""
-        self._reported: dict[str, str] = {}
-        """Path → the problem that was logged last; an entry goes with its znode."""
         self._is_watching_changes = False
 
     def __repr__(self) -> str:
@@ -91,12 +93,12 @@ class TopicConfigs:
     @property
     def dynamic_default(self) -> Mapping[str, str]:
         """Settings of ``/config/brokers/<default>``."""
-        return self._dynamic_default
+        return self._brokers.default
 
     @property
     def dynamic_broker(self) -> Mapping[str, str]:
         """Settings of ``/config/brokers/N``."""
-        return self._dynamic_broker
+        return self._brokers.own
 
     def knows(self, topic: str) -> bool:
         """True once the topic's znode was read (or found absent)."""
@@ -115,10 +117,23 @@ class TopicConfigs:
         return config
 
     def _resolved_from(self, overrides: Mapping[str, str], path: str) -> TopicConfig:
-        config, problems = self._resolve(self._dynamic_default, self._dynamic_broker, overrides)
+        config, problems = self._resolve(self._brokers.default, self._brokers.own, overrides)
         if problems:
-            self._report(path, "; ".join(problems))
+            self._reader.report(path, "; ".join(problems))
         return config
+
+    def read_again(self, topic: str) -> Deferred[None]:
+        """The same as ``load``, but what is read begins to be read now: for whoever has just written it."""
+        under_way = self._loading.get(topic)
+        if under_way is None:
+            return self.load(topic)
+        waiting: Deferred[None] = Deferred()
+        under_way.append(waiting)
+        return waiting.addCallback(lambda _: self.load(topic))
+
+    def read_brokers_again(self) -> Deferred[None]:
+        """Read the settings of this broker and of all brokers now."""
+        return self._brokers.load()
 
     def load(self, topic: str) -> Deferred[None]:
         """Read the topic's znode; fires when ``knows(topic)``, or when ``forget`` made the question pointless. Fails
@@ -138,7 +153,7 @@ class TopicConfigs:
         """The topic is gone: one of the same name starts with its own settings, read anew."""
         self._overrides.pop(topic, None)
         self._resolved.pop(topic, None)
-        self._reported.pop(znode.topic_path(topic), None)
+        self._reader.forget(znode.topic_path(topic))
         for waiting in self._loading.pop(topic, []):
             waiting.callback(None)
 
@@ -147,10 +162,10 @@ class TopicConfigs:
     def _read_topic(self, topic: str) -> Deferred[dict[str, str]]:
         path = znode.topic_path(topic)
         if topic in self._watched:
-            return self._read(path)
+            return self._reader.read(path)
 
         def read_if_there(stat: Stat | None) -> Deferred[dict[str, str]]:
-            return succeed({}) if stat is None else self._read(path)
+            return succeed({}) if stat is None else self._reader.read(path)
 
         def unwatch(failure: Failure) -> Failure:
             self._watched.discard(topic)
@@ -181,24 +196,12 @@ class TopicConfigs:
 
     def _topic_unread(self, failure: Failure, topic: str, round_: list[Deferred[None]]) -> None:
         if failure.check(ZnodeError) is not None:
-            self._report(znode.topic_path(topic), failure.getErrorMessage())
+            self._reader.report(znode.topic_path(topic), failure.getErrorMessage())
             self._topic_read(self._overrides.get(topic, {}), topic, round_)
         elif self._loading.get(topic) is round_:
             del self._loading[topic]
             for waiting in round_:
                 waiting.errback(failure)
-
-    def _read(self, path: str) -> Deferred[dict[str, str]]:
-        def absent(failure: Failure) -> dict[str, str]:
-            failure.trap(NoNodeError)
-            return {}
-
-        def decode(got: tuple[bytes, Stat]) -> dict[str, str]:
-            settings = dict(znode.decode(path, got[0]))
-            self._reported.pop(path, None)
-            return settings
-
-        return self._zk.get(path).addCallbacks(decode, absent)
 
     # Notifications
 
@@ -207,6 +210,7 @@ class TopicConfigs:
             # Notifications may have come and been purged while nobody watched: read all, not just the new ones.
             self._is_watching_changes = False
             self._watched.clear()
+            self._brokers.watches_lost()
             self._look_for_changes(reload_all=True).addErrback(self._unreachable)
 
     def _changes_watch_fired(self) -> None:
@@ -261,7 +265,7 @@ class TopicConfigs:
         self._purge()
         if reload_all:
             return self._zk.children(znode.TOPICS_PATH).addErrback(_none_there).addCallback(self._all_topics_listed)
-        done = self._load_brokers() if brokers_changed else succeed(None)
+        done = self._brokers.load() if brokers_changed else succeed(None)
         return done.addCallback(lambda _: self._load_topics([topic for topic in topics if self._is_wanted(topic)]))
 
     def _is_wanted(self, topic: str) -> bool:
@@ -277,51 +281,23 @@ class TopicConfigs:
     def _all_topics_listed(self, names: list[str]) -> Deferred[None]:
         topics = dict.fromkeys(znode.entity_from_name(name) for name in names if name != znode.DEFAULT_ENTITY)
         topics.update(dict.fromkeys(self._overrides))
-        return self._load_brokers().addCallback(lambda _: self._load_topics(list(topics)))
+        return self._brokers.load().addCallback(lambda _: self._load_topics(list(topics)))
 
     def _load_topics(self, topics: list[str]) -> Deferred[None]:
         loads = DeferredList([self.load(topic) for topic in topics], consumeErrors=True)
-        return loads.addCallback(_fail_if_cut_off)
+        return loads.addCallback(fail_if_cut_off)
 
-    # Settings of brokers
-
-    def _load_brokers(self) -> Deferred[None]:
-        paths = [znode.broker_path(znode.DEFAULT_ENTITY), znode.broker_path(self._broker_id)]
-        reads = DeferredList([self._read(path) for path in paths], consumeErrors=True)
-        return reads.addCallback(self._brokers_read)
-
-    def _brokers_read(self, results: list[tuple[bool, Any]]) -> None:
-        _fail_if_cut_off(results)
-        fresh = []
-        for (ok, settings), known in zip(results, (self._dynamic_default, self._dynamic_broker), strict=True):
-            fresh.append(settings if ok else known)
-            if not ok and settings.check(ZnodeError) is not None:
-                self._report(settings.value.path, settings.getErrorMessage())
-        if fresh == [self._dynamic_default, self._dynamic_broker]:
-            return
-        before = {topic: self.get(topic) for topic in self._overrides}
-        self._dynamic_default, self._dynamic_broker = fresh
-        self._resolved = {}
-        self._without_overrides = None
-        for topic, config in before.items():
-            if self.get(topic) != config:
+    def _brokers_changed(self) -> None:
+        resolved, self._resolved = self._resolved, {}
+        without_overrides, self._without_overrides = self._without_overrides, None
+        for topic, overrides in list(self._overrides.items()):
+            if self.get(topic) != (resolved.get(topic) if overrides else without_overrides):
                 self._changed(topic)
-
-    def _report(self, path: str, problem: str) -> None:
-        if self._reported.get(path) != problem:
-            self._reported[path] = problem
-            self._log(problem if problem.startswith(path) else f"{path}: {problem}")
+        self._tell_brokers_changed()
 
     def _unreachable(self, failure: Failure) -> None:
         # The next CONNECTED or RECONNECTED reads everything again.
         self._log(f"topic settings could not be read: {failure.getErrorMessage()}")
-
-
-def _fail_if_cut_off(results: list[tuple[bool, Any]]) -> None:
-    """Whoever starts with the settings of half the topics recovers the others' logs by rules that are not theirs."""
-    for ok, failure in results:
-        if not ok and failure.check(ConnectionLossError, SessionExpiredError) is not None:
-            failure.raiseException()
 
 
 def _none_there(failure: Failure) -> list[str]:

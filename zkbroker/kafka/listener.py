@@ -115,6 +115,11 @@ class KafkaFactory(ServerFactory):
         for connection in waiting:
             connection.became_ready()
 
+    def limits_changed(self, limits: ListenerLimits) -> None:
+        """The broker's settings changed: these hold for what comes from now on."""
+        self.limits = limits
+        self.services = self.services._replace(limits=limits)
+
     def close_connections(self) -> None:
         """Shutdown: end every connection now."""
         for connection in list(self.connections):

@@ -305,6 +305,10 @@ class LogDirs:
 
     # -- while running
 
+    def forget_producers_after(self, expiration_ms: int) -> None:
+        """``producer.id.expiration.ms`` is another one."""
+        self._context.producer_id_expiration_ms = expiration_ms
+
     def write_checkpoints(self, high_watermarks: Mapping[TopicPartition, int]) -> Deferred[None]:
         """High watermarks, recovery points and log starts of every folder, in threads. Fires when they are written, but
         for folders of which the last round is under way. A failure takes the folder offline and fires all the same."""
