@@ -26,7 +26,7 @@ HEARTBEAT = request(v.HEARTBEAT, 3, **MEMBER)
 LEAVE = request(v.LEAVE_GROUP, 3, group_id="g", members=[{"member_id": "m", "group_instance_id": None}])
 COMMIT = request(v.OFFSET_COMMIT, 7, **MEMBER, topics=commit_rows(("t", 0)))
 FETCH = request(v.OFFSET_FETCH, 7, group_id="g", topics=[{"name": "t", "partition_indexes": [0]}])
-METADATA = request(v.METADATA, 4)
+METADATA = request(v.METADATA, 4, topics=[])
 
 
 class Client:
