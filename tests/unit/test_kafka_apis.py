@@ -169,13 +169,6 @@ def test_fetch_waits_for_records(listener: Listener) -> None:
     assert response_of(request, data)[1].responses[0].partitions[0].records == b""
 
 
-def test_fetch_sessions_are_not_kept(listener: Listener) -> None:
-    listener.ask(produce_request())
-    assert listener.ask(fetch(12, session_id=0, session_epoch=0)).session_id == 0
-    refused = listener.ask(fetch(12, session_id=8, session_epoch=3))
-    assert (code(refused), refused.responses) == (ErrorCode.FETCH_SESSION_ID_NOT_FOUND, ())
-
-
 def test_a_kafka_follower_is_refused(listener: Listener) -> None:
     (row,) = listener.ask(fetch(12, replica_id=3)).responses[0].partitions
     assert code(row) == ErrorCode.INVALID_REQUEST

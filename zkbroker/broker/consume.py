@@ -8,6 +8,7 @@ from twisted.python.failure import Failure
 
 from zkbroker.broker.replica import Replica
 from zkbroker.broker.replica_table import ReplicaTable
+from zkbroker.broker.watches import Watch, Watches
 from zkbroker.kafka.ports import Cancellable, ConsumedRow, ConsumeOptions, ConsumeRow
 from zkbroker.log.log import LogRead
 from zkbroker.model.errors import BrokerError, ErrorCode
@@ -15,7 +16,7 @@ from zkbroker.partition.leader import LeaderState
 
 
 class Consumes:
-    """Fills ``DataPort.consume``."""
+    """Fills ``DataPort.consume`` and ``open_session``."""
 
     def __init__(self, table: ReplicaTable) -> None:
         self._table = table
@@ -23,9 +24,59 @@ class Consumes:
     def consume(
         self, options: ConsumeOptions, rows: Sequence[ConsumeRow], done: Callable[[list[ConsumedRow]], None]
     ) -> Cancellable | None:
-        request = _Consume(self._table, options, rows, done)
+        watches = Watches()
+        watches.add_rows(rows)
+        request = _Consume(self._table, options, watches, done, is_whole=True)
         request.start()
         return None if request.is_finished else request
+
+    def open_session(self) -> ConsumerSession:
+        return ConsumerSession(self._table)
+
+
+class ConsumerSession:
+    """Fills ``ConsumeSession``: the watches stay from one request to the next, and only those are looked at that may
+    have news."""
+
+    def __init__(self, table: ReplicaTable) -> None:
+        self._table = table
+        self._watches = Watches()
+        self._request: _Consume | None = None
+        self._read_committed = False
+
+    def __repr__(self) -> str:
+        return f"ConsumerSession({self._watches!r})"
+
+    @property
+    def size(self) -> int:
+        return len(self._watches)
+
+    def update(self, rows: Sequence[ConsumeRow], forgotten: Sequence[ConsumeRow]) -> None:
+        watches = self._watches
+        for row in rows:
+            watches.put(row)
+        for row in forgotten:
+            watches.drop(row)
+
+    def fetch(self, options: ConsumeOptions, done: Callable[[list[ConsumedRow]], None]) -> Cancellable | None:
+        self._give_up()
+        watches = self._watches
+        if options.read_committed != self._read_committed:
+            # What ended at the last stable offset may go on, and the other way round.
+            self._read_committed = options.read_committed
+            watches.look_at_all()
+        request = self._request = _Consume(self._table, options, watches, done, is_whole=False)
+        request.start()
+        return None if request.is_finished else request
+
+    def close(self) -> None:
+        self._give_up()
+        self._watches.drop_all()
+
+    def _give_up(self) -> None:
+        request, self._request = self._request, None
+        if request is not None:
+            request.cancel()
 
 
 class _Mark:
@@ -43,25 +94,26 @@ class _Mark:
 
 
 class _Consume:
-    """One Fetch: attempts to read all its rows until there is enough, an error, or no time left.
+    """One Fetch: attempts to read its rows until there is enough, an error, or no time left.
 
-    An attempt walks the rows in order, since what one returns lowers what the next may. A row whose bytes are not in
-    memory suspends the attempt until a thread has read them.
+    An attempt walks what changed since the last one in order, since what one row returns lowers what the next may. A
+    row whose bytes are not in memory suspends the attempt until a thread has read them.
     """
 
     __slots__ = (
-        "_answers",
         "_done",
         "_index",
         "_is_expired",
+        "_is_looking",
         "_is_parked",
-        "_is_reading",
+        "_is_whole",
         "_is_woken",
         "_must_answer",
         "_options",
-        "_rows",
+        "_queue",
         "_size",
         "_table",
+        "_watches",
         "bucket",
     )
 
@@ -69,21 +121,27 @@ class _Consume:
         self,
         table: ReplicaTable,
         options: ConsumeOptions,
-        rows: Sequence[ConsumeRow],
+        watches: Watches,
         done: Callable[[list[ConsumedRow]], None],
+        *,
+        is_whole: bool,
     ) -> None:
+        """``is_whole``: without a session; every row is answered, and the watches end with the request."""
         self._table = table
         self._options = options
-        self._rows = rows
+        self._watches = watches
         self._done: Callable[[list[ConsumedRow]], None] | None = done
-        self._answers: list[ConsumedRow] = []
+        self._is_whole = is_whole
+        self._queue: list[Watch] = []
+        """What this attempt looks at."""
         self._index = 0
         self._size = 0
         self._must_answer = False
         """A row has an error or diverged: nothing more is waited for."""
-        self._is_expired = options.max_wait_ms <= 0 or not rows
+        self._is_expired = options.max_wait_ms <= 0 or not watches.all
         self._is_parked = False
-        self._is_reading = False
+        self._is_looking = False
+        """An attempt is under way, perhaps in a thread."""
         self._is_woken = False
         self.bucket = -1
 
@@ -92,66 +150,96 @@ class _Consume:
         return self._done is None
 
     def start(self) -> None:
+        self._watches.waiting = self
         self._attempt()
 
     def woken(self) -> None:
-        """A high watermark moved, or a role changed."""
-        if self._is_reading:
+        """A high watermark or a log start moved, or a role changed."""
+        if self._is_looking:
             self._is_woken = True
         elif self._done is not None:
             self._attempt()
 
     def expired(self) -> None:
         self._is_expired = True
-        if not self._is_reading and self._done is not None:
+        if not self._is_looking and self._done is not None:
             self._attempt()
 
     def cancel(self) -> None:
+        if self._done is None:
+            return
         self._done = None
-        self._answers = []
+        for watch in self._queue:
+            watch.answer = None
+        self._queue = []
         self._table.shared.deadlines.drop(self)
-        if self._is_parked:
-            self._is_parked = False
-            for row in self._rows:
-                replica = self._table.replicas.get((row.topic, row.partition))
-                if replica is not None:
-                    replica.consumers.pop(self, None)
+        watches = self._watches
+        if watches.waiting is self:
+            watches.waiting = None
+        if self._is_whole:
+            watches.drop_all()
 
     def _attempt(self) -> None:
-        self._answers = []
+        self._queue = list(self._watches.changed)
         self._index = 0
         self._size = 0
         self._must_answer = False
         self._is_woken = False
+        self._is_looking = True
         self._go_on()
 
     def _go_on(self) -> None:
-        rows = self._rows
-        while self._index < len(rows):
-            row = rows[self._index]
-            answer = self._row(row)
+        queue = self._queue
+        while self._index < len(queue):
+            watch = queue[self._index]
+            watch.is_told = False
+            answer = self._look(watch)
             if answer is None:
                 return
-            self._take(answer)
+            self._take(watch, answer)
+            if self._done is None:
+                return
+        self._is_looking = False
         self._attempted()
 
-    def _take(self, answer: ConsumedRow) -> None:
-        self._answers.append(answer)
+    def _take(self, watch: Watch, answer: ConsumedRow) -> None:
         self._index += 1
-        if answer.error is not ErrorCode.NONE or answer.diverging_epoch >= 0:
+        watch.answer = answer
+        if answer.error or answer.diverging_epoch >= 0:
             self._must_answer = True
+            watch.is_at_end = False
+        if self._is_whole:
+            self._watches.rest(watch)
+        elif watch.is_at_end and not watch.has_news:
+            watch.answer = None
+            self._watches.rest(watch)
 
     def _attempted(self) -> None:
         if self._must_answer or self._is_expired or self._size >= self._options.min_bytes:
-            done, answers = self._done, self._answers
-            self.cancel()
-            if done is not None:
-                done(answers)
+            if len(self._queue) < len(self._watches) and not self._table.is_in_contact():
+                # What nothing was heard of may have another leader by now: each is asked (contact rule).
+                self._watches.look_at_all()
+                self._attempt()
+            else:
+                self._finish()
         elif self._is_woken:
             self._attempt()
         else:
-            self._answers = []
+            for watch in self._queue:
+                if not (self._is_whole and watch.is_at_end):
+                    watch.answer = None
+            self._queue = []
             self._park()
+
+    def _finish(self) -> None:
+        done, watches = self._done, self._watches
+        if self._is_whole:
+            rows = [watch.answer for watch in watches.all if watch.answer is not None]
+        else:
+            rows = watches.answered(self._queue)
+        self.cancel()
+        if done is not None:
+            done(rows)
 
     def _park(self) -> None:
         """From now on ``woken`` and ``expired`` come. A first attempt that reads in a thread must hear them, too: what
@@ -159,22 +247,29 @@ class _Consume:
         if self._is_parked:
             return
         self._is_parked = True
-        for row in self._rows:
-            replica = self._table.replicas.get((row.topic, row.partition))
-            if replica is not None:
-                replica.consumers[self] = None
+        if self._is_whole:
+            replicas = self._table.replicas
+            for watch in self._watches.all:
+                watch.register(replicas.get((watch.row.topic, watch.row.partition)))
         self._table.shared.deadlines.add(self, self._options.max_wait_ms / 1000)
 
-    def _row(self, row: ConsumeRow) -> ConsumedRow | None:
+    def _look(self, watch: Watch) -> ConsumedRow | None:
         """The answer for one row; None when a thread reads it and ``_go_on`` is called later."""
+        row = watch.row
         table = self._table
+        watch.is_at_end = False
         replica = table.led(row.topic, row.partition, row.current_leader_epoch)
         if isinstance(replica, ErrorCode):
+            watch.register(None)
             return self._refused(row, replica)
         leader = replica.leader
         if leader is None or not table.has_fresh_contact(leader):
             return self._refused(row, ErrorCode.NOT_LEADER_OR_FOLLOWER)
         log = replica.log
+        if row.topic_id and row.topic_id != log.topic_id:
+            return self._refused(row, ErrorCode.INCONSISTENT_TOPIC_ID)
+        if not self._is_whole and watch.replica is not replica:
+            watch.register(replica)
         mark = _Mark(replica, leader, self._options.read_committed)
         if row.last_fetched_epoch >= 0:
             end = log.epochs.end_offset_for(row.last_fetched_epoch, log.log_end_offset)
@@ -185,39 +280,38 @@ class _Consume:
         if not mark.log_start <= row.offset <= log.log_end_offset:
             return self._refused(row, ErrorCode.OFFSET_OUT_OF_RANGE, mark)
         room = min(row.max_bytes, self._options.max_bytes - self._size)
-        if row.offset >= mark.limit or (room <= 0 and self._size > 0):
+        watch.is_at_end = row.offset >= mark.limit
+        if watch.is_at_end or (room <= 0 and self._size > 0):
             return self._empty(row, mark)
         try:
             read = log.read(row.offset, max(room, 0), mark.limit, self._size == 0)
             if read is None:
-                self._is_reading = True
                 if not self._is_expired:
                     self._park()
                 later = log.read_later(row.offset, max(room, 0), mark.limit, self._size == 0)
-                later.addCallbacks(self._read, self._read_failed, callbackArgs=(mark,))
+                later.addCallbacks(
+                    self._read, self._read_failed, callbackArgs=(watch, row, mark), errbackArgs=(watch, row)
+                )
                 return None
         except BrokerError as error:
             return self._refused(row, error.error, mark)
         return self._full(row, mark, read)
 
-    def _read(self, read: LogRead, mark: _Mark) -> None:
-        self._is_reading = False
+    def _read(self, read: LogRead, watch: Watch, row: ConsumeRow, mark: _Mark) -> None:
         if self._done is None:
             return
-        row = self._rows[self._index]
         if mark.replica.leader is not mark.leader or not self._table.has_fresh_contact(mark.leader):
             # The log may have been truncated meanwhile by another leader's word: these bytes may not be those.
-            self._take(self._refused(row, ErrorCode.NOT_LEADER_OR_FOLLOWER))
+            self._take(watch, self._refused(row, ErrorCode.NOT_LEADER_OR_FOLLOWER))
         else:
-            self._take(self._full(row, mark, read))
+            self._take(watch, self._full(row, mark, read))
         self._go_on()
 
-    def _read_failed(self, failure: Failure) -> None:
-        self._is_reading = False
+    def _read_failed(self, failure: Failure, watch: Watch, row: ConsumeRow) -> None:
         if self._done is None:
             return
         error = failure.value.error if isinstance(failure.value, BrokerError) else ErrorCode.KAFKA_STORAGE_ERROR
-        self._take(self._refused(self._rows[self._index], error))
+        self._take(watch, self._refused(row, error))
         self._go_on()
 
     def _full(self, row: ConsumeRow, mark: _Mark, read: LogRead) -> ConsumedRow:
@@ -237,6 +331,7 @@ class _Consume:
             mark.log_start,
             aborted,
             read.chunks,
+            topic_id=row.topic_id,
         )
 
     def _empty(self, row: ConsumeRow, mark: _Mark) -> ConsumedRow:
@@ -248,12 +343,13 @@ class _Consume:
             mark.last_stable_offset,
             mark.log_start,
             () if self._options.read_committed else None,
+            topic_id=row.topic_id,
         )
 
     def _refused(self, row: ConsumeRow, error: ErrorCode, mark: _Mark | None = None) -> ConsumedRow:
         hint = self._table.hint(error, row.topic, row.partition)
         if mark is None:
-            return ConsumedRow(row.topic, row.partition, error, current_leader=hint)
+            return ConsumedRow(row.topic, row.partition, error, current_leader=hint, topic_id=row.topic_id)
         return ConsumedRow(
             row.topic,
             row.partition,
@@ -262,4 +358,5 @@ class _Consume:
             mark.last_stable_offset,
             mark.log_start,
             current_leader=hint,
+            topic_id=row.topic_id,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from zkbroker.broker.metadata import ClusterMetadata
 from zkbroker.broker.producer_ids import ProducerIds
 from zkbroker.broker.replicas import Replicas
 from zkbroker.broker.settings import listener_limits
+from zkbroker.kafka.fetch_sessions import FetchSessions
 from zkbroker.kafka.listener import KafkaFactory
 from zkbroker.kafka.memory import RequestMemory
 from zkbroker.kafka.ports import ListenerLimits
@@ -41,6 +43,7 @@ class Listeners:
         producer_ids: ProducerIds,
         server: ReplicationServer,
         fatal: Callable[[str, BaseException], None],
+        source: random.Random,
     ) -> None:
         self._reactor = reactor
         self._server = server
@@ -49,6 +52,7 @@ class Listeners:
         limits = listener_limits(settings.config)
         settings.listen(lambda: self._limits_changed(listener_limits(settings.config)))
         memory = RequestMemory(limits.queued_max_request_bytes)
+        fetch_sessions = FetchSessions(limits.fetch_sessions_max, clock, source.randint)
         self._factories = [
             KafkaFactory(
                 listener_name=endpoint.listener,
@@ -62,6 +66,7 @@ class Listeners:
                 log=logger,
                 fatal=fatal,
                 memory=memory,
+                fetch_sessions=fetch_sessions,
             )
             for endpoint in config.kafka_listeners
         ]

@@ -244,6 +244,7 @@ class Parts:
             producer_ids=self.producer_ids,
             server=self._server,
             fatal=fatal,
+            source=source,
         )
 
     def __repr__(self) -> str:

@@ -282,6 +282,7 @@ class Replica:
         if leader.counted_end < leader.log_end_offset:
             self.flush()
         self.tell_followers()
+        self.tell_consumers()
         if self.tenure is None:
             self.tenure = Tenure(self)
             shared.leadership_changed(self.partition)
@@ -379,6 +380,11 @@ class Replica:
     def tell_followers(self) -> None:
         for listener in list(self.listeners):
             listener.partition_changed(self.partition)
+
+    def tell_consumers(self) -> None:
+        """The log start or the leader epoch changed: what a client fetches may be out of range or fenced now."""
+        for consumer in list(self.consumers):
+            consumer.woken()
 
     def flush(self) -> None:
         """Bring the log to disk; one flush at a time serves all that was appended before it began."""

@@ -42,6 +42,10 @@ class ReplicaTable:
             shared.clock.monotonic(), shared.contact_age(), shared.settings.contact_seconds_max
         )
 
+    def is_in_contact(self) -> bool:
+        """May every leader here answer, whatever its followers do? (The contact rule, as far as it is one for all.)"""
+        return self.shared.contact_age() < self.shared.settings.contact_seconds_max
+
     def hint(self, error: ErrorCode, topic: str, partition: int) -> CurrentLeader | None:
         """The leader to name in an answer with ``error`` (KIP-951)."""
         if error is not ErrorCode.NOT_LEADER_OR_FOLLOWER and error is not ErrorCode.FENCED_LEADER_EPOCH:

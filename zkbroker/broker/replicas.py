@@ -28,6 +28,7 @@ from zkbroker.kafka.ports import (
     ConsumedRow,
     ConsumeOptions,
     ConsumeRow,
+    ConsumeSession,
     CurrentLeader,
     EpochAnswer,
     EpochRow,
@@ -261,6 +262,7 @@ class Replicas:
             deleted += replica.log.delete_old_segments(replica.high_watermark, now_ms)
             if replica.log.log_start_offset != start:
                 replica.tell_followers()
+                replica.tell_consumers()
         return deleted
 
     # DataPort
@@ -279,6 +281,9 @@ class Replicas:
         self, options: ConsumeOptions, rows: Sequence[ConsumeRow], done: Callable[[list[ConsumedRow]], None]
     ) -> Cancellable | None:
         return self._consumes.consume(options, rows, done)
+
+    def open_session(self) -> ConsumeSession:
+        return self._consumes.open_session()
 
     def list_offsets(
         self, read_committed: bool, rows: Sequence[OffsetRow], done: Callable[[list[OffsetAnswer]], None]

@@ -107,4 +107,5 @@ def listener_limits(config: BrokerConfig) -> ListenerLimits:
         fetch_max_bytes=config.get_int("fetch.max.bytes"),
         request_timeout_ms=config.get_int("request.timeout.ms"),
         auto_create_topics=config.get_bool("auto.create.topics.enable"),
+        fetch_sessions_max=config.get_int("max.incremental.fetch.session.cache.slots"),
     )

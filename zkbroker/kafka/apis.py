@@ -7,7 +7,7 @@ from zkbroker.kafka import (
     cluster,
     configs,
     coordinators,
-    fetch,
+    fetch_serving,
     group_admin,
     group_members,
     group_offsets,
@@ -47,7 +47,7 @@ from zkbroker.kafka.versions import (
 
 APIS: dict[int, Api] = {
     PRODUCE: produce.API,
-    FETCH: fetch.API,
+    FETCH: fetch_serving.API,
     LIST_OFFSETS: offsets.LIST_OFFSETS_API,
     METADATA: metadata.API,
     FIND_COORDINATOR: coordinators.API,

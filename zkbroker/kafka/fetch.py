@@ -1,7 +1,6 @@
-"""Fetch: hot path, own codec. Record batches go from the log to the transport in the pieces they came in.
+"""The codec of Fetch: hot path, our own. Record batches go from the log to the transport in the pieces they came in.
 
-Fetch sessions (KIP-227) are not kept: session id 0 in an answer tells the client to send full requests, which is
-always legal. Versions from 13 on name topics by id.
+Versions from 13 on name topics by id. How requests are served is in ``fetch_serving.py``.
 """
 
 from __future__ import annotations
@@ -11,9 +10,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from zkbroker.kafka.endpoints import encode_current_leader, encode_node_endpoints
-from zkbroker.kafka.messages import topic_id_from_bytes
-from zkbroker.kafka.ports import ConsumedRow, ConsumeOptions, ConsumeRow, CurrentLeader
-from zkbroker.kafka.request import Api, Request, Services, guarded
+from zkbroker.kafka.ports import ConsumedRow, ConsumeRow, CurrentLeader
+from zkbroker.kafka.request import Services
 from zkbroker.kafka.versions import BY_KEY, FETCH
 from zkbroker.kafka.wire import MalformedRequest, Reader, encode_size, encode_uvarint
 from zkbroker.model.errors import ErrorCode
@@ -34,8 +32,7 @@ _TOP = struct.Struct(">ihi")
 _NO_PREFERRED_REPLICA = b"\xff\xff\xff\xff"
 
 _FLEXIBLE_FROM = BY_KEY[FETCH].flexible_from
-_LOWEST = BY_KEY[FETCH].lowest
-_TOPIC_IDS_FROM = 13
+TOPIC_IDS_FROM = 13
 
 Chunk = bytes | memoryview
 
@@ -60,10 +57,8 @@ class FetchMessage(NamedTuple):
     topics: list[FetchTopic]
     rows: list[ConsumeRow]
     """In the order of the topics; with topic ids their names are still empty."""
-
-
-def decode(request: Request) -> FetchMessage:
-    return decode_body(request.reader(), request.version)
+    forgotten: list[tuple[FetchTopic, list[int]]]
+    """What the session need not hold any more: partitions by topic."""
 
 
 def decode_body(reader: Reader, version: int) -> FetchMessage:
@@ -85,7 +80,7 @@ def decode_body(reader: Reader, version: int) -> FetchMessage:
     rows: list[ConsumeRow] = []
     for _ in range(reader.array_size(flexible)):
         start = reader.offset
-        if version >= _TOPIC_IDS_FROM:
+        if version >= TOPIC_IDS_FROM:
             reader.take(16)
             name = ""
         else:
@@ -101,14 +96,22 @@ def decode_body(reader: Reader, version: int) -> FetchMessage:
                 reader.skip_tags()
         if flexible:
             reader.skip_tags()
-    if version >= 7:
-        _skip_forgotten(reader, version, flexible)
+    forgotten = _decode_forgotten(reader, version, flexible) if version >= 7 else []
     if version >= 11:
         reader.string(flexible)  # the consumer's rack: there is no fetching from followers
     if flexible:
         replica_id = _read_tags(reader, version, replica_id)
     return FetchMessage(
-        replica_id, max_wait_ms, min_bytes, max_bytes, isolation_level, session_id, session_epoch, topics, rows
+        replica_id,
+        max_wait_ms,
+        min_bytes,
+        max_bytes,
+        isolation_level,
+        session_id,
+        session_epoch,
+        topics,
+        rows,
+        forgotten,
     )
 
 
@@ -132,15 +135,23 @@ def _decode_partition(reader: Reader, name: str, version: int) -> ConsumeRow:
     return ConsumeRow(name, partition, fetch_offset, max_bytes, leader_epoch, last_fetched_epoch)
 
 
-def _skip_forgotten(reader: Reader, version: int, flexible: bool) -> None:
+def _decode_forgotten(reader: Reader, version: int, flexible: bool) -> list[tuple[FetchTopic, list[int]]]:
+    forgotten = []
     for _ in range(reader.array_size(flexible)):
-        if version >= _TOPIC_IDS_FROM:
+        start = reader.offset
+        name = ""
+        if version >= TOPIC_IDS_FROM:
             reader.take(16)
         else:
-            reader.string(flexible)
-        reader.take(4 * max(0, reader.array_size(flexible)))
+            name = reader.string(flexible)
+        encoded = reader.data[start : reader.offset]
+        count = reader.array_size(flexible)
+        if count < 0:
+            raise MalformedRequest("null for an array of partitions")
+        forgotten.append((FetchTopic(encoded, name, count), [reader.int32() for _ in range(count)]))
         if flexible:
             reader.skip_tags()
+    return forgotten
 
 
 def _read_tags(reader: Reader, version: int, replica_id: int) -> int:
@@ -154,90 +165,20 @@ def _read_tags(reader: Reader, version: int, replica_id: int) -> int:
     return replica_id
 
 
-def serve(services: Services, request: Request, message: FetchMessage) -> None:
-    version = request.version
-    if version < _LOWEST:
-        refuse(request, message, ErrorCode.UNSUPPORTED_VERSION, None)
-        return
-    if message.replica_id >= 0:  # a Kafka follower: our own followers speak the line protocol
-        refuse(request, message, ErrorCode.INVALID_REQUEST, None)
-        return
-    if message.session_epoch > 0 or message.session_epoch < -1:
-        answer(request, [], [], services, ErrorCode.FETCH_SESSION_ID_NOT_FOUND)
-        return
-    known, refused = message.rows, None
-    if version >= _TOPIC_IDS_FROM:
-        known, refused = _resolve_ids(services, message)
-    options = ConsumeOptions(
-        message.max_wait_ms,
-        message.min_bytes,
-        min(message.max_bytes, services.limits.fetch_max_bytes),
-        message.isolation_level == 1,
-    )
-
-    def done(rows: Sequence[ConsumedRow]) -> None:
-        if refused is not None:
-            remaining = iter(rows)
-            rows = [row if row is not None else next(remaining) for row in refused]
-        answer(request, message.topics, rows, services)
-
-    if not known:
-        done([])
-        return
-    cancellable = services.data.consume(options, known, guarded(request, message, done))
-    if not request.is_done:
-        request.cancellable = cancellable
-
-
-def _resolve_ids(services: Services, message: FetchMessage) -> tuple[list[ConsumeRow], list[ConsumedRow | None] | None]:
-    """The rows whose topic id is known, by name; and where there are unknown ones, one answer or None per row."""
-    known: list[ConsumeRow] = []
-    answers: list[ConsumedRow | None] = []
-    complete = True
-    position = 0
-    for topic in message.topics:
-        topic_id = topic_id_from_bytes(topic.encoded)
-        name = services.metadata.topic_name(topic_id) if topic_id else None
-        for row in message.rows[position : position + topic.size]:
-            if name is None:
-                answers.append(ConsumedRow("", row.partition, ErrorCode.UNKNOWN_TOPIC_ID))
-                complete = False
-            else:
-                answers.append(None)
-                known.append(row._replace(topic=name))
-        position += topic.size
-    return known, None if complete else answers
-
-
-def refuse(request: Request, message: FetchMessage, error: ErrorCode, text: str | None) -> None:
-    rows = [ConsumedRow(row.topic, row.partition, error) for row in message.rows]
-    answer(request, message.topics, rows, None, ErrorCode.NONE if rows else error)
-
-
-def answer(
-    request: Request,
-    topics: Sequence[FetchTopic],
-    rows: Sequence[ConsumedRow],
-    services: Services | None,
-    error: ErrorCode = ErrorCode.NONE,
-) -> None:
-    chunks, size = encode_body(request.version, topics, rows, services, error)
-    request.answer_chunks(chunks, size)
-
-
 def encode_body(
     version: int,
     topics: Sequence[FetchTopic],
     rows: Sequence[ConsumedRow],
     services: Services | None,
     error: ErrorCode = ErrorCode.NONE,
+    session_id: int = 0,
 ) -> tuple[list[Chunk], int]:
     """The response as pieces and their total size; the records are the pieces that the rows hold."""
     flexible = version >= _FLEXIBLE_FROM
     chunks: list[Chunk] = []
     size = 0
     if version >= 7:
-        out = bytearray(_TOP.pack(0, error, 0))
+        out = bytearray(_TOP.pack(0, error, session_id))
     elif version >= 1:
         out = bytearray(4)
     else:
@@ -304,6 +245,3 @@ def _encode_row_tags(out: bytearray, row: ConsumedRow, leaders: list[CurrentLead
     if leader is not None:
         leaders.append(leader)
         out += encode_current_leader(1, leader)
-
-
-API = Api(decode, serve, refuse)

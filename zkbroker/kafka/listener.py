@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ from twisted.logger import Logger
 
 from zkbroker.kafka.apis import preload_hot
 from zkbroker.kafka.connection import KafkaConnection
+from zkbroker.kafka.fetch_sessions import FetchSessions
 from zkbroker.kafka.group_ports import CoordinatorPort, GroupPort
 from zkbroker.kafka.memory import RequestMemory
 from zkbroker.kafka.ports import AdminPort, DataPort, ListenerLimits, MetadataPort, ProducerIdPort
@@ -33,7 +35,8 @@ COMPLAINTS_PER_S = 1.0
 
 
 class KafkaFactory(ServerFactory):
-    """Twisted factory of one listener. ``memory`` is shared between the listeners of a broker where it is given.
+    """Twisted factory of one listener. ``memory`` and ``fetch_sessions`` are shared between the listeners of a broker
+    where they are given.
 
     ``fatal(where, error)`` is called when an invariant is broken. It is the owner's to end the process.
     """
@@ -54,6 +57,7 @@ class KafkaFactory(ServerFactory):
         log: Logger,
         fatal: Callable[[str, BaseException], None],
         memory: RequestMemory | None = None,
+        fetch_sessions: FetchSessions | None = None,
         groups: GroupPort | None = None,
         coordinators: CoordinatorPort | None = None,
     ) -> None:
@@ -74,6 +78,9 @@ class KafkaFactory(ServerFactory):
             # None: the APIs of groups are not advertised yet.
             cast(GroupPort, groups),
             cast(CoordinatorPort, coordinators),
+            fetch_sessions
+            if fetch_sessions is not None
+            else FetchSessions(limits.fetch_sessions_max, clock, random.randint),
         )
         self.memory = memory if memory is not None else RequestMemory(limits.queued_max_request_bytes)
         self.unsent_memory = RequestMemory(limits.queued_max_request_bytes)

@@ -50,6 +50,8 @@ class ConsumeRow(NamedTuple):
     max_bytes: int
     current_leader_epoch: int = -1
     last_fetched_epoch: int = -1
+    topic_id: str = ""
+    """The id that ``topic`` was found by: only that topic may answer. Empty when the client gave a name."""
 
 
 class ConsumedRow(NamedTuple):
@@ -66,6 +68,8 @@ class ConsumedRow(NamedTuple):
     diverging_epoch: int = -1
     diverging_end: int = -1
     current_leader: CurrentLeader | None = None
+    topic_id: str = ""
+    """As in the row that is answered."""
 
 
 class ConsumeOptions(NamedTuple):
@@ -113,6 +117,29 @@ class Cancellable(Protocol):
         ...
 
 
+class ConsumeSession(Protocol):
+    """The partitions that one client fetches again and again: its requests name only what changes (KIP-227)."""
+
+    @property
+    def size(self) -> int:
+        """Number of its partitions."""
+        ...
+
+    def update(self, rows: Sequence[ConsumeRow], forgotten: Sequence[ConsumeRow]) -> None:
+        """Take what a request adds or changes, then drop what it forgets, of which only the names matter."""
+        ...
+
+    def fetch(self, options: ConsumeOptions, done: Callable[[list[ConsumedRow]], None]) -> Cancellable | None:
+        """Read all the session's partitions as ``consume`` does. Only those that have news are answered: records, an
+        error, a divergence, a high watermark or log start that the client was not told. One request at a time: a
+        second one takes the place of the first, whose callback is not called any more."""
+        ...
+
+    def close(self) -> None:
+        """Nothing will be fetched any more: let all its partitions go, answer nobody."""
+        ...
+
+
 class DataPort(Protocol):
     """Records in and out of the partitions this broker leads. Callbacks come on the reactor thread, also at once."""
 
@@ -132,6 +159,10 @@ class DataPort(Protocol):
         self, options: ConsumeOptions, rows: Sequence[ConsumeRow], done: Callable[[list[ConsumedRow]], None]
     ) -> Cancellable | None:
         """Read up to the high watermark; wait up to ``max_wait_ms`` while there is less than ``min_bytes``."""
+        ...
+
+    def open_session(self) -> ConsumeSession:
+        """A session without partitions, to be closed by whoever opened it."""
         ...
 
     def list_offsets(
@@ -284,3 +315,4 @@ class ListenerLimits(NamedTuple):
     fetch_max_bytes: int
     request_timeout_ms: int
     auto_create_topics: bool
+    fetch_sessions_max: int = 1000

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from zkbroker.kafka.fetch_sessions import FetchSessions
 from zkbroker.kafka.group_ports import CoordinatorPort, GroupPort
 from zkbroker.kafka.ports import AdminPort, Cancellable, DataPort, ListenerLimits, MetadataPort, ProducerIdPort
 from zkbroker.kafka.versions import API_VERSIONS
@@ -52,6 +53,7 @@ class Services(NamedTuple):
     """Encoded parts of Metadata answers, kept while ``metadata.version`` stays; see metadata.py."""
     groups: GroupPort
     coordinators: CoordinatorPort
+    fetch_sessions: FetchSessions
 
 
 class Request:

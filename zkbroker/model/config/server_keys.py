@@ -212,13 +212,12 @@ _CONNECTIONS_AND_REQUESTS = (
         "The most bytes that one answer to a fetch may hold, whatever the client asks for.",
         at_least(1024),
     ),
-    accepted(
+    supported(
         "max.incremental.fetch.session.cache.slots",
         INT,
         1000,
         "How many fetch sessions of clients are remembered.",
         at_least(0),
-        note="clients are offered no fetch sessions: they send whole requests",
     ),
     accepted(
         "max.request.partition.size.limit",
