@@ -29,7 +29,7 @@ CONTROLLER = (
     Mutant(
         "late-writes-believed-failed",
         "after an unknown outcome another write overtakes before the state is read (DECISIONS, Controller)",
-        (Edit("broker.controller_zookeeper:FencedWriter._find", "        yield self._overtake()\n", "        pass\n"),),
+        (Edit("broker.controller_zookeeper:FencedWriter._find", "        yield self.overtake()\n", "        pass\n"),),
         profile="staged",
     ),
     Mutant(
@@ -78,7 +78,7 @@ CONTROLLER = (
     Mutant(
         "obeys-while-unregistered",
         "a broker that lost its registration leads and obeys nothing (§2 Fencing)",
-        (Edit("broker.parts:Parts._registration_lost", "    self.replicas.registration_lost()\n", ""),),
+        (Edit("broker.node:Node.registration_lost", "    self._replicas.registration_lost()\n", ""),),
         profile="suspicion",
     ),
     Mutant(

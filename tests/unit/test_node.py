@@ -251,6 +251,18 @@ def test_a_broker_that_the_controller_counts_out_leads_nothing_until_a_snapshot(
     assert any(line.startswith("apply t-0 leader=1") for line in recorder.taken())
 
 
+def test_a_broker_that_was_deleted_tells_clients_no_leaders_until_a_snapshot() -> None:
+    """It registers again at once, but what it knows may be old for as long as no controller reaches it."""
+    node, recorder, _ = make()
+    node.apply_delta(snapshot(partitions=((T0, state()),)))
+    recorder.taken()
+    node.registration_lost()
+    assert "no roles" in recorder.taken()
+    assert node._metadata.is_doubted(1)
+    node.apply_delta(snapshot(partitions=((T0, state()),)))
+    assert not node._metadata.is_doubted(1)
+
+
 def test_an_assigned_folder_without_a_topic_id_is_no_stray() -> None:
     node, recorder, _ = make()
     recorder.folders = [(T0, ""), (TopicPartition("old", 0), "")]

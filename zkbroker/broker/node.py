@@ -151,8 +151,12 @@ class Node:
             self._contact_at = max(self._contact_at, self._clock.monotonic() - zookeeper_age_s)
 
     def registration_lost(self) -> None:
-        """What still waits was said to the registration that is gone: the next one is told anew."""
+        """All roles end, and what still waits was said to the registration that is gone: the next one is told anew, by
+        a snapshot. Until then who leads is known here from hearsay, and clients are sent away: connected to nobody
+        else, librdkafka would ask this broker, as long as it answers, and be refused by the leader that it names."""
         self._waiting.clear()
+        self._replicas.registration_lost()
+        self._metadata.doubt(Doubt.COUNTED_OUT, self._broker_id, True)
 
     def channel_lost(self, reason: str) -> None:
         self._log(f"channel to the controller lost: {reason}")
@@ -160,8 +164,6 @@ class Node:
             # Whoever cannot hear ZooKeeper would go on leading, and tell clients so, until it hears it again. If the
             # registration is there after all, the next snapshot gives back what is dropped here.
             self.registration_lost()
-            self._replicas.registration_lost()
-            self._metadata.doubt(Doubt.COUNTED_OUT, self._broker_id, True)
 
     def zookeeper_age_s(self) -> float:
         return self._clock.monotonic() - self._zk.last_reply_at

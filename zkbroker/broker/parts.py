@@ -309,7 +309,6 @@ class Parts:
     def _registration_lost(self, reason: str) -> None:
         self.controller.registration_lost()
         self.node.registration_lost()
-        self.replicas.registration_lost()
         # What the controller still says to the old registration must not give the roles back.
         self.channel.subscribe_again("the registration is lost")
 
