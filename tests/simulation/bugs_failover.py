@@ -209,4 +209,20 @@ FAILOVER = (
         "unit/test_zookeeper_dead_session.py::test_a_write_refused_as_expired_ends_the_session",
         profile="network",
     ),
+    Bug(
+        "deleted-broker-tells-leaders",
+        "clients connected only to a broker whose registration was deleted, and which no controller reaches, asked it "
+        "who leads for as long as that lasted",
+        "A broker whose registration was deleted tells clients no leaders until the next snapshot",
+        "torture, reject of a broker that leads all and is controller",
+        (
+            Edit(
+                "broker.node:Node.registration_lost",
+                "    self._metadata.doubt(Doubt.COUNTED_OUT, self._broker_id, True)\n",
+                "",
+            ),
+        ),
+        "unit/test_node.py::test_a_broker_that_was_deleted_tells_clients_no_leaders_until_a_snapshot",
+        profile="suspicion",
+    ),
 )

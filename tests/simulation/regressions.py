@@ -48,6 +48,7 @@ NOTICED: dict[str, Caught] = {
 """Bug → the run that notices it: found with ``--hunt``, run again with ``--check-bugs``."""
 
 _HEALS = "no record is at stake, and what must come round in time is looked at after the healing, which mends it too"
+_PORTS = "simulated clients call the broker's ports, not Kafka's bytes"
 _RARE = "it takes several rare things in a row, and hunts over some 100 seeds of its profile met none: "
 _GRAY = _RARE + "what is promised of gray failures is looked at where nothing else is wrong, this needs "
 
@@ -63,7 +64,8 @@ UNNOTICED: dict[str, str] = {
     "failed-folder-finds-no-answers": "simulated producers send one partition in a request",
     "lost-beginning-believed": _RARE + "the name of a first segment is lost and that of a later one is not",
     "nobody-is-sent-away": _HEALS,
-    "cut-off-broker-tells-leaders": "simulated clients call the broker's ports, not Kafka's bytes",
+    "cut-off-broker-tells-leaders": _PORTS,
+    "deleted-broker-tells-leaders": _PORTS,
     "unreached-leader-stops": _HEALS + "; the test is a simulated world with the cut still there",
     "lossy-leader-of-all-that-is-left": "the only replica there is (profile shapes) is off the list as soon as it is "
     "told its state, and elected anew until then; others need an unclean election, which no topic here allows",
