@@ -11,11 +11,12 @@ from twisted.internet.task import Clock as Reactor
 from tests.fakes.zookeeper import FakeSession, FakeZooKeeper
 from zkbroker.broker.controller_loop import ControllerLoop
 from zkbroker.broker.controller_settings import ControllerSettings
-from zkbroker.model.channel import NewTopic
+from zkbroker.model.channel import AlterPartitionRequest, IsrAnswer, IsrProposal, NewTopic
 from zkbroker.model.cluster import BrokerRegistration, ClusterDelta, Endpoint
 from zkbroker.model.topics import PartitionState, TopicPartition
 from zkbroker.zookeeper.znodes import brokers as broker_znode
 from zkbroker.zookeeper.znodes import states as state_znode
+from zkbroker.zookeeper.znodes import topics as topic_znode
 
 T0 = TopicPartition("t", 0)
 
@@ -154,6 +155,24 @@ class Cluster:
     def create(self, name: str = "t", partitions: int = 1, factor: int = 3, **topic: Any) -> Any:
         new = NewTopic(name, partitions, factor, **topic)
         return self.wait(self.controller.create_topics([new], 30_000, False))[0]
+
+    def join(self, *isr: int, partition: TopicPartition = T0) -> IsrAnswer:
+        """The leader's word that these are in sync."""
+        state = self.state(partition)
+        assert state is not None
+        topic_id = self.controller._serving().controller.image.topics[partition.topic].topic_id
+        members = tuple((member, self.epoch(member)) for member in isr)
+        proposal = IsrProposal(*partition, topic_id, 1, state.leader_epoch, state.partition_epoch, members)
+        request = AlterPartitionRequest(state.leader, self.epoch(state.leader), (proposal,))
+        [answer] = self.wait(self.controller.alter_partition(request)).answers
+        assert isinstance(answer, IsrAnswer)
+        return answer
+
+    def row(self, topic: str = "t") -> topic_znode.TopicAssignment:
+        path = topic_znode.topic_path(topic)
+        data = self.zk.data(path)
+        assert data is not None
+        return topic_znode.decode(path, data)
 
     def state(self, partition: TopicPartition = T0) -> state_znode.LeaderAndIsr | None:
         path = state_znode.state_path(*partition)

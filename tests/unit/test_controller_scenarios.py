@@ -7,7 +7,7 @@ Writes succeed at once unless ``hold`` was said; ``release`` lets them happen.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -18,13 +18,16 @@ from zkbroker.controller.effects import (
     Answer,
     DeleteTopicNodes,
     DropDeletionMarker,
+    EditReassignments,
     Effect,
     FenceBroker,
     Log,
     PushDelta,
     PushSnapshot,
     StateWrite,
+    WriteMoves,
     WriteStates,
+    show_placement,
     show_state,
 )
 from zkbroker.controller.office import ControllerRules, Deposed
@@ -33,6 +36,7 @@ from zkbroker.model.channel import AlterPartitionRequest, AlterPartitionResponse
 from zkbroker.model.cluster import BrokerRegistration, Endpoint, LossyReplica
 from zkbroker.model.complaints import StalledDir, Unreachable, Word
 from zkbroker.model.errors import BrokerError
+from zkbroker.model.reassignments import ElectionKind
 from zkbroker.model.suspicion import Suspect
 from zkbroker.model.topics import PartitionState, TopicPartition
 
@@ -61,6 +65,7 @@ class Stage:
         self.mzxids: dict[TopicPartition, int] = {}
         self.zxid = 1000
         self.held: list[StateWrite] | None = None
+        self.held_moves: list[WriteMoves] = []
         self.fence_fails = False
         self.controller = Controller(9, 1, ControllerRules())
 
@@ -205,6 +210,29 @@ class Stage:
         partitions = [partition_of(text) for text in plain]
         yield from self.perform(self.controller.preferred_election_requested(partitions))
 
+    def do_move(self, plain: list[str], named: dict[str, str]) -> Output:
+        """``move t-0=3,4 t-1=cancel``: AlterPartitionReassignments."""
+        self.token += 1
+        wanted = {partition_of(key): None if to == "cancel" else ids(to) for key, to in named.items()}
+        yield from self.perform(self.controller.reassignments_requested(self.token, wanted))
+
+    def do_moves(self, plain: list[str], named: dict[str, str]) -> Output:
+        """What is under way."""
+        for move in self.controller.settling.moves.ongoing(None):
+            yield f"{move.partition} on {show_placement(Placement(*move[1:]))}"
+
+    def do_znode(self, plain: list[str], named: dict[str, str]) -> Output:
+        """``znode t-0=3,4``: what stands in /admin/reassign_partitions."""
+        wanted = {partition_of(key): ids(to) for key, to in named.items()}
+        yield from self.perform(self.controller.reassignments_read(wanted))
+
+    def do_elect(self, plain: list[str], named: dict[str, str]) -> Output:
+        """``elect preferred t-0 t-1``, ``elect unclean all``: ElectLeaders."""
+        self.token += 1
+        kind = ElectionKind[plain[0].upper()]
+        partitions = None if plain[1] == "all" else [partition_of(text) for text in plain[1:]]
+        yield from self.perform(self.controller.elections_requested(self.token, kind, partitions))
+
     def do_wait(self, plain: list[str], named: dict[str, str]) -> Output:
         """``wait 300``: seconds pass."""
         self.now += float(plain[0])
@@ -224,7 +252,11 @@ class Stage:
 
     def do_release(self, plain: list[str], named: dict[str, str]) -> Output:
         held, self.held = self.held or [], None
-        yield from self.write(held)
+        moves, self.held_moves = self.held_moves, []
+        if held:
+            yield from self.write(held)
+        for move in moves:
+            yield from self.write_moves(move)
 
     def do_edit(self, plain: list[str], named: dict[str, str]) -> Output:
         """``edit t-0 leader=2 isr=2``: somebody else writes the state znode, with controller epoch ``ce``."""
@@ -249,6 +281,15 @@ class Stage:
                         yield from self.write(list(effect.writes))
                     else:
                         self.held += effect.writes
+                case WriteMoves():
+                    yield from (f"move {write!r}" for write in effect.writes)
+                    if self.held is None:
+                        yield from self.write_moves(effect)
+                    else:
+                        self.held_moves.append(effect)
+                case EditReassignments():
+                    done = [f"{partition}={','.join(map(str, target))}" for partition, target in effect.done]
+                    yield f"take out of the znode: {' '.join(done) or 'nothing, it is empty'}"
                 case FenceBroker():
                     yield from self.fence(effect)
                 case PushDelta():
@@ -280,6 +321,25 @@ class Stage:
             found.append((write.partition, self.states.get(write.partition)))
         yield from self.perform(self.controller.states_found(found))
 
+    def write_moves(self, effect: WriteMoves) -> Output:
+        """Each partition's two writes happen, or none of them."""
+        found: list[tuple[TopicPartition, PartitionState | None]] = []
+        for write in effect.writes:
+            before = self.states.get(write.partition)
+            expected = write.state and write.state.expected_version
+            if expected in (None, -1 if before is None else before.partition_epoch):
+                topic = self.topics[effect.topic]
+                rows = {**topic.partitions, write.partition.partition: write.placement}
+                self.topics[effect.topic] = topic._replace(partitions=rows)
+                if write.state is not None:
+                    self.zxid += 1
+                    self.states[write.partition] = write.state.state
+                    self.mzxids[write.partition] = self.zxid
+            else:
+                yield f"BADVERSION {write.partition}"
+            found.append((write.partition, self.states.get(write.partition)))
+        yield from self.perform(self.controller.moves_found(effect.topic, self.topics[effect.topic], found))
+
     def show_delta(self, kind: str, effect: PushDelta) -> Output:
         delta = effect.delta
         parts = [f"up={broker.broker_id}@{broker.epoch}" for broker in delta.brokers]
@@ -300,6 +360,8 @@ class Stage:
                 for row in result.answers
             ]
             return " ".join([result.error.name, *rows])
+        if isinstance(result, Mapping):
+            return " ".join(f"{partition}={outcome.error.name}" for partition, outcome in result.items()) or "nothing"
         return "done" if result is None else f"still leads {[str(partition) for partition in result]}"
 
 

@@ -14,7 +14,7 @@ from zkbroker.broker.controller_zookeeper import FencedWriter, Look
 from zkbroker.controller.controller import Controller
 from zkbroker.controller.effects import Effect
 from zkbroker.model.clock import Clock
-from zkbroker.model.topics import topic_id_from_uuid
+from zkbroker.model.topics import TopicPartition, topic_id_from_uuid
 from zkbroker.zookeeper.client import Delete, MultiError, NoNodeError, SetData, ZooKeeperClient
 from zkbroker.zookeeper.znodes import admin as admin_znode
 from zkbroker.zookeeper.znodes import config as config_znode
@@ -62,7 +62,6 @@ class Looks:
         """Topics whose znode is watched, whether it decodes or not."""
         self._stale_topics: dict[str, None] = {}
         self.last_config_change = ""
-        self._reassignment_noted = False
         self.brokers = self._look(self._read_brokers)
         self._topics = self._look(self._read_topics)
         self._deletions = self._look(self._read_deletions)
@@ -152,6 +151,7 @@ class Looks:
             if topic is None:
                 continue
             self._term.reader.content(path)
+            version = stat.version
             if not topic.topic_id:
                 topic = topic._replace(topic_id=self.new_topic_id())
                 try:
@@ -160,7 +160,8 @@ class Looks:
                     self._topic_changed(name)  # someone else wrote it: read it again
                     continue
                 self._log(f"topic {name} has no topic id: gave it {topic.topic_id}")
-            topics[name] = image_of(name, topic)
+                version += 1
+            topics[name] = image_of(name, topic, version)
         for path, name in paths.items():
             if path not in found:
                 self.topic_watches.pop(name, None)
@@ -218,11 +219,22 @@ class Looks:
 
     @inlineCallbacks
     def _read_reassignment(self) -> Generator[Deferred[Any], Any, None]:
+        """What old tools write; Kafka 3.9's own commands ask through its protocol."""
         path = admin_znode.REASSIGN_PARTITIONS_PATH
-        exists = (yield self._zk.exists(path, self._reassignment.again)) is not None
-        if exists and not self._reassignment_noted:
-            self._log(f"{path} is left alone: moving partitions is not supported yet")
-        self._reassignment_noted = exists
+        wanted: Mapping[TopicPartition, tuple[int, ...]] = {}
+        try:
+            if (yield self._zk.exists(path, self._reassignment.again)) is None:
+                if not self._term.controller.settling.moves.by_znode:
+                    return
+            else:
+                data, _ = yield self._zk.get(path)
+                wanted = admin_znode.decode_reassignment(data)
+        except NoNodeError:
+            return
+        except ZnodeError as error:
+            self._log(f"{error}; removed")
+        if not self._term.is_closed:
+            self._term.event(lambda: self._term.controller.reassignments_read(wanted))
 
     @inlineCallbacks
     def _read_isr_changes(self) -> Generator[Deferred[Any], Any, None]:

@@ -12,20 +12,24 @@ from twisted.python.failure import Failure
 
 from zkbroker.broker.controller_channel import Subscribers, stale
 from zkbroker.broker.controller_looks import Looks
+from zkbroker.broker.controller_moves import MoveWriter
 from zkbroker.broker.controller_reading import ClusterReader
 from zkbroker.broker.controller_settings import ControllerSettings
 from zkbroker.broker.controller_zookeeper import OPS_COUNT_MAX, FencedWriter, Found, gather
+from zkbroker.controller.cluster_image import TopicImage
 from zkbroker.controller.controller import Controller
 from zkbroker.controller.effects import (
     Answer,
     DeleteTopicNodes,
     DropDeletionMarker,
+    EditReassignments,
     Effect,
     FenceBroker,
     Log,
     PushDelta,
     PushSnapshot,
     StateWrite,
+    WriteMoves,
     WriteStates,
     shortened,
 )
@@ -78,6 +82,7 @@ class Term:
             context.zk, epoch_version, context.reactor, lambda topic: self.looks.state_unreadable(topic)
         )
         self.reader = ClusterReader(context.zk, context.log)
+        self._moves = MoveWriter(self.writer, self.reader, told=self._moved, failed=self.failed)
         self.is_ready = False
         """True once the cluster is read: before, requests wait (see ``when_ready``)."""
         self._awaiting: list[Deferred[None]] = []
@@ -242,6 +247,11 @@ class Term:
         match effect:
             case WriteStates():
                 self._write(effect.writes)
+            case WriteMoves():
+                self._moves.write(effect)
+            case EditReassignments():
+                edited = self._moves.edit(effect)
+                edited.addCallbacks(lambda _: self._reassignments_edited(effect), self.failed)
             case FenceBroker():
                 first, rest = effect.writes[:OPS_COUNT_MAX], effect.writes[OPS_COUNT_MAX:]
                 fenced = self.writer.fence_broker(effect.broker_id, effect.broker_epoch, first)
@@ -262,6 +272,14 @@ class Term:
                 self.writer.write_all([marker]).addErrback(self.failed)
             case Log():
                 self.context.log(effect.line)
+
+    def _moved(self, name: str, topic: TopicImage | None, found: list[Found]) -> None:
+        if not self.is_closed:
+            self.event(lambda: self.controller.moves_found(name, topic, found))
+
+    def _reassignments_edited(self, effect: EditReassignments) -> None:
+        if not self.is_closed:
+            self.controller.settling.moves.edited(effect.done)
 
     def _written(self, found: list[Found]) -> None:
         if not self.is_closed:

@@ -169,7 +169,7 @@ class FencedWriter:
                 try:
                     yield self.write([op])
                 except ConnectionLossError:
-                    yield self._breathe()
+                    yield self.breathe()
                     continue
                 except MultiError as error:
                     if isinstance(error.error, NotEmptyError):
@@ -184,7 +184,7 @@ class FencedWriter:
         try:
             names: list[str] = yield self._zk.children(path)
         except (NoNodeError, ConnectionLossError):
-            yield self._breathe()
+            yield self.breathe()
             return
         yield self.write_all([Delete(f"{path}/{name}") for name in names])
 
@@ -216,7 +216,7 @@ class FencedWriter:
         its place in that millisecond, it loses its registration and makes it again. While the connection is away
         nothing is written: by the time it is back the evidence is old."""
         path = broker_znode.broker_path(broker_id)
-        states = [op for write in writes for op in _ops(write)]
+        states = [op for write in writes for op in state_ops(write)]
         # A state that is not as it was thought fails the multi: then what can be written is written one by one.
         for ops in (states, []) if states else ([],):
             try:
@@ -228,7 +228,7 @@ class FencedWriter:
                     return True, [(write.partition, write.state) for write in writes]
                 break
             except ConnectionLossError:
-                yield self._overtake()
+                yield self.overtake()
                 break
             except MultiError as error:
                 if error.index == 0:
@@ -248,13 +248,13 @@ class FencedWriter:
             try:
                 stat: Stat | None = yield self._zk.exists(path)
             except ConnectionLossError:
-                yield self._breathe()
+                yield self.breathe()
                 continue
             return stat
 
     @inlineCallbacks
     def _write_chunk(self, chunk: list[StateWrite]) -> Generator[Deferred[Any], Any, list[Found]]:
-        ops = [op for write in chunk for op in _ops(write)]
+        ops = [op for write in chunk for op in state_ops(write)]
         try:
             try:
                 yield self.write(ops)
@@ -281,16 +281,16 @@ class FencedWriter:
             if found is None:  # only the folder above exists, or it doesn't either
                 yield self.write_all([Create(topic_znode.partitions_path(partition.topic), b""), Create(path, b"")])
                 try:
-                    yield self.write([_ops(chunk[0])[-1]])
+                    yield self.write([state_ops(chunk[0])[-1]])
                 except (MultiError, ConnectionLossError):
                     pass
         if unknown_outcome:
-            yield self._overtake()
+            yield self.overtake()
         states: list[PartitionState | None] = yield gather([self.read_state(write) for write in chunk])
         return [(write.partition, state) for write, state in zip(chunk, states, strict=True)]
 
     @inlineCallbacks
-    def _overtake(self) -> Generator[Deferred[Any], Any, None]:
+    def overtake(self) -> Generator[Deferred[Any], Any, None]:
         """After a lost connection a write may still be on its way through the ensemble, and the server that is asked
         now may not have it yet. An ISR change that is believed to have failed and is written after all would be
         counted by nobody. Another write, even of nothing, is answered only when all earlier ones are there."""
@@ -299,7 +299,7 @@ class FencedWriter:
                 yield self.write([])
                 return
             except ConnectionLossError:
-                yield self._breathe()
+                yield self.breathe()
 
     @inlineCallbacks
     def read_state(self, write: StateWrite) -> Generator[Deferred[Any], Any, PartitionState | None]:
@@ -313,7 +313,7 @@ class FencedWriter:
             except NoNodeError:
                 return None
             except ConnectionLossError:
-                yield self._breathe()
+                yield self.breathe()
                 continue
             try:
                 found = state_znode.decode(path, data, stat.version)
@@ -345,13 +345,15 @@ class FencedWriter:
             except (MultiError, ConnectionLossError):
                 yield self.write_all(chunk)  # some are gone already
 
-    def _breathe(self) -> Deferred[None]:
+    def breathe(self) -> Deferred[None]:
+        """Fires when it is time to try again what failed."""
         waiting: Deferred[None] = Deferred()
         self._reactor.callLater(RETRY_AFTER_S, waiting.callback, None)
         return waiting
 
 
-def _ops(write: StateWrite) -> list[Op]:
+def state_ops(write: StateWrite) -> list[Op]:
+    """What writes that state if it is still the expected one."""
     topic, partition = write.partition
     path = state_znode.state_path(topic, partition)
     data = state_znode.encode(write.state)

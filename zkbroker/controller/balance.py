@@ -26,9 +26,15 @@ def misplaced_leaders(image: ClusterImage, percentage_max: int) -> list[TopicPar
 
 
 def can_move(image: ClusterImage, partition: TopicPartition) -> bool:
-    """Not led by its preferred replica, though that one is online and in the ISR, and not being reassigned."""
+    """``can_lead_preferred``, and not being reassigned: that moves its leader itself."""
     state = image.states.get(partition)
-    if state is None or not state.replicas or state.leader == state.replicas[0] or state.adding or state.removing:
+    return state is not None and not (state.adding or state.removing) and can_lead_preferred(image, partition)
+
+
+def can_lead_preferred(image: ClusterImage, partition: TopicPartition) -> bool:
+    """Not led by its preferred replica, though that one is online and in the ISR."""
+    state = image.states.get(partition)
+    if state is None or not state.replicas or state.leader == state.replicas[0]:
         return False
     election = elect_preferred(state.replicas, state.isr, lambda broker: image.is_electable(broker, partition))
     return election is not None

@@ -55,6 +55,14 @@ class Changes:
         """That broker must delete the replica's data."""
         self._orders.setdefault(broker_id, []).append(replica)
 
+    def unorder(self, broker_id: int, replica: DeletedReplica) -> None:
+        """It is to keep the data after all: an order that it was not given yet is none."""
+        orders = self._orders.get(broker_id, [])
+        if replica in orders:
+            orders.remove(replica)
+            if not orders:
+                del self._orders[broker_id]
+
     def take(
         self, image: ClusterImage, controller_id: int, controller_epoch: int, hides: Callable[[str], bool]
     ) -> tuple[ClusterDelta, tuple[tuple[int, tuple[DeletedReplica, ...]], ...]]:

@@ -26,6 +26,8 @@ class TopicImage(NamedTuple):
     name: str
     topic_id: str
     partitions: Mapping[int, Placement]
+    version: int = -1
+    """Of the znode; -1 where it is not known."""
 
     def __repr__(self) -> str:
         return f"TopicImage({self.name}, {self.topic_id}, partitions={len(self.partitions)})"

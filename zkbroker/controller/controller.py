@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from zkbroker.controller.admin_events import AdminEvents
 from zkbroker.controller.balance import misplaced_leaders
 from zkbroker.controller.changes import Changes
 from zkbroker.controller.cluster_image import ClusterImage, FoundStates, TopicImage, TopicRules
@@ -23,7 +24,7 @@ from zkbroker.controller.effects import (
     PushSnapshot,
     WriteStates,
 )
-from zkbroker.controller.explaining import declined_lines, leaderless_lines
+from zkbroker.controller.explaining import leaderless_lines
 from zkbroker.controller.fencing import Fenced
 from zkbroker.controller.office import ControllerRules
 from zkbroker.controller.settling import Settling
@@ -39,8 +40,9 @@ FIRST_BALANCE_AFTER_S = 5.0
 """After taking office, as in Kafka: long enough that brokers of a starting cluster have come."""
 
 
-class Controller:
-    """One term of office. Every public method in the past tense is an event."""
+class Controller(AdminEvents):
+    """One term of office. Every public method in the past tense is an event; ``AdminEvents`` has those in which
+    administrators ask for something."""
 
     def __init__(self, controller_id: int, controller_epoch: int, rules: ControllerRules) -> None:
         self.controller_id = controller_id
@@ -112,7 +114,7 @@ class Controller:
                 self._return(broker, self.image.partitions_of(broker_id))
             elif known is None:
                 # a write that was decided while its last incarnation lived may still be under way
-                self._return(broker, [p for p, write in self.settling.writes.items() if broker_id in write.state.isr])
+                self._return(broker, [p for p, write in self.settling.writes.items() if write.names(broker_id)])
             elif broker.epoch > known.epoch:
                 self.image.fenced.pop(broker_id, None)
                 self._broker_gone(broker_id)
@@ -255,6 +257,9 @@ class Controller:
         """A topic znode appeared or changed. Partitions are only ever added to; other edits by hand are ignored."""
         if rules is not None:
             self.image.rules[topic.name] = rules
+        if topic.name in self.settling.moves.unreadable:
+            del self.settling.moves.unreadable[topic.name]
+            self.settling.unsettle(self.image.partitions(topic.name))
         known = self.image.topics.get(topic.name)
         if known is not None and known.topic_id != topic.topic_id:
             self._remove_topic(topic.name)
@@ -262,14 +267,16 @@ class Controller:
         if known is None:
             self._take_topic(topic, states or {})
             return self.settling.settle()
-        if topic.name in self.deletions:
+        if topic.name in self.deletions or 0 <= topic.version <= known.version:
             return []
         added = {number: topic.partitions[number] for number in topic.partitions if number not in known.partitions}
-        if any(topic.partitions.get(number) != placement for number, placement in known.partitions.items()):
+        is_written = any(partition.topic == topic.name for partition in self.settling.writes)
+        if not is_written and any(topic.partitions.get(number) != row for number, row in known.partitions.items()):
             self.settling.effects.append(
                 Log(f"topic {topic.name}: its znode moves or drops partitions; only additions are followed")
             )
-        self.image.topics[topic.name] = known._replace(partitions={**known.partitions, **added})
+        version = max(known.version, topic.version)
+        self.image.topics[topic.name] = known._replace(partitions={**known.partitions, **added}, version=version)
         self.settling.unsettle(TopicPartition(topic.name, number) for number in sorted(added))
         return self.settling.settle()
 
@@ -348,6 +355,7 @@ class Controller:
         """A broker deleted the data it was ordered to delete."""
         if self.image.broker_epoch(broker_id) == broker_epoch:
             self.settling.effects += self.deletions.replica_deleted(broker_id, partition, topic_id)
+            self.settling.removals.deleted(broker_id, partition, topic_id)
         return self.settling.settle()
 
     # ISR changes and writes
@@ -372,19 +380,11 @@ class Controller:
         self.settling.states_found(found)
         return self.settling.settle()
 
-    # Preferred leaders
-
-    def preferred_election_requested(self, partitions: Iterable[TopicPartition]) -> list[Effect]:
-        """An admin asks for the preferred leaders of these partitions; the log says where they are not elected, since
-        whoever asked by znode gets no answer."""
-        unknown = []
-        for partition in partitions:
-            if partition in self.image.states:
-                self.settling.preferred[partition] = None
-                self.settling.unsettle([partition])
-            else:
-                unknown.append((partition, "there is no such partition"))
-        self.settling.effects += [Log(line) for line in declined_lines(unknown)]
+    def moves_found(
+        self, name: str, topic: TopicImage | None, found: Sequence[tuple[TopicPartition, PartitionState | None]]
+    ) -> list[Effect]:
+        """What ZooKeeper holds after ``WriteMoves`` was tried. Raises Deposed as ``states_found`` does."""
+        self.settling.moves_found(name, topic, found)
         return self.settling.settle()
 
     def time_passed(self, now: float) -> list[Effect]:
@@ -402,7 +402,9 @@ class Controller:
 
     def snapshot(self, broker_id: int) -> ClusterDelta:
         """Everything, for a broker that subscribes: with what it has still to delete."""
-        return full_snapshot(self.image, self.controller_id, self.controller_epoch, self.deletions, broker_id)
+        told = full_snapshot(self.image, self.controller_id, self.controller_epoch, self.deletions, broker_id)
+        left_over = self.settling.removals.orders_for(broker_id)
+        return told._replace(deleted_replicas=(*told.deleted_replicas, *left_over)) if left_over else told
 
     def turn_ended(self) -> list[Effect]:
         """What changed since the last call, as one delta; the shell calls it once per turn."""

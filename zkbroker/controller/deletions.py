@@ -95,6 +95,15 @@ class Deletions:
         """A broker died: it may be the last that somebody waited for."""
         return [effect for topic in list(self._tokens) for effect in self._answer_if_only_dead_are_awaited(topic)]
 
+    def moved(self, topic: str) -> list[Effect]:
+        """A reassignment ended: a deletion may have waited for it."""
+        deletion, image = self._by_topic.get(topic), self._image.topics.get(topic)
+        if deletion is None or image is None or deletion.stage is not DeletionStage.QUEUED:
+            return []
+        if any(is_moving(placement) for placement in image.partitions.values()):
+            return []
+        return self._start(deletion, image)
+
     def finished(self, topic: str) -> list[Effect]:
         """The topic is gone from ZooKeeper, however that came about."""
         self._by_topic.pop(topic, None)

@@ -6,10 +6,13 @@ Order is carried by the events that answer: a new state reaches the image, the b
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
+from zkbroker.controller.cluster_image import Placement
 from zkbroker.model.channel import AlterPartitionResponse
 from zkbroker.model.cluster import ClusterDelta, DeletedReplica
+from zkbroker.model.reassignments import PartitionOutcome
 from zkbroker.model.topics import PartitionState, TopicPartition
 
 CREATE = -1
@@ -32,6 +35,33 @@ class WriteStates(NamedTuple):
     """Write each, fenced by the controller epoch; answer with ``states_found`` for every one of them."""
 
     writes: tuple[StateWrite, ...]
+
+
+class MoveWrite(NamedTuple):
+    """A step of a reassignment: the partition's row in the topic's znode, and its state (None: it never had one)."""
+
+    partition: TopicPartition
+    placement: Placement
+    state: StateWrite | None
+
+    def __repr__(self) -> str:
+        row = f"{self.partition} on {show_placement(self.placement)}"
+        return row if self.state is None else f"{row}, {self.state!r}"
+
+
+class WriteMoves(NamedTuple):
+    """Write each row together with its state, all or nothing of a partition, fenced by the controller epoch; answer
+    with ``moves_found`` for every one of them."""
+
+    topic: str
+    writes: tuple[MoveWrite, ...]
+
+
+class EditReassignments(NamedTuple):
+    """Take these entries out of ``/admin/reassign_partitions``, and the znode away when none is left. An entry with
+    another target stays: it came later."""
+
+    done: tuple[tuple[TopicPartition, tuple[int, ...]], ...]
 
 
 class FenceBroker(NamedTuple):
@@ -70,7 +100,7 @@ class DropDeletionMarker(NamedTuple):
     reason: str
 
 
-Result = AlterPartitionResponse | tuple[TopicPartition, ...] | None
+Result = AlterPartitionResponse | tuple[TopicPartition, ...] | Mapping[TopicPartition, PartitionOutcome] | None
 
 
 class Answer(NamedTuple):
@@ -86,7 +116,28 @@ class Log(NamedTuple):
     line: str
 
 
-Effect = WriteStates | FenceBroker | PushDelta | PushSnapshot | DeleteTopicNodes | DropDeletionMarker | Answer | Log
+Effect = (
+    WriteStates
+    | WriteMoves
+    | EditReassignments
+    | FenceBroker
+    | PushDelta
+    | PushSnapshot
+    | DeleteTopicNodes
+    | DropDeletionMarker
+    | Answer
+    | Log
+)
+
+
+def show_placement(placement: Placement) -> str:
+    """The replicas as one word, with what a reassignment adds and removes."""
+    line = ",".join(map(str, placement.replicas))
+    if placement.adding:
+        line += f" adding={','.join(map(str, placement.adding))}"
+    if placement.removing:
+        line += f" removing={','.join(map(str, placement.removing))}"
+    return line
 
 
 def show_state(state: PartitionState) -> str:

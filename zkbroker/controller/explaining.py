@@ -12,7 +12,10 @@ from collections.abc import Container, Iterable
 from zkbroker.controller.cluster_image import ClusterImage
 from zkbroker.controller.complaints import Complaints
 from zkbroker.controller.elections import elect_lossy, named_brokers
+from zkbroker.controller.waits import Wait
 from zkbroker.model.cluster import ALL_LOSSY, LossyReplica
+from zkbroker.model.errors import ErrorCode
+from zkbroker.model.reassignments import DONE, ElectionKind, PartitionOutcome
 from zkbroker.model.topics import NO_LEADER, PartitionState, TopicPartition
 
 LEADERLESS_COUNT_MAX = 10
@@ -70,8 +73,6 @@ def declined(image: ClusterImage, complaints: Complaints, partition: TopicPartit
     preferred = state.replicas[0]
     if state.leader == preferred:
         return None
-    if state.adding or state.removing:
-        return "it is being reassigned"
     if image.loss(preferred, partition) is not None:
         return f"broker {preferred} came back without unflushed data"
     if not image.is_online(preferred, partition):
@@ -79,6 +80,25 @@ def declined(image: ClusterImage, complaints: Complaints, partition: TopicPartit
     if preferred not in state.isr:
         return f"broker {preferred} is not in the ISR"
     return complaints.distrust(preferred, partition)
+
+
+def elections_ended(image: ClusterImage, complaints: Complaints, wait: Wait) -> dict[TopicPartition, PartitionOutcome]:
+    """What became of the elections that a request asked for, with Kafka's errors."""
+    ended = dict(wait.outcomes)
+    for partition in wait.asked:
+        state = image.states.get(partition)
+        if state is None:
+            ended[partition] = PartitionOutcome(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, "The partition does not exist.")
+        elif wait.election is ElectionKind.UNCLEAN:
+            ended[partition] = DONE
+            if state.leader == NO_LEADER:
+                told = leaderless(image, partition, state)
+                ended[partition] = PartitionOutcome(ErrorCode.ELIGIBLE_LEADERS_NOT_AVAILABLE, told)
+        else:
+            reason = declined(image, complaints, partition)
+            refused = PartitionOutcome(ErrorCode.PREFERRED_LEADER_NOT_AVAILABLE, reason)
+            ended[partition] = DONE if state.replicas and state.leader == state.replicas[0] else refused
+    return ended
 
 
 def declined_lines(reasons: Iterable[tuple[TopicPartition, str]]) -> list[str]:

@@ -8,18 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from zkbroker.controller.balance import can_move
+from zkbroker.controller.balance import can_lead_preferred
 from zkbroker.controller.changes import Changes
-from zkbroker.controller.cluster_image import ClusterImage
+from zkbroker.controller.cluster_image import ClusterImage, TopicImage
 from zkbroker.controller.complaints import Complaints
 from zkbroker.controller.deletions import Deletions
-from zkbroker.controller.effects import Answer, Effect, Log, StateWrite, WriteStates, show_state
+from zkbroker.controller.effects import (
+    Answer,
+    Effect,
+    Log,
+    MoveWrite,
+    StateWrite,
+    WriteMoves,
+    WriteStates,
+    show_placement,
+    show_state,
+)
 from zkbroker.controller.elections import Election, elected, first_state, is_same_write, settled_state
 from zkbroker.controller.eligible import effective_min_isr
-from zkbroker.controller.explaining import declined, declined_lines, leaderless
+from zkbroker.controller.explaining import declined, declined_lines, elections_ended, leaderless
 from zkbroker.controller.fencing import involved, is_better
 from zkbroker.controller.isr_changes import judge_proposal
+from zkbroker.controller.moves import Moves, Step
 from zkbroker.controller.office import ControllerRules, Deposed, TopicFailed
+from zkbroker.controller.removals import Removals
 from zkbroker.controller.waits import QueuedProposal, StateWriting, Wait, WaitKind, Waits
 from zkbroker.model.cluster import BrokerRegistration
 from zkbroker.model.errors import ErrorCode
@@ -47,12 +59,16 @@ class Settling:
         self._unsettled: dict[TopicPartition, None] = {}
         self.preferred: dict[TopicPartition, None] = {}
         """The preferred leader was asked for; forgotten when the partition is next settled."""
+        self.unclean: dict[TopicPartition, None] = {}
+        """A person allows an unclean election of these, once; forgotten like ``preferred``."""
         self._declined: list[tuple[TopicPartition, str]] = []
         """Where it was not elected, and why: people are told when all is settled."""
         self._proposals: dict[TopicPartition, list[QueuedProposal]] = {}
         self.returning: dict[int, BrokerRegistration] = {}
         """Brokers that restarted: dead until every partition of theirs is settled without them, then new."""
         self.complaints = Complaints(image, session_timeout_s=rules.session_timeout_s)
+        self.moves = Moves(image, self.complaints, controller_epoch)
+        self.removals = Removals(image, changes)
         self.waits = Waits()
         self.effects: list[Effect] = []
         """To be run with what the next ``settle`` gives, before its writes."""
@@ -77,6 +93,9 @@ class Settling:
     def forget(self, partition: TopicPartition) -> None:
         """Its topic is gone: so is the write under way, and who waited for it is told."""
         self._image.states.pop(partition, None)
+        self.moves.wishes.pop(partition, None)
+        self.moves.unreadable.pop(partition.topic, None)
+        self.removals.forget(partition)
         write = self.writes.pop(partition, None)
         if write is not None and write.proposal is not None:
             self._answer_proposal(write.proposal, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
@@ -103,7 +122,9 @@ class Settling:
                 self.adopt(partition, state)
             if write is None:
                 continue
-            if state is not None and is_same_write(write.state, state):
+            if write.move is not None:
+                self._move_found(partition, write.move, state)
+            elif state is not None and write.state is not None and is_same_write(write.state, state):
                 self._image.suspects.pop(partition, None)
                 if write.proposal is not None:
                     for member in state.isr:
@@ -117,6 +138,37 @@ class Settling:
                     self.effects.append(Log(line))
             elif write.proposal is not None:
                 self._proposals.setdefault(partition, []).insert(0, write.proposal)
+
+    def moves_found(
+        self, name: str, topic: TopicImage | None, found: Sequence[tuple[TopicPartition, PartitionState | None]]
+    ) -> None:
+        """What ZooKeeper holds after ``WriteMoves`` was tried: the topic's rows (None: no znode, or none that decodes)
+        and the states. Rows of other partitions are not looked at: ``topic_read`` tells of those that are added."""
+        known = self._image.topics.get(name)
+        if topic is not None and known is not None and known.topic_id == topic.topic_id:
+            rows = {
+                partition.partition: topic.partitions[partition.partition]
+                for partition, _ in found
+                if partition.partition in topic.partitions and partition.partition in known.partitions
+            }
+            self._image.topics[name] = known._replace(
+                partitions={**known.partitions, **rows}, version=max(known.version, topic.version)
+            )
+        elif topic is None:
+            self.moves.unreadable[name] = None
+        self.states_found(found)
+        self.effects += self._deletions.moved(name)
+
+    def _move_found(self, partition: TopicPartition, step: Step, state: PartitionState | None) -> None:
+        is_written = self._image.placement(partition) == step.placement and (
+            step.state is None or (state is not None and is_same_write(step.state, state))
+        )
+        if not is_written:
+            if step.wish is not None and partition.topic not in self.moves.unreadable:
+                self.moves.wishes.setdefault(partition, step.wish)
+            return
+        line = f"{partition} on {show_placement(step.placement)}"
+        self.effects.append(Log(line if step.state is None else f"{line}: {show_state(step.state)}"))
 
     def adopt(self, partition: TopicPartition, state: PartitionState) -> None:
         """Take a state as it was found in ZooKeeper into the image; the assignment is the topic znode's."""
@@ -133,6 +185,7 @@ class Settling:
         if self._image.states.get(partition) != state:
             self._image.states[partition] = state
             self._changes.partition(partition)
+            self.removals.noted(partition, state)
 
     def _answer_proposal(self, queued: QueuedProposal, error: ErrorCode) -> None:
         proposal = queued.proposal
@@ -148,6 +201,7 @@ class Settling:
     def settle(self) -> list[Effect]:
         """Decide about every marked partition without a write under way, until nothing is left to decide."""
         writes: list[StateWrite] = []
+        moves: dict[str, list[MoveWrite]] = {}
         while True:
             unsettled, self._unsettled = self._unsettled, {}
             for partition in unsettled:
@@ -157,12 +211,15 @@ class Settling:
                     write = self._decide(partition)
                 except Exception as error:
                     raise TopicFailed(partition.topic, error) from error
-                if write is not None:
+                if isinstance(write, MoveWrite):
+                    moves.setdefault(partition.topic, []).append(write)
+                elif write is not None:
                     writes.append(write)
                 elif self._image.placement(partition) is None:
                     self.waits.removed(partition)
                 else:
-                    self.waits.settled(partition, partition in self._image.states)
+                    has_wish = partition in self.moves.wishes
+                    self.waits.settled(partition, partition in self._image.states, has_wish)
             for wait in self.waits.take_finished():
                 self._finish(wait)
             if not self._unsettled:
@@ -170,6 +227,9 @@ class Settling:
         effects, self.effects = self.effects, []
         effects += [Log(line) for line in declined_lines(self._declined)]
         self._declined.clear()
+        if self.moves.by_znode:
+            effects += self.moves.finished(self.writes)
+        effects += [WriteMoves(topic, tuple(some)) for topic, some in moves.items()]
         if writes:
             effects.append(WriteStates(tuple(writes)))
         return effects
@@ -186,6 +246,10 @@ class Settling:
                 if (state := self._image.states.get(partition)) is not None and state.leader == wait.broker_id
             )
             self.effects.append(Answer(wait.token, led))
+        elif wait.kind is WaitKind.MOVED:
+            self.effects.append(Answer(wait.token, wait.outcomes))
+        elif wait.kind is WaitKind.ELECTED:
+            self.effects.append(Answer(wait.token, elections_ended(self._image, self.complaints, wait)))
         else:
             self.effects.append(Answer(wait.token, None))
 
@@ -194,12 +258,14 @@ class Settling:
         self._changes.broker(broker.broker_id)
         self.unsettle(self._image.partitions_of(broker.broker_id))
 
-    def _decide(self, partition: TopicPartition) -> StateWrite | None:
+    def _decide(self, partition: TopicPartition) -> StateWrite | MoveWrite | None:
         """The next write of this partition, put under way; None when its state is right."""
         placement = self._image.placement(partition)
         if placement is None or self._deletions.hides(partition.topic):
             self._image.suspects.pop(partition, None)
             self.preferred.pop(partition, None)
+            self.unclean.pop(partition, None)
+            self.moves.wishes.pop(partition, None)
             for queued in self._proposals.pop(partition, ()):
                 self._answer_proposal(queued, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
             return None
@@ -219,6 +285,12 @@ class Settling:
             after = self._settled(partition, state)
             if after is not None:
                 return self._write(partition, after, state.partition_epoch)
+        step = self.moves.step(partition, placement, state)
+        if step is not None:
+            self.writes[partition] = StateWriting(step.state, None, step)
+            before = -1 if state is None else state.partition_epoch
+            written = None if step.state is None else StateWrite(partition, step.state, before)
+            return MoveWrite(partition, step.placement, written)
         queue = self._proposals.get(partition, [])
         while queue:
             queued = queue.pop(0)
@@ -254,7 +326,7 @@ class Settling:
         if (
             after is None
             and partition in self.preferred
-            and can_move(self._image, partition)
+            and can_lead_preferred(self._image, partition)
             and self.complaints.is_trusted(state.replicas[0], partition)
         ):
             election = Election(state.replicas[0], state.isr, state.recovering)
@@ -264,6 +336,8 @@ class Settling:
             reason = declined(self._image, self.complaints, partition)
             if reason is not None:
                 self._declined.append((partition, reason))
+        if after is None:
+            self.unclean.pop(partition, None)
         return after
 
     def _wanted(
@@ -278,7 +352,7 @@ class Settling:
             # a member that restarted is about to be back: it must not cost its records
             unclean=not suspects
             and self.returning.keys().isdisjoint((*state.isr, *state.elr))
-            and self._image.unclean(partition.topic, self._rules.unclean),
+            and (partition in self.unclean or self._image.unclean(partition.topic, self._rules.unclean)),
             loss=lambda broker: self._image.loss(broker, partition),
             min_insync_replicas=self._image.min_insync_replicas(partition.topic),
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import NamedTuple
 
+from zkbroker.controller.moves import Step
 from zkbroker.model.channel import AlterPartitionResponse, IsrAnswer, IsrProposal
 from zkbroker.model.errors import ErrorCode
+from zkbroker.model.reassignments import ElectionKind, PartitionOutcome
 from zkbroker.model.topics import PartitionState, TopicPartition
 
 
@@ -17,15 +19,29 @@ class WaitKind(Enum):
     SHUTDOWN = "shutdown"
     CREATED = "created"
     """Partitions must have a state, not merely be settled."""
+    MOVED = "moved"
+    """Reassignments are begun, cancelled, or at once done: none of them is still to be written."""
+    ELECTED = "elected"
 
 
 class Wait:
     """Finished when every partition it asked for is settled."""
 
-    __slots__ = ("asked", "broker_id", "kind", "missing", "token")
+    __slots__ = ("asked", "broker_id", "election", "kind", "missing", "outcomes", "token")
 
-    def __init__(self, kind: WaitKind, token: int, partitions: Iterable[TopicPartition], broker_id: int = -1) -> None:
+    def __init__(
+        self,
+        kind: WaitKind,
+        token: int,
+        partitions: Iterable[TopicPartition],
+        broker_id: int = -1,
+        outcomes: Mapping[TopicPartition, PartitionOutcome] | None = None,
+        election: ElectionKind | None = None,
+    ) -> None:
+        """``outcomes``: what is known already of a request that asks for partitions one by one."""
         self.kind = kind
+        self.outcomes = dict(outcomes or {})
+        self.election = election
         self.token = token
         self.asked = tuple(partitions)
         self.missing = dict.fromkeys(self.asked)
@@ -46,11 +62,12 @@ class Waits:
     def add(self, wait: Wait) -> None:
         self._waits.append(wait)
 
-    def settled(self, partition: TopicPartition, has_state: bool) -> None:
-        """The partition needs no write now."""
+    def settled(self, partition: TopicPartition, has_state: bool, has_wish: bool = False) -> None:
+        """The partition needs no write now. ``has_wish``: a reassignment was asked for and cannot be begun yet."""
         for wait in self._waits:
-            if wait.kind is not WaitKind.CREATED or has_state:
-                wait.missing.pop(partition, None)
+            if (wait.kind is WaitKind.CREATED and not has_state) or (wait.kind is WaitKind.MOVED and has_wish):
+                continue
+            wait.missing.pop(partition, None)
 
     def removed(self, partition: TopicPartition) -> None:
         """The partition is no more: nobody waits for it."""
@@ -94,7 +111,13 @@ class QueuedProposal(NamedTuple):
 
 
 class StateWriting(NamedTuple):
-    """A state that is being written, and the proposal that it fulfils, if any."""
+    """A state that is being written, and the proposal or the step of a move that it fulfils, if any."""
 
-    state: PartitionState
+    state: PartitionState | None
+    """None: only a row of the topic's znode, for a partition that has no state yet."""
     proposal: QueuedProposal | None
+    move: Step | None = None
+
+    def names(self, broker_id: int) -> bool:
+        """Does it count that broker in?"""
+        return self.state is not None and broker_id in self.state.isr

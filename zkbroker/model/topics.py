@@ -58,6 +58,9 @@ class PartitionState(NamedTuple):
     leader_reason: str = ""
     """Why the leader changed last; an extra key of the znode where ``reason`` tells of a later change of the ISR. The
     controller's alone: brokers are not told."""
+    removed: tuple[int, ...] = ()
+    """Brokers that were replicas before a reassignment and may still hold their data; an extra key of the znode, so
+    that a later controller has it deleted too. The controller's alone."""
 
 
 def topic_name_error(name: str) -> str | None:

@@ -5,8 +5,9 @@ Example::
     {"controller_epoch":1,"leader":2,"version":1,"leader_epoch":1,"isr":[2,3,1]}
 
 and ``"leader_recovery_state":1`` only while recovering from an unclean election. zkbroker adds, where there is
-something to say, ``elr``, ``elr_version``, ``reason`` (of this state) and ``leader_reason`` (of the last change of the
-leader, where that was another state); Kafka's readers ignore them. The znode's version is the partition epoch.
+something to say, ``elr``, ``elr_version``, ``reason`` (of this state), ``leader_reason`` (of the last change of the
+leader, where that was another state) and ``removed`` (brokers whose data a reassignment left to be deleted); Kafka's
+readers ignore them. The znode's version is the partition epoch.
 
 ``elr`` counts only beside an ``elr_version`` that is the znode's own version. Whoever writes a state without knowing
 the rules of the ELR (an older zkbroker hands ``elr`` on as it is) must not make somebody eligible who lacks what was
@@ -40,6 +41,7 @@ class LeaderAndIsr(NamedTuple):
     elr: tuple[int, ...] = ()
     reason: str = ""
     leader_reason: str = ""
+    removed: tuple[int, ...] = ()
 
 
 def state_path(topic: str, partition: int) -> str:
@@ -63,6 +65,8 @@ def encode(state: PartitionState | LeaderAndIsr) -> bytes:
         value["reason"] = state.reason
     if state.leader_reason and state.leader_reason != state.reason:
         value["leader_reason"] = state.leader_reason
+    if state.removed:
+        value["removed"] = list(state.removed)
     return dump(value)
 
 
@@ -87,6 +91,7 @@ def decode(path: str, data: bytes, version: int) -> LeaderAndIsr:
         elr=_elr(fields, isr, version),
         reason=reason,
         leader_reason=fields.text("leader_reason", reason),
+        removed=fields.numbers("removed") if fields.has("removed") else (),
     )
 
 
@@ -115,4 +120,5 @@ def partition_state(assignment: TopicAssignment, partition: int, found: LeaderAn
         elr=found.elr,
         reason=found.reason,
         leader_reason=found.leader_reason,
+        removed=found.removed,
     )

@@ -1,0 +1,157 @@
+"""Reassignments in ZooKeeper: a partition's row in its topic's znode and its state, in one fenced multi."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.python.failure import Failure
+
+from zkbroker.broker.controller_reading import ClusterReader, Data, image_of
+from zkbroker.broker.controller_zookeeper import OPS_COUNT_MAX, FencedWriter, Found, gather, state_ops
+from zkbroker.controller.cluster_image import TopicImage
+from zkbroker.controller.effects import EditReassignments, MoveWrite, WriteMoves
+from zkbroker.zookeeper.client import BadVersionError, ConnectionLossError, Delete, MultiError, NoNodeError, Op, SetData
+from zkbroker.zookeeper.znodes import admin as admin_znode
+from zkbroker.zookeeper.znodes import topics as topic_znode
+from zkbroker.zookeeper.znodes.codec import ZnodeError
+
+Told = Callable[[str, TopicImage | None, list[Found]], None]
+
+
+class MoveWriter:
+    """The moves of one term. All of a topic's partitions stand in one znode, so that its writes go one after the other;
+    what comes meanwhile goes with the next."""
+
+    def __init__(
+        self, writer: FencedWriter, reader: ClusterReader, *, told: Told, failed: Callable[[Failure], None]
+    ) -> None:
+        """``told`` hears what ZooKeeper holds then: the topic's rows (None: no znode, or it does not decode), and the
+        states."""
+        self._writer = writer
+        self._reader = reader
+        self._told = told
+        self._failed = failed
+        self._waiting: dict[str, list[MoveWrite]] = {}
+        self._busy: dict[str, None] = {}
+
+    def __repr__(self) -> str:
+        return f"MoveWriter(busy={sorted(self._busy)}, waiting={sorted(self._waiting)})"
+
+    def write(self, effect: WriteMoves) -> None:
+        self._waiting.setdefault(effect.topic, []).extend(effect.writes)
+        if effect.topic not in self._busy:
+            self._busy[effect.topic] = None
+            self._run(effect.topic).addErrback(self._failed)
+
+    @inlineCallbacks
+    def _run(self, topic: str) -> Generator[Deferred[Any], Any, None]:
+        try:
+            while topic in self._waiting:
+                writes = self._waiting.pop(topic)
+                # one operation is the topic's own
+                chunk, rest = writes[: OPS_COUNT_MAX - 1], writes[OPS_COUNT_MAX - 1 :]
+                if rest:
+                    self._waiting[topic] = rest
+                yield self._write(topic, chunk)
+        finally:
+            del self._busy[topic]
+
+    @inlineCallbacks
+    def _write(self, topic: str, chunk: Sequence[MoveWrite]) -> Generator[Deferred[Any], Any, None]:
+        path = topic_znode.topic_path(topic)
+        while True:
+            read = yield self._read(topic)
+            if read is None:
+                break
+            content, version = read
+            after = _with_rows(content, chunk)
+            ops: list[Op] = [SetData(path, topic_znode.encode(after), version)]
+            ops += [op for write in chunk if write.state is not None for op in state_ops(write.state)]
+            try:
+                yield self._writer.write(ops)
+            except ConnectionLossError:
+                yield self._writer.overtake()
+                break
+            except MultiError as error:
+                if error.index == 0 and isinstance(error.error, BadVersionError):
+                    continue  # partitions were added, or somebody edits by hand: on top of that
+                if len(chunk) == 1:
+                    break
+                for write in chunk:
+                    yield self._write(topic, [write])
+                return
+            states = [(write.partition, write.state and write.state.state) for write in chunk]
+            self._told(topic, image_of(topic, after, version + 1), states)
+            return
+        read = yield self._read(topic)
+        found = yield gather([self._state(write) for write in chunk])
+        image = None if read is None else image_of(topic, *read)
+        self._told(topic, image, found)
+
+    @inlineCallbacks
+    def _state(self, write: MoveWrite) -> Generator[Deferred[Any], Any, Found]:
+        state = None
+        if write.state is not None:
+            state = yield self._writer.read_state(write.state)
+        return write.partition, state
+
+    @inlineCallbacks
+    def _read(self, topic: str) -> Generator[Deferred[Any], Any, tuple[topic_znode.TopicAssignment, int] | None]:
+        """The topic's znode and its version; None where there is none that decodes."""
+        path = topic_znode.topic_path(topic)
+        found: dict[str, Data] = yield from self._read_data(path)
+        if path not in found:
+            return None
+        data, stat = found[path]
+        try:
+            return topic_znode.decode(path, data), stat.version
+        except ZnodeError:
+            return None  # the look at the topic says so to people
+
+    def _read_data(self, path: str) -> Generator[Deferred[Any], Any, dict[str, Data]]:
+        while True:
+            yield self._writer.connected()
+            try:
+                found: dict[str, Data] = yield self._reader.get_all([path])
+            except ConnectionLossError:
+                yield self._writer.breathe()
+                continue
+            return found
+
+    @inlineCallbacks
+    def edit(self, effect: EditReassignments) -> Generator[Deferred[Any], Any, None]:
+        """Take entries out of ``/admin/reassign_partitions``; it goes with the last one, and if it does not decode."""
+        path = admin_znode.REASSIGN_PARTITIONS_PATH
+        done = dict(effect.done)
+        while True:
+            found: dict[str, Data] = yield from self._read_data(path)
+            if path not in found:
+                return
+            data, stat = found[path]
+            try:
+                wanted = admin_znode.decode_reassignment(data)
+            except ZnodeError:
+                wanted = {}
+            left = {partition: target for partition, target in wanted.items() if done.get(partition) != target}
+            op: Op = Delete(path, stat.version)
+            if left:
+                op = SetData(path, admin_znode.encode_reassignment(left), stat.version)
+            try:
+                yield self._writer.write([op])
+                return
+            except ConnectionLossError:
+                yield self._writer.breathe()
+            except MultiError as error:
+                if not isinstance(error.error, (BadVersionError, NoNodeError)):
+                    raise error.error from error
+
+
+def _with_rows(content: topic_znode.TopicAssignment, chunk: Sequence[MoveWrite]) -> topic_znode.TopicAssignment:
+    rows = {write.partition.partition: write.placement for write in chunk}
+    return content._replace(
+        partitions={**content.partitions, **{number: row.replicas for number, row in rows.items()}},
+        adding={**content.adding, **{number: row.adding for number, row in rows.items()}},
+        removing={**content.removing, **{number: row.removing for number, row in rows.items()}},
+    )
