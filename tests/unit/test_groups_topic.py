@@ -61,7 +61,7 @@ class World:
         return self.reads[-1]
 
     def answer_read(self, count: int, topic_id: str = TOPIC_ID) -> None:
-        assignment = topic_znode.TopicAssignment(topic_id, {index: (1, 2, 3) for index in range(count)})
+        assignment = topic_znode.TopicAssignment(topic_id, dict.fromkeys(range(count), (1, 2, 3)))
         self.reads.pop().callback((topic_znode.encode(assignment), Stat(1, 1, 0, 0)))
 
     def find(self, group: str) -> tuple[ErrorCode, int]:

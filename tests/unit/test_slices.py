@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
+
 from zkbroker.broker.slices import SLICE_S, Slices, Steps
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from twisted.internet.defer import Deferred, succeed
+
 from zkbroker.broker.delayed import ParkedProduce
-from zkbroker.broker.replica import Tenure
+from zkbroker.broker.replica import Replica, Tenure
 from zkbroker.broker.replica_table import ReplicaTable
 from zkbroker.kafka.ports import ProducedRow
 from zkbroker.model.errors import BrokerError, ErrorCode, InvariantViolation
@@ -56,9 +58,20 @@ class CoordinatorLog:
         needed = info.last_offset + 1
         if needed <= replica.high_watermark:
             done(leader.acks_all_outcome())
-            return
-        answer = ProducedRow(*replica.partition, ErrorCode.NONE, info.base_offset)
-        parked = ParkedProduce(shared.deadlines, lambda rows: done(rows[0].error), [answer])
+        else:
+            self._park(replica, needed, timeout_s, done)
+
+    def when_committed(self, tenure: Tenure, offset: int, timeout_s: float) -> Deferred[None]:
+        """Fires when the high watermark is at ``offset``, or the tenure is over, or so much time."""
+        if not tenure.holds or tenure.replica.high_watermark >= offset:
+            return succeed(None)
+        waited: Deferred[None] = Deferred()
+        self._park(tenure.replica, offset, timeout_s, lambda _: waited.callback(None))
+        return waited
+
+    def _park(self, replica: Replica, offset: int, timeout_s: float, done: Callable[[ErrorCode], None]) -> None:
+        answer = ProducedRow(*replica.partition, ErrorCode.NONE)
+        parked = ParkedProduce(self._table.shared.deadlines, lambda rows: done(rows[0].error), [answer])
         parked.wait_for(0)
-        replica.produce_waiters.add(needed, parked, 0)
+        replica.produce_waiters.add(offset, parked, 0)
         parked.park(timeout_s)

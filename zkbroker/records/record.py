@@ -138,8 +138,17 @@ def records_of(batch: bytes | memoryview, header: BatchHeader, position: int = 0
     Raises BrokerError: CORRUPT_MESSAGE or INVALID_RECORD where the bytes are no records, MESSAGE_TOO_LARGE if they
     grow beyond DECOMPRESSED_BYTES_MAX.
     """
+    yield from records_in(plain_body(batch, header, position), header)
+
+
+def plain_body(batch: bytes | memoryview, header: BatchHeader, position: int = 0) -> bytes:
+    """What lies behind the header of the batch at ``position``, with its codec undone. Raises as ``records_of``."""
     payload = memoryview(batch)[position + HEADER_BYTES : position + header.length + LENGTH_OVERHEAD_BYTES]
-    body = decompress(header.attributes & 0x07, payload, DECOMPRESSED_BYTES_MAX)
+    return decompress(header.attributes & 0x07, payload, DECOMPRESSED_BYTES_MAX)
+
+
+def records_in(body: bytes, header: BatchHeader) -> Iterator[Record]:
+    """The records of a ``plain_body``. Raises as ``records_of``."""
     append_time = header.max_timestamp if header.attributes & LOG_APPEND_TIME_BIT else None
     place = 0
     for _ in range(header.records_count):

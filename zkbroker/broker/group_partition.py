@@ -1,0 +1,169 @@
+"""One partition of ``__consumer_offsets`` that this broker leads: runs what its ``GroupShard`` decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from zkbroker.broker.coordinator_log import CoordinatorLog
+from zkbroker.broker.delayed import Turn
+from zkbroker.broker.group_loading import GroupLoading
+from zkbroker.broker.replica import Tenure
+from zkbroker.broker.slices import Work
+from zkbroker.coordinator.answers import refused
+from zkbroker.coordinator.effects import Answer, Effects, GroupRequest, Now, Write
+from zkbroker.coordinator.shard import GroupShard
+from zkbroker.model.clock import Clock
+from zkbroker.model.errors import ErrorCode
+from zkbroker.records.record import Record, build_batch
+
+BATCH_BYTES_MAX = 128 * 1024
+"""Writes of one turn of the reactor go into one record batch up to about this size, or a write's own: what is far below
+``max.message.bytes`` cannot be refused for the company it is in."""
+
+RECORD_OVERHEAD_BYTES = 24
+"""About what a record takes besides its key and value, at most."""
+
+Done = Callable[[Any], None]
+
+
+@dataclass(slots=True)
+class Coordination:
+    """What all partitions share."""
+
+    coordinator_log: CoordinatorLog
+    clock: Clock
+    commit_timeout_s: float
+    """``offsets.commit.timeout.ms``"""
+    codec: int
+    """``offsets.topic.compression.codec``"""
+    to_write: Turn[GroupPartition]
+    deadline_changed: Callable[[GroupPartition], None]
+    log: Callable[[str], None]
+
+    def now(self) -> Now:
+        return Now(self.clock.monotonic(), self.clock.wall_ms())
+
+
+class _Ticket:
+    """Fills ``kafka.ports.Cancellable``: whoever asked may lose interest, the request is worked on all the same."""
+
+    __slots__ = ("done", "request")
+
+    def __init__(self, request: GroupRequest, done: Done) -> None:
+        self.request = request
+        self.done: Done | None = done
+
+    def cancel(self) -> None:
+        self.done = None
+
+
+class GroupPartition:
+    """Of one tenure. Every answer leaves through ``_answer``, which looks whether this broker still coordinates."""
+
+    def __init__(self, partition: int, tenure: Tenure, shard: GroupShard, shared: Coordination) -> None:
+        self.partition = partition
+        self.tenure = tenure
+        self.shard = shard
+        self.loading: GroupLoading | None = None
+        self.work: Work | None = None
+        """The loading, as long as it is under way."""
+        self._shared = shared
+        self._tickets: dict[int, _Ticket] = {}
+        self._last_ticket = 0
+        self._to_write: list[Write] = []
+
+    def __repr__(self) -> str:
+        state = "loaded" if self.shard.is_loaded else repr(self.loading)
+        return f"GroupPartition({self.partition} {state} {len(self._tickets)} waiting)"
+
+    def ask(self, request: GroupRequest, done: Done) -> _Ticket | None:
+        self._last_ticket = number = self._last_ticket + 1
+        ticket = self._tickets[number] = _Ticket(request, done)
+        self.run(self.shard.handle(number, request, self._shared.now()))
+        return ticket if number in self._tickets else None
+
+    def tick(self) -> None:
+        self.run(self.shard.tick(self._shared.now()))
+
+    def loaded(self) -> None:
+        self.loading = self.work = None
+        self.run(self.shard.loaded(self._shared.now()))
+
+    def unload(self) -> None:
+        """The tenure is over: all who wait are sent elsewhere, and nothing is written any more."""
+        if self.work is not None:
+            self.work.cancel()
+        self._to_write.clear()
+        self._shared.to_write.forget(self)
+        self.run(self.shard.unload())
+        for number in list(self._tickets):
+            ticket = self._tickets.pop(number)
+            self._send(ticket, refused(ticket.request, ErrorCode.NOT_COORDINATOR))
+
+    def run(self, effects: Effects) -> None:
+        """Writes are put in line before the first answer is given: that may bring the client's next request at once,
+        whose own writes come after these."""
+        answers: list[Answer] = []
+        for effect in effects:
+            if isinstance(effect, Answer):
+                answers.append(effect)
+            elif isinstance(effect, Write):
+                self._to_write.append(effect)
+                self._shared.to_write.tell(self)
+            else:
+                self._shared.log(effect.line)
+        self._shared.deadline_changed(self)
+        for answer in answers:
+            self._answer(answer)
+
+    def _answer(self, effect: Answer) -> None:
+        ticket = self._tickets.pop(effect.ticket, None)
+        if ticket is None:
+            return
+        answer = effect.answer
+        if ticket.done is not None and not self._shared.coordinator_log.may_answer(self.tenure):
+            # Another may coordinate by now, and know better.
+            answer = refused(ticket.request, ErrorCode.NOT_COORDINATOR)
+        self._send(ticket, answer)
+
+    @staticmethod
+    def _send(ticket: _Ticket, answer: Any) -> None:
+        done, ticket.done = ticket.done, None
+        if done is not None:
+            done(answer)
+
+    # Writing
+
+    def write(self) -> None:
+        """Append what was put in line, as few batches as that makes."""
+        waiting, self._to_write = self._to_write, []
+        size_max = min(BATCH_BYTES_MAX, self.tenure.replica.log.config.max_message_bytes // 2)
+        batch: list[Write] = []
+        size = 0
+        for write in waiting:
+            more = sum(len(record.key) + len(record.value or b"") + RECORD_OVERHEAD_BYTES for record in write.records)
+            if batch and size + more > size_max:
+                self._append(batch)
+                batch, size = [], 0
+            batch.append(write)
+            size += more
+        if batch:
+            self._append(batch)
+
+    def _append(self, writes: list[Write]) -> None:
+        shared = self._shared
+        now_ms = shared.clock.wall_ms()
+        records = [record for write in writes for record in write.records]
+        rows = [Record(offset, now_ms, record.key, record.value) for offset, record in enumerate(records)]
+        shared.coordinator_log.append(
+            self.tenure,
+            build_batch(rows, codec=shared.codec),
+            shared.commit_timeout_s,
+            lambda error: self._written(writes, error),
+        )
+
+    def _written(self, writes: Sequence[Write], error: ErrorCode) -> None:
+        for write in writes:
+            self.run(self.shard.written(write.write_id, error, self._shared.now()))
