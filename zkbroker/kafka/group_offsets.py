@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from zkbroker.kafka.messages import decode_request, encode_response
+from zkbroker.kafka.ports import MetadataPort
 from zkbroker.kafka.request import Api, Request, Services, guarded
 from zkbroker.kafka.versions import OFFSET_COMMIT, OFFSET_DELETE, OFFSET_FETCH
 from zkbroker.kafka.wire import Reader
@@ -83,16 +84,19 @@ def _decode_commit_v1(reader: Reader) -> CommitOffsets:
     return CommitOffsets(group_id, member_id, generation, None, -1, tuple(offsets))
 
 
+def _unknown(metadata: MetadataPort, partitions: Iterable[tuple[str, int]]) -> set[tuple[str, int]]:
+    """Those that this broker knows nothing of."""
+    found = set()
+    for name, partition in partitions:
+        topic = metadata.topic(name)
+        if topic is None or partition not in topic.partitions:
+            found.add((name, partition))
+    return found
+
+
 def serve_commit(services: Services, request: Request, message: CommitOffsets) -> None:
-    metadata = services.metadata
-    known: list[OffsetToCommit] = []
-    unknown: set[tuple[str, int]] = set()
-    for row in message.offsets:
-        topic = metadata.topic(row.topic)
-        if topic is None or row.partition not in topic.partitions:
-            unknown.add((row.topic, row.partition))
-        else:
-            known.append(row)
+    unknown = _unknown(services.metadata, ((row.topic, row.partition) for row in message.offsets))
+    known = [row for row in message.offsets if (row.topic, row.partition) not in unknown]
 
     def done(answer: CommitAnswer) -> None:
         found = iter(answer.rows)
@@ -198,9 +202,7 @@ def decode_delete(request: Request) -> DeleteOffsets:
 
 
 def serve_delete(services: Services, request: Request, message: DeleteOffsets) -> None:
-    known = {
-        topic for topic in dict.fromkeys(topic for topic, _ in message.partitions) if services.metadata.topic(topic)
-    }
+    unknown = _unknown(services.metadata, message.partitions)
 
     def done(answer: DeleteOffsetsAnswer) -> None:
         if answer.error != ErrorCode.NONE:
@@ -211,14 +213,12 @@ def serve_delete(services: Services, request: Request, message: DeleteOffsets) -
             request,
             ErrorCode.NONE,
             (
-                next(found)
-                if topic in known
-                else PartitionError(topic, partition, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
-                for topic, partition in message.partitions
+                PartitionError(*row, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION) if row in unknown else next(found)
+                for row in message.partitions
             ),
         )
 
-    asked = message._replace(partitions=tuple(row for row in message.partitions if row[0] in known))
+    asked = message._replace(partitions=tuple(row for row in message.partitions if row not in unknown))
     request.waits_for(services.groups.delete_offsets(asked, guarded(request, message, done)))
 
 
