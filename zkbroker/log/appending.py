@@ -43,7 +43,11 @@ class Appender:
         self._stamps_time = config.message_timestamp_type == "LogAppendTime"
         # Spread by partition, so that all logs of a topic do not roll in the same second (segment.jitter.ms).
         jitter = config.segment_jitter_ms * (self._log.partition.partition * 7919 % 1000) // 1000
-        self.roll_ms = config.segment_ms - min(jitter, config.segment_ms)
+        segment_ms = config.segment_ms
+        if "compact" in config.cleanup_policy and config.max_compaction_lag_ms > 0:
+            # An active segment is never compacted: it must not be one for longer.
+            segment_ms = min(segment_ms, config.max_compaction_lag_ms)
+        self.roll_ms = segment_ms - min(jitter, segment_ms)
         """An active segment whose first record is so old is rolled."""
 
     def append_as_leader(self, records: bytes | memoryview, leader_epoch: int, origin_client: bool) -> AppendInfo:

@@ -46,5 +46,8 @@ class LogContext:
     """(log, offset, is torn): recovery is going to remove all from that offset on; torn: only a last batch that was not
     written to its end. Raises OSError."""
 
+    log_truncated: Callable[[Any, int], None] = lambda log, offset: None
+    """(log, offset): it is about to lose all from that offset on. Raises OSError."""
+
     def __post_init__(self) -> None:
         self.lanes = Lanes(self.run_in_thread)

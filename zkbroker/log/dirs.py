@@ -15,6 +15,7 @@ from zkbroker.log.checkpoints import (
     CLEAN_SHUTDOWN_FILE,
     encode_clean_shutdown,
 )
+from zkbroker.log.cleaner_checkpoint import CleanedOffsets
 from zkbroker.log.context import PRODUCER_ID_EXPIRATION_MS, LogContext
 from zkbroker.log.disk import Disk
 from zkbroker.log.durability import flush_together
@@ -81,6 +82,8 @@ class LogDirs:
         """Partitions whose folder failed → that folder."""
         self.losses = Losses(disk, run_in_thread, boot_id, self._online_dirs)
         """Replicas that may lack records which they are counted for."""
+        self.cleaned = CleanedOffsets(disk, run_in_thread, self._log_failed)
+        """Up to where each log is compacted."""
         self._renames = 0
         tails = TailBudget() if tail_bytes_max is None else TailBudget(tail_bytes_max)
         self._context = LogContext(
@@ -96,6 +99,7 @@ class LogDirs:
             producer_id_expiration_ms,
             log_start_falls=self._checkpoints.log_start_falls,
             about_to_cut=self.losses.about_to_cut,
+            log_truncated=self.cleaned.truncated,
         )
         self._loader = FolderLoader(
             context=self._context,
@@ -130,6 +134,7 @@ class LogDirs:
                 self._loader.claim(folder, cluster_id)
             for folder in self.log_dirs:
                 self._loader.load(folder)
+                self._load_cleaned(folder)
             self._settle_losses()
             # Only now: what hinders one folder's start must not cost another the scan of all its logs.
             for folder in self.log_dirs:
@@ -141,6 +146,12 @@ class LogDirs:
         except BaseException:
             self.abandon()
             raise
+
+    def _load_cleaned(self, folder: str) -> None:
+        try:
+            self.cleaned.load(folder, self._logs_of(folder))
+        except OSError as error:
+            raise StartError(f"log.dirs: cannot use {folder}: {error.strerror or error}") from None
 
     def _settle_losses(self) -> None:
         """Known for good before the marks of clean stops are used up, and before anybody hears of this broker."""
@@ -189,6 +200,7 @@ class LogDirs:
             try:
                 logs = self._logs_of(folder)
                 flush_together(self._disk, logs, is_final=True)
+                self.cleaned.finish(folder)
                 if self.losses.is_searched:
                     # before that the old ones may be all that knows of a log that is missing
                     self._checkpoints.write_now(folder)
@@ -207,6 +219,7 @@ class LogDirs:
     def abandon(self) -> None:
         """Let go of everything as it is: files and locks. What a kill would leave."""
         self._checkpoints.stop()
+        self.cleaned.stop()
         for log in self.logs.values():
             log.close()
         self._context.old_files.close_all()
@@ -250,6 +263,7 @@ class LogDirs:
         log = Log(self._context, partition, topic_id, log_dir, folder, config)
         try:
             self._checkpoints.forget_predecessor(log_dir, partition)
+            self.cleaned.about_to_make(log_dir, partition)
             log.create_files()
             self.losses.made(log)
         except OSError as error:
@@ -301,6 +315,7 @@ class LogDirs:
         log.moved(path)
         del self.logs[log.partition]
         self.high_watermarks.pop(log.partition, None)
+        self.cleaned.forget(log.log_dir, log.partition)
         return path
 
     # -- while running

@@ -26,6 +26,10 @@ from zkbroker.partition.producer_state import ProducerStates
 __all__ = ["AppendInfo", "Log", "LogRead"]
 
 
+def _nothing_to_stop() -> None:
+    pass
+
+
 class Log:
     """See ``LogDirs`` for how it comes to be. All methods run on the reactor thread.
 
@@ -64,6 +68,8 @@ class Log:
         """Up to where all was known to be on disk when a loss of power left a log that begins above that: its first
         segments may have been taken. None where nothing is in doubt. The leader knows; until it has told, the recovery
         point stays there."""
+        self.stop_cleaning: Callable[[], None] = _nothing_to_stop
+        """Called when the segments are no more what a compaction began with."""
         self.durability = Durability(self)
         self._appender = Appender(self)
         self._reads_cached = context.cached_reads.get(log_dir, False)
@@ -243,7 +249,9 @@ class Log:
     def _truncate(self, cut: Callable[[Log, int], None], offset: int) -> None:
         self._check_online()
         start = self.log_start_offset
+        self.stop_cleaning()
         try:
+            self.context.log_truncated(self, offset)
             if offset < start:
                 # What the disk says may be too low afterwards, for a while, and at no moment too high.
                 self.log_start_offset = self.bases[self.segment_of(offset)] if offset >= self.bases[0] else offset
@@ -325,6 +333,7 @@ class Log:
 
     def close(self) -> None:
         """Close the files as they are. Whoever waits for a flush fails."""
+        self.stop_cleaning()
         self.generation += 1
         self.is_offline = True
         self.tail.clear()

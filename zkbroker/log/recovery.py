@@ -16,6 +16,7 @@ from zkbroker.log.checkpoints import (
     decode_partition_metadata,
     encode_partition_metadata,
 )
+from zkbroker.log.cleaner_swap import complete_swaps
 from zkbroker.log.disk import Disk, Handle
 from zkbroker.log.indexes import RELATIVE_OFFSET_MAX
 from zkbroker.log.producers import find_snapshots, forget_snapshots, rebuild_producers, remove_stray_snapshots
@@ -26,7 +27,6 @@ from zkbroker.records.batch import HEADER_BYTES, check_batch, read_header
 if TYPE_CHECKING:
     from zkbroker.log.log import Log
 
-SWAP_SUFFIX = ".swap"
 LEFTOVER_SUFFIXES = (".deleted", ".cleaned", ".tmp")
 """Files of work that was not finished: an index, a segment or a checkpoint has no value under such a name."""
 _LOG_FILE = re.compile(r"[0-9]{20}\.log")
@@ -48,7 +48,7 @@ def load(log: Log, *, is_clean: bool, recovery_point: int, log_start: int) -> Lo
     """
     disk = log.context.disk
     remarks: list[str] = []
-    _complete_swaps(log, remarks)
+    complete_swaps(log, remarks)
     names: dict[str, int] = {}
     for entry in disk.list_dir(log.folder):
         if entry.is_dir:
@@ -168,31 +168,6 @@ def _load_topic_id(log: Log, *, may_be_torn: bool, remarks: list[str]) -> None:
         # This process may stop cleanly before the controller says it, and a clean start would not forgive the file.
         log.context.disk.unlink(path)
     log.durability.is_metadata_on_disk = not may_be_torn
-
-
-def _complete_swaps(log: Log, remarks: list[str]) -> None:
-    """Kafka's cleaner names a finished segment ``.swap`` before it removes those that it replaces: after a crash in
-    between, the swap is what counts. The segments in its range go, it gets its name."""
-    disk = log.context.disk
-    entries = [entry for entry in disk.list_dir(log.folder) if not entry.is_dir]
-    swaps = [entry for entry in entries if _LOG_FILE.fullmatch(entry.name.removesuffix(SWAP_SUFFIX))
-             and entry.name.endswith(SWAP_SUFFIX)]  # fmt: skip
-    for swap in swaps:
-        base = int(swap.name.partition(".")[0])
-        path = os.path.join(log.folder, swap.name)
-        end = base
-        for _, header in Segment(disk, log.context.old_files, log.folder, base, size=swap.size).headers_of(path):
-            end = header.next_offset
-        for entry in entries:
-            stem, _, suffix = entry.name.partition(".")
-            if suffix in ("log", "index", "timeindex", "txnindex") and stem.isdigit() and base <= int(stem) < end:
-                disk.unlink(os.path.join(log.folder, entry.name))
-        disk.rename(path, path.removesuffix(SWAP_SUFFIX))
-        remarks.append(f"completed the compaction of offsets {base} to {end - 1}")
-    for entry in entries:
-        if entry.name.endswith(SWAP_SUFFIX) and entry not in swaps:
-            # Its indexes are rebuilt, as they are missing now.
-            disk.unlink(os.path.join(log.folder, entry.name))
 
 
 def _load_epochs(log: Log, names: dict[str, int], remarks: list[str]) -> None:

@@ -52,15 +52,17 @@ class Segment:
         *,
         size: int = 0,
         has_aborted: bool = False,
+        suffix: str = "",
     ) -> None:
         self._disk = disk
         self._old_files = old_files
         self.base_offset = base_offset
         stem = self._stem = os.path.join(folder, file_name(base_offset, ""))
-        self.path = stem + ".log"
-        self.index = OffsetIndex(disk, stem + ".index", base_offset)
-        self.time_index = TimeIndex(disk, stem + ".timeindex", base_offset)
-        self.transactions = TransactionIndex(disk, stem + ".txnindex", has_aborted)
+        # A suffix while the segment is being made, and no part of the log yet.
+        self.path = f"{stem}.log{suffix}"
+        self.index = OffsetIndex(disk, f"{stem}.index{suffix}", base_offset)
+        self.time_index = TimeIndex(disk, f"{stem}.timeindex{suffix}", base_offset)
+        self.transactions = TransactionIndex(disk, f"{stem}.txnindex{suffix}", has_aborted)
         self.size = size
         """Bytes of whole batches: the next append's position."""
         self.max_timestamp = -1
