@@ -56,9 +56,9 @@ class GroupPort(Protocol):
         """One answer per group, in the order asked."""
         ...
 
-    def delete_offsets(
-        self, asked: DeleteOffsets, done: Callable[[DeleteOffsetsAnswer], None]
-    ) -> Cancellable | None: ...
+    def delete_offsets(self, asked: DeleteOffsets, done: Callable[[DeleteOffsetsAnswer], None]) -> Cancellable | None:
+        """There may be no partition at all: what is wrong with the group is told all the same."""
+        ...
 
     def describe(self, group_ids: Sequence[str], done: Callable[[list[DescribedGroup]], None]) -> Cancellable | None:
         """One answer per group id, in the order asked."""
