@@ -20,6 +20,8 @@ from zkbroker.kafka.ports import (
     ConsumeOptions,
     ConsumeRow,
     CurrentLeader,
+    DeletedRow,
+    DeleteRow,
     EpochAnswer,
     EpochRow,
     ListenerLimits,
@@ -171,6 +173,8 @@ class FakeBroker:
         self.deleted: list[TopicToDelete] = []
         """What the last request to delete topics asked for."""
         self.produced: list[ProduceRow] = []
+        self.deletions: list[tuple[int, list[DeleteRow]]] = []
+        """Requests to delete records: timeout, rows."""
 
     # topics
 
@@ -327,6 +331,17 @@ class FakeBroker:
             if row.timestamp_ms >= 0 and timestamp >= row.timestamp_ms:
                 return OffsetAnswer(row.topic, row.partition, none, timestamp, base, 0)
         return OffsetAnswer(row.topic, row.partition, none)
+
+    def delete_records(
+        self, timeout_ms: int, rows: Sequence[DeleteRow], done: Callable[[list[DeletedRow]], None]
+    ) -> None:
+        self.deletions.append((timeout_ms, list(rows)))
+        answers = []
+        for row in rows:
+            error, _ = self._leads(row.topic, row.partition)
+            low = -1 if error else self.logs[row.topic, row.partition].end if row.offset < 0 else row.offset
+            answers.append(DeletedRow(row.topic, row.partition, error, low))
+        done(answers)
 
     def offsets_for_leader_epochs(self, rows: Sequence[EpochRow]) -> list[EpochAnswer]:
         answers = []

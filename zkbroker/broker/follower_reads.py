@@ -62,6 +62,8 @@ class FollowerReads:
             replica.listeners[listener] = contact
             if effects:
                 replica.run(effects)
+            if replica.deletions:
+                replica.look_at_deletions()
         except InvariantViolation as error:
             shared.fatal(f"{contact!r} fetched {row!r} of {replica!r}", error)
             return _error(row, ErrorCode.UNKNOWN_SERVER_ERROR)

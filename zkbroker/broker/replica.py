@@ -36,6 +36,12 @@ class ReplicaSettings:
     """Bytes that may be read from disk for followers and not yet sent, over all partitions."""
 
 
+class ParkedLook(Protocol):
+    """A deletion of records that waits until no live replica begins below it."""
+
+    def look(self, replica: Replica) -> None: ...
+
+
 class ParkedRead(Protocol):
     """A consumer's request that waits for more records."""
 
@@ -116,6 +122,7 @@ class Replica:
         "_shared",
         "cold_reads",
         "consumers",
+        "deletions",
         "flush_waiters",
         "follower",
         "high_watermark",
@@ -151,6 +158,7 @@ class Replica:
         self.flush_waiters = OffsetWaiters()
         """acks=1 under a flush policy: by the end on disk they need."""
         self.consumers: dict[ParkedRead, None] = {}
+        self.deletions: dict[ParkedLook, None] = {}
         self.cold_reads: dict[int, ColdRead] = {}
         """By broker id of the follower."""
         self.is_flushing = False
@@ -176,7 +184,10 @@ class Replica:
     @property
     def last_stable_offset(self) -> int:
         undecided = self.log.producers.first_unstable_offset(self.high_watermark)
-        return self.high_watermark if undecided is None else min(undecided, self.high_watermark)
+        if undecided is None:
+            return self.high_watermark
+        # Records of an open transaction may have been deleted.
+        return max(self.log.log_start_offset, min(undecided, self.high_watermark))
 
     @property
     def current_leader(self) -> CurrentLeader | None:
@@ -320,8 +331,8 @@ class Replica:
             parked.settle(index, ErrorCode.NONE)
         for parked, index in failed:
             parked.settle(index, ErrorCode.NOT_LEADER_OR_FOLLOWER, leader)
-        for consumer in list(self.consumers):
-            consumer.woken()
+        self.look_at_deletions()
+        self.tell_consumers()
         self.tell_followers()
 
     def _end_tenure(self) -> None:
@@ -332,6 +343,7 @@ class Replica:
         if self.leader is None:
             return
         self.run(self.leader.state_told(state, self._shared.clock.monotonic()))
+        self.look_at_deletions()
         if self.leader.isr.state.proposal is None:
             self._shared.proposals.withdraw(self.partition)
 
@@ -370,6 +382,7 @@ class Replica:
 
     def look_again(self, now: float) -> None:
         """Brokers came or went, or time passed: a follower may not be waited for any more."""
+        self.look_at_deletions()
         if self.leader is not None:
             self.run(self.leader.look_again(now))
 
@@ -382,9 +395,14 @@ class Replica:
             listener.partition_changed(self.partition)
 
     def tell_consumers(self) -> None:
-        """The log start or the leader epoch changed: what a client fetches may be out of range or fenced now."""
+        """The high watermark, the log start, the leader epoch or the role changed."""
         for consumer in list(self.consumers):
             consumer.woken()
+
+    def look_at_deletions(self) -> None:
+        """A follower's log start moved, a follower is gone, or the leadership is."""
+        for deletion in list(self.deletions):
+            deletion.look(self)
 
     def flush(self) -> None:
         """Bring the log to disk; one flush at a time serves all that was appended before it began."""
@@ -434,8 +452,7 @@ class Replica:
             outcome = leader.acks_all_outcome()
             for parked, index in self.produce_waiters.take_up_to(self.high_watermark):
                 parked.settle(index, outcome)
-        for consumer in list(self.consumers):
-            consumer.woken()
+        self.tell_consumers()
 
     def send_away(self) -> None:
         """This leader is in no contact any more: whoever waits for acks=all is told to ask others who leads. What they
@@ -454,8 +471,8 @@ class Replica:
         for parked, index in self.produce_waiters.take_all() + self.flush_waiters.take_all():
             parked.settle(index, error)
         self._drop_cold_reads()
-        for consumer in list(self.consumers):
-            consumer.woken()
+        self.look_at_deletions()
+        self.tell_consumers()
         self.tell_followers()
         if self._shared.fetchers is not None:
             self._shared.fetchers.unfollow(self.partition)

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from zkbroker.broker.consume import Consumes
 from zkbroker.broker.coordinator_log import CoordinatorLog
 from zkbroker.broker.delayed import Deadlines, Turn
+from zkbroker.broker.delete_records import RecordDeletions
 from zkbroker.broker.follower_reads import FollowerReads
 from zkbroker.broker.following import Following
 from zkbroker.broker.isr_proposals import IsrProposals, Send
@@ -30,6 +31,8 @@ from zkbroker.kafka.ports import (
     ConsumeRow,
     ConsumeSession,
     CurrentLeader,
+    DeletedRow,
+    DeleteRow,
     EpochAnswer,
     EpochRow,
     OffsetAnswer,
@@ -101,6 +104,7 @@ class Replicas:
         self._produces = Produces(self._table)
         self._consumes = Consumes(self._table)
         self._offsets = OffsetQueries(self._table)
+        self._deletions = RecordDeletions(self._table)
         self._follower_reads = FollowerReads(self._table)
         self._following = Following(self._table)
         self.coordinator_log = CoordinatorLog(self._table)
@@ -289,6 +293,11 @@ class Replicas:
         self, read_committed: bool, rows: Sequence[OffsetRow], done: Callable[[list[OffsetAnswer]], None]
     ) -> None:
         self._offsets.list_offsets(read_committed, rows, done)
+
+    def delete_records(
+        self, timeout_ms: int, rows: Sequence[DeleteRow], done: Callable[[list[DeletedRow]], None]
+    ) -> Cancellable | None:
+        return self._deletions.delete_records(timeout_ms, rows, done)
 
     def offsets_for_leader_epochs(self, rows: Sequence[EpochRow]) -> list[EpochAnswer]:
         return self._offsets.offsets_for_leader_epochs(rows)

@@ -96,6 +96,22 @@ class OffsetAnswer(NamedTuple):
     leader_epoch: int = -1
 
 
+class DeleteRow(NamedTuple):
+    """Of one partition everything below ``offset`` is to go; -1 is the high watermark."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class DeletedRow(NamedTuple):
+    topic: str
+    partition: int
+    error: ErrorCode
+    low_watermark: int = -1
+    """The lowest log start offset among the live replicas."""
+
+
 class EpochRow(NamedTuple):
     topic: str
     partition: int
@@ -168,6 +184,12 @@ class DataPort(Protocol):
     def list_offsets(
         self, read_committed: bool, rows: Sequence[OffsetRow], done: Callable[[list[OffsetAnswer]], None]
     ) -> None: ...
+
+    def delete_records(
+        self, timeout_ms: int, rows: Sequence[DeleteRow], done: Callable[[list[DeletedRow]], None]
+    ) -> Cancellable | None:
+        """Move the log starts, and answer when the live followers' have moved too or the time is over."""
+        ...
 
     def offsets_for_leader_epochs(self, rows: Sequence[EpochRow]) -> list[EpochAnswer]: ...
 

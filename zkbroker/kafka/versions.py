@@ -38,6 +38,7 @@ LIST_GROUPS = 16
 API_VERSIONS = 18
 CREATE_TOPICS = 19
 DELETE_TOPICS = 20
+DELETE_RECORDS = 21
 INIT_PRODUCER_ID = 22
 OFFSET_FOR_LEADER_EPOCH = 23
 DESCRIBE_CONFIGS = 32
@@ -55,6 +56,7 @@ RANGES: tuple[ApiRange, ...] = (
     ApiRange(API_VERSIONS, "api_versions", 0, 4, 3),
     ApiRange(CREATE_TOPICS, "create_topics", 2, 7, 5, lowest=2),
     ApiRange(DELETE_TOPICS, "delete_topics", 1, 6, 4, lowest=1),
+    ApiRange(DELETE_RECORDS, "delete_records", 0, 2, 2),
     ApiRange(INIT_PRODUCER_ID, "init_producer_id", 0, 5, 2),
     ApiRange(OFFSET_FOR_LEADER_EPOCH, "offset_for_leader_epoch", 2, 4, 4, lowest=2),
     ApiRange(DESCRIBE_CONFIGS, "describe_configs", 1, 4, 4, lowest=1),

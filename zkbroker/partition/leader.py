@@ -270,6 +270,15 @@ class LeaderState:
         if follower is not None and follower.contact is contact:
             follower.contact = None
 
+    def low_watermark(self, log_start_offset: int) -> int:
+        """The lowest offset at which the leader or a live follower begins; -1 while one's is not known. A dead one
+        learns the leader's when it comes back."""
+        lowest = log_start_offset
+        for follower in self.followers.values():
+            if follower.log_start_offset < lowest and self._live_broker_epoch(follower.broker_id) is not None:
+                lowest = follower.log_start_offset
+        return lowest
+
     # The ISR
 
     def members_heard(self) -> list[tuple[int, float]]:
