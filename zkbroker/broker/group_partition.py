@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from zkbroker.broker.coordinator_log import CoordinatorLog
@@ -41,6 +42,8 @@ class Coordination:
     to_write: Turn[GroupPartition]
     deadline_changed: Callable[[GroupPartition], None]
     log: Callable[[str], None]
+    fatal: Callable[[str, BaseException], None]
+    """Ends the process. Not for what a request is refused with: that is its connection's matter."""
 
     def now(self) -> Now:
         return Now(self.clock.monotonic(), self.clock.wall_ms())
@@ -81,15 +84,20 @@ class GroupPartition:
     def ask(self, request: GroupRequest, done: Done) -> _Ticket | None:
         self._last_ticket = number = self._last_ticket + 1
         ticket = self._tickets[number] = _Ticket(request, done)
-        self.run(self.shard.handle(number, request, self._shared.now()))
+        try:
+            effects = self.shard.handle(number, request, self._shared.now())
+        except Exception:
+            del self._tickets[number]
+            raise
+        self.run(effects)
         return ticket if number in self._tickets else None
 
     def tick(self) -> None:
-        self.run(self.shard.tick(self._shared.now()))
+        self._act("time was up", partial(self.shard.tick, self._shared.now()))
 
     def loaded(self) -> None:
         self.loading = self.work = None
-        self.run(self.shard.loaded(self._shared.now()))
+        self._act("loaded", partial(self.shard.loaded, self._shared.now()))
 
     def unload(self) -> None:
         """The tenure is over: all who wait are sent elsewhere, and nothing is written any more."""
@@ -97,10 +105,18 @@ class GroupPartition:
             self.work.cancel()
         self._to_write.clear()
         self._shared.to_write.forget(self)
-        self.run(self.shard.unload())
+        self._act("unloaded", self.shard.unload)
         for number in list(self._tickets):
             ticket = self._tickets.pop(number)
             self._send(ticket, refused(ticket.request, ErrorCode.NOT_COORDINATOR))
+
+    def _act(self, event: str, decide: Callable[[], Effects]) -> None:
+        try:
+            effects = decide()
+        except Exception as error:
+            self._shared.fatal(f"{event}: {self!r}", error)
+            return
+        self.run(effects)
 
     def run(self, effects: Effects) -> None:
         """Writes are put in line before the first answer is given: that may bring the client's next request at once,
@@ -166,4 +182,4 @@ class GroupPartition:
 
     def _written(self, writes: Sequence[Write], error: ErrorCode) -> None:
         for write in writes:
-            self.run(self.shard.written(write.write_id, error, self._shared.now()))
+            self._act("written", partial(self.shard.written, write.write_id, error, self._shared.now()))

@@ -119,6 +119,7 @@ class Groups:
             to_write=Turn(reactor, self._write),
             deadline_changed=self._deadline_changed,
             log=log,
+            fatal=fatal,
         )
 
     def __repr__(self) -> str:
