@@ -35,7 +35,8 @@ from zkbroker.kafka.ports import (
 )
 from zkbroker.model.channel import NewTopic, TopicResult
 from zkbroker.model.errors import BrokerError, ErrorCode
-from zkbroker.model.topics import PartitionState, topic_id_from_uuid, topic_name_error
+from zkbroker.model.reassignments import DONE, ElectionKind, OngoingMove, PartitionOutcome
+from zkbroker.model.topics import PartitionState, TopicPartition, topic_id_from_uuid, topic_name_error
 
 TOPIC_ENTRIES = (
     ConfigEntry(
@@ -170,6 +171,11 @@ class FakeBroker:
         self.elsewhere: dict[str, CurrentLeader] = {}
         """Topics led by another broker."""
         self.admin_error: ErrorCode | None = None
+        self.outcomes: dict[TopicPartition, PartitionOutcome] = {}
+        """What is answered for a partition instead of DONE."""
+        self.asked_moves: dict[TopicPartition, tuple[int, ...] | None] = {}
+        self.moves: list[OngoingMove] = []
+        self.asked_election: ElectionKind | None = None
         self.deleted: list[TopicToDelete] = []
         """What the last request to delete topics asked for."""
         self.produced: list[ProduceRow] = []
@@ -403,6 +409,29 @@ class FakeBroker:
                     self.add_topic(topic.name, topic.total)
                 results.append(TopicResult(topic.name, ErrorCode.NONE))
         return defer.succeed(results)
+
+    def alter_reassignments(
+        self, wanted: Mapping[TopicPartition, tuple[int, ...] | None], timeout_ms: int
+    ) -> defer.Deferred[Mapping[TopicPartition, PartitionOutcome]]:
+        if self.admin_error is not None:
+            return defer.fail(BrokerError(self.admin_error))
+        self.asked_moves = dict(wanted)
+        return defer.succeed({partition: self.outcomes.get(partition, DONE) for partition in wanted})
+
+    def list_reassignments(
+        self, partitions: Sequence[TopicPartition] | None, timeout_ms: int
+    ) -> defer.Deferred[list[OngoingMove]]:
+        if self.admin_error is not None:
+            return defer.fail(BrokerError(self.admin_error))
+        return defer.succeed([move for move in self.moves if partitions is None or move.partition in partitions])
+
+    def elect_leaders(
+        self, kind: ElectionKind, partitions: Sequence[TopicPartition] | None, timeout_ms: int
+    ) -> defer.Deferred[Mapping[TopicPartition, PartitionOutcome]]:
+        if self.admin_error is not None:
+            return defer.fail(BrokerError(self.admin_error))
+        self.asked_election = kind
+        return defer.succeed({p: self.outcomes.get(p, DONE) for p in (partitions or [TopicPartition("t", 0)])})
 
     def auto_create_topic(self, name: str) -> bool:
         self.add_topic(name)

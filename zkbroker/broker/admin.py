@@ -19,7 +19,8 @@ from zkbroker.model.config import (
     describe_topic_entries,
 )
 from zkbroker.model.errors import ErrorCode
-from zkbroker.model.topics import topic_name_error
+from zkbroker.model.reassignments import ElectionKind, OngoingMove, PartitionOutcome
+from zkbroker.model.topics import TopicPartition, topic_name_error
 
 AUTO_CREATIONS_IN_FLIGHT_MAX = 100
 """Topics being created because clients asked for them: a client that invents names must not flood the controller."""
@@ -64,6 +65,21 @@ class Admin:
         self, topics: Sequence[PartitionsToAdd], timeout_ms: int, validate_only: bool
     ) -> Deferred[list[TopicResult]]:
         return self._controller.create_partitions(topics, timeout_ms, validate_only)
+
+    def alter_reassignments(
+        self, wanted: Mapping[TopicPartition, tuple[int, ...] | None], timeout_ms: int
+    ) -> Deferred[Mapping[TopicPartition, PartitionOutcome]]:
+        return self._controller.alter_reassignments(wanted, timeout_ms)
+
+    def list_reassignments(
+        self, partitions: Sequence[TopicPartition] | None, timeout_ms: int
+    ) -> Deferred[list[OngoingMove]]:
+        return self._controller.list_reassignments(partitions, timeout_ms)
+
+    def elect_leaders(
+        self, kind: ElectionKind, partitions: Sequence[TopicPartition] | None, timeout_ms: int
+    ) -> Deferred[Mapping[TopicPartition, PartitionOutcome]]:
+        return self._controller.elect_leaders(kind, partitions, timeout_ms)
 
     def auto_create_topic(self, name: str) -> bool:
         """Begin creating the topic where ``auto.create.topics.enable`` allows it; asked again while it is under way."""

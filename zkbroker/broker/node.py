@@ -272,6 +272,10 @@ class Node:
 
     def _delete(self, deleted: DeletedReplica) -> None:
         partition = TopicPartition(deleted.topic, deleted.partition)
+        state = self._metadata.state(partition)
+        if state is not None and state.topic_id == deleted.topic_id and self._broker_id in state.replicas:
+            self._log(f"{partition}: ordered to delete what is assigned here: refused")
+            return
         self._replicas.delete(partition, deleted.topic_id).addCallbacks(
             lambda _: self._replica_deleted(partition, deleted.topic_id),
             lambda failure: self._log(f"deleting {partition} failed: {failure.getErrorMessage()}"),

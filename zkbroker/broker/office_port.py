@@ -10,6 +10,7 @@ from zkbroker.broker.controller_settings import ControllerSettings
 from zkbroker.broker.controller_term import Term
 from zkbroker.broker.office_requests import OfficeRequests
 from zkbroker.broker.office_watch import OfficeWatch
+from zkbroker.broker.partition_admin import PartitionAdmin
 from zkbroker.model.channel import AlterPartitionRequest, AlterPartitionResponse, Applied, NewTopic, TopicResult
 from zkbroker.model.clock import Clock
 from zkbroker.model.complaints import Word
@@ -19,7 +20,7 @@ from zkbroker.replication.ports import Subscriber
 from zkbroker.zookeeper.client import ZooKeeperClient
 
 
-class OfficePort(OfficeRequests):
+class OfficePort(OfficeRequests, PartitionAdmin):
     """What the other brokers ask of the controller. While this broker is not in office every call is refused with
     NOT_CONTROLLER. Whoever holds the office fills what is declared here."""
 

@@ -82,7 +82,7 @@ class Moves:
         return found
 
     def refusal(self, partition: TopicPartition, target: tuple[int, ...]) -> PartitionOutcome | None:
-        """Why nothing may move there, in Kafka's words; None if it may. Whether the partition exists is not looked at."""
+        """Why nothing may move there, in Kafka's words; None if it may, should the partition exist."""
         if not target:
             return _invalid("Empty replica list specified in partition reassignment.")
         if len(set(target)) < len(target):

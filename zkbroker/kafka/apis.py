@@ -17,10 +17,12 @@ from zkbroker.kafka import (
     produce,
     producer_ids,
 )
+from zkbroker.kafka import reassignments as reassignments_apis
 from zkbroker.kafka import topics as topics_apis
 from zkbroker.kafka.messages import preload
 from zkbroker.kafka.request import Api
 from zkbroker.kafka.versions import (
+    ALTER_PARTITION_REASSIGNMENTS,
     API_VERSIONS,
     CREATE_PARTITIONS,
     CREATE_TOPICS,
@@ -30,6 +32,7 @@ from zkbroker.kafka.versions import (
     DESCRIBE_CLUSTER,
     DESCRIBE_CONFIGS,
     DESCRIBE_GROUPS,
+    ELECT_LEADERS,
     FETCH,
     FIND_COORDINATOR,
     HEARTBEAT,
@@ -38,6 +41,7 @@ from zkbroker.kafka.versions import (
     LEAVE_GROUP,
     LIST_GROUPS,
     LIST_OFFSETS,
+    LIST_PARTITION_REASSIGNMENTS,
     METADATA,
     OFFSET_COMMIT,
     OFFSET_DELETE,
@@ -61,6 +65,9 @@ APIS: dict[int, Api] = {
     OFFSET_FOR_LEADER_EPOCH: offsets.OFFSET_FOR_LEADER_EPOCH_API,
     DESCRIBE_CONFIGS: configs.API,
     CREATE_PARTITIONS: topics_apis.CREATE_PARTITIONS_API,
+    ELECT_LEADERS: reassignments_apis.ELECT_LEADERS_API,
+    ALTER_PARTITION_REASSIGNMENTS: reassignments_apis.ALTER_PARTITION_REASSIGNMENTS_API,
+    LIST_PARTITION_REASSIGNMENTS: reassignments_apis.LIST_PARTITION_REASSIGNMENTS_API,
     DESCRIBE_CLUSTER: cluster.API,
 }
 

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
 
+from zkbroker.kafka.partition_ports import PartitionAdminPort
 from zkbroker.model.channel import NewTopic, TopicResult
 from zkbroker.model.config.entry import ConfigEntry as ConfigEntry
 from zkbroker.model.errors import ErrorCode
@@ -289,7 +290,7 @@ class PartitionsToAdd(NamedTuple):
     assignments: tuple[tuple[int, ...], ...] | None = None
 
 
-class AdminPort(Protocol):
+class AdminPort(PartitionAdminPort, Protocol):
     """What administrators ask. Only the controller's broker does the first three: the others answer NOT_CONTROLLER."""
 
     def create_topics(

@@ -43,6 +43,9 @@ INIT_PRODUCER_ID = 22
 OFFSET_FOR_LEADER_EPOCH = 23
 DESCRIBE_CONFIGS = 32
 CREATE_PARTITIONS = 37
+ELECT_LEADERS = 43
+ALTER_PARTITION_REASSIGNMENTS = 45
+LIST_PARTITION_REASSIGNMENTS = 46
 DELETE_GROUPS = 42
 OFFSET_DELETE = 47
 DESCRIBE_CLUSTER = 60
@@ -61,6 +64,9 @@ RANGES: tuple[ApiRange, ...] = (
     ApiRange(OFFSET_FOR_LEADER_EPOCH, "offset_for_leader_epoch", 2, 4, 4, lowest=2),
     ApiRange(DESCRIBE_CONFIGS, "describe_configs", 1, 4, 4, lowest=1),
     ApiRange(CREATE_PARTITIONS, "create_partitions", 0, 3, 2),
+    ApiRange(ELECT_LEADERS, "elect_leaders", 0, 2, 2),
+    ApiRange(ALTER_PARTITION_REASSIGNMENTS, "alter_partition_reassignments", 0, 0, 0),
+    ApiRange(LIST_PARTITION_REASSIGNMENTS, "list_partition_reassignments", 0, 0, 0),
     ApiRange(DESCRIBE_CLUSTER, "describe_cluster", 0, 1, 0),
 )
 
