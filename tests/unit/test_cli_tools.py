@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from zkbroker.cli import _common as common
-from zkbroker.cli import bench, console_consumer, console_producer, get_offsets, server_stop, topics
+from zkbroker.cli import bench, console_consumer, console_producer, delete_records, get_offsets, server_stop, topics
 from zkbroker.cli._traffic import Verdict, judge
 
 TOOLS: dict[str, Any] = {
     "topics": topics,
+    "delete_records": delete_records,
     "get_offsets": get_offsets,
     "console_producer": console_producer,
     "console_consumer": console_consumer,
@@ -42,6 +43,7 @@ def test_help_teaches_by_examples(name: str, capsys: pytest.CaptureFixture[str])
         ("topics", [*BOOTSTRAP, "--create", "--topic", "t", "--partitions", "0"]),
         ("topics", [*BOOTSTRAP, "--create", "--topic", "t", "--replica-assignment", "1:2", "--partitions", "1"]),
         ("topics", [*BOOTSTRAP, "--create", "--list"]),
+        ("delete_records", [*BOOTSTRAP]),
         ("get_offsets", [*BOOTSTRAP, "--time", "yesterday"]),
         ("get_offsets", [*BOOTSTRAP, "--topic-partitions", "t:0", "--topic", "t"]),
         ("get_offsets", [*BOOTSTRAP, "--topic-partitions", "t:a"]),
