@@ -31,11 +31,26 @@ def keyed(*pairs: tuple[bytes, bytes | None], **fields: Any) -> bytes:
     return build_batch([Record(index, 1, key, value) for index, (key, value) in enumerate(pairs)], **fields)
 
 
+def write(network: Any, records: bytes) -> None:
+    """As the coordinator before would."""
+    log = network.replicas[1].coordinator_log
+    log.append(log.tenure(PARTITION), records, 5.0, lambda error: None)
+
+
+def test_clients_may_not_write_to_it(networks: Any) -> None:
+    network = networks(1)
+    network.elect(1, 0)
+    (answer,) = network.produce(1, keyed((b"a", b"1")))
+    assert answer.error is ErrorCode.INVALID_TOPIC_EXCEPTION
+    assert answer.message == "Cannot append to internal topic __consumer_offsets"
+    assert network.end(1) == 0
+
+
 def test_a_new_leader_loads_and_then_serves(networks: Any) -> None:
     network = networks(1, 2)
     network.elect(1, 0)
-    network.produce(1, keyed((b"a", b"1"), (b"b", b"1")))
-    network.produce(1, keyed((b"a", b"2"), (b"c", None)))
+    write(network, keyed((b"a", b"1"), (b"b", b"1")))
+    write(network, keyed((b"a", b"2"), (b"c", None)))
     network.run()
     world = Coordinators(network)
     network.elect(2, 1)
@@ -53,10 +68,10 @@ def test_a_new_leader_loads_and_then_serves(networks: Any) -> None:
 def test_what_is_above_the_high_watermark_is_loaded_and_not_shown_before_it_is_committed(networks: Any) -> None:
     network = networks(1, 2)
     network.elect(1, 0)
-    network.produce(1, keyed((b"a", b"1")))
+    write(network, keyed((b"a", b"1")))
     network.run()
     network.cut.add(2)
-    network.produce(1, keyed((b"a", b"2")))
+    write(network, keyed((b"a", b"2")))
     world = Coordinators(network)
     network.elect(2, 1, to=(1,))
     network.elect(1, 2)
@@ -95,10 +110,10 @@ def test_compressed_batches_small_and_large(networks: Any, codec: int) -> None:
     network = networks(1)
     network.elect(1, 0)
     large = bytes(range(256)) * 40
-    network.produce(1, keyed((b"a", b"1"), codec=codec))
+    write(network, keyed((b"a", b"1"), codec=codec))
     noise = [(b"%d" % index, large[index % 256 :] + b"%d" % (index * 7919 % 1009)) for index in range(60)]
     incompressible = [(b"r%d" % index, noise_of(index)) for index in range(40)]
-    network.produce(1, keyed(*noise, *incompressible, codec=codec))
+    write(network, keyed(*noise, *incompressible, codec=codec))
     network.replicas[1].registration_lost()
     world = Coordinators(network)
     network.elect(1, 1)
@@ -117,8 +132,8 @@ def noise_of(seed: int) -> bytes:
 def test_a_corrupt_batch_is_left_out_and_named(networks: Any) -> None:
     network = networks(1)
     network.elect(1, 0)
-    network.produce(1, keyed((b"a", b"1")))
-    network.produce(1, keyed((b"b", b"1")))
+    write(network, keyed((b"a", b"1")))
+    write(network, keyed((b"b", b"1")))
     log = network.logs[1].logs[PARTITION]
     log.tail.clear()
     path = Path(log.active.path)
@@ -221,7 +236,7 @@ def test_a_shard_lives_through_leader_epochs_of_one_tenure(networks: Any) -> Non
 def test_a_leadership_lost_while_loading_ends_that(networks: Any) -> None:
     network = networks(1, 2)
     network.elect(1, 0)
-    network.produce(1, keyed((b"a", b"1")))
+    write(network, keyed((b"a", b"1")))
     network.run()
     world = Coordinators(network)
     network.elect(2, 1)
@@ -344,7 +359,7 @@ def test_lists_say_when_some_are_not_known_yet(networks: Any) -> None:
     network.elect(1, 0)
     network.run()
     network.cut.add(2)
-    network.produce(1, keyed((b"a", b"1")))
+    write(network, keyed((b"a", b"1")))
     world = Coordinators(network)
     network.elect(2, 1, to=(1,))
     network.elect(1, 2, to=(1,))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from zkbroker.broker.delayed import ParkedProduce
+from zkbroker.broker.metadata import INTERNAL_TOPICS
 from zkbroker.broker.refusals import Refusals
 from zkbroker.broker.replica import Replica
 from zkbroker.broker.replica_table import ReplicaTable
@@ -32,6 +33,10 @@ class Produces:
         parked: ParkedProduce | None = None
         answers: list[ProducedRow] = []
         for index, row in enumerate(rows):
+            if row.topic in INTERNAL_TOPICS:
+                text = f"Cannot append to internal topic {row.topic}"
+                answers.append(self._answer(row, ErrorCode.INVALID_TOPIC_EXCEPTION, text))
+                continue
             replica = self._table.led(row.topic, row.partition)
             if isinstance(replica, ErrorCode):
                 answers.append(self._refused(row, replica))
