@@ -11,6 +11,9 @@ import struct
 STRING_BYTES_MAX = 32_767
 """The longest string, in UTF-8, that a length of two bytes can announce."""
 
+SHOWN_LENGTH_MAX = 200
+"""Characters of a client's text in a log line."""
+
 _I16 = struct.Struct(">h")
 _I32 = struct.Struct(">i")
 _I64 = struct.Struct(">q")
@@ -27,6 +30,12 @@ def fits(text: str) -> bool:
     if length * 4 <= STRING_BYTES_MAX:
         return True
     return length <= STRING_BYTES_MAX and len(utf8(text)) <= STRING_BYTES_MAX
+
+
+def shown(text: str) -> str:
+    """What a client sent, fit for a log line: no line breaks or such, and not without end."""
+    cut = text if len(text) <= SHOWN_LENGTH_MAX else text[:SHOWN_LENGTH_MAX] + "…"
+    return cut if cut.isprintable() else ascii(cut)
 
 
 def put_string(out: bytearray, text: str) -> None:

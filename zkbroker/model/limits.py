@@ -43,3 +43,13 @@ MESSAGE_TEXT_LENGTH_MAX = 1_000
 PARTITIONS_CREATED_MAX = 10_000
 """Partitions that one request may create, as in KRaft. They are planned on the controller's reactor (10,000 take some
 30 ms, a million would end it by its watchdog), and a topic's assignment must fit in ZooKeeper's 1 MiB znode."""
+
+# --- consumer groups -------------------------------------------------------------------------------------------------
+
+GROUP_PENDING_MEMBERS_MAX = 10_000
+"""Member ids of a group that were given out and not used yet. A client uses its own one round trip later; past this the
+oldest is taken back (its client asks for another), so that a client which asks for ids in a loop does not eat the
+memory until they time out."""
+
+GROUP_MEMBER_NAME_LENGTH_MAX = 1_000
+"""Characters of a client id or instance id that go into a member id, which must fit in 32,767 bytes."""
