@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from twisted.internet import defer
 
+from tests.fakes.settings import FakeSettings
 from zkbroker.kafka.ports import (
     BrokerView,
     ConfigDescription,
@@ -171,6 +172,7 @@ class FakeBroker:
         self.elsewhere: dict[str, CurrentLeader] = {}
         """Topics led by another broker."""
         self.admin_error: ErrorCode | None = None
+        self.settings = FakeSettings()
         self.outcomes: dict[TopicPartition, PartitionOutcome] = {}
         """What is answered for a partition instead of DONE."""
         self.asked_moves: dict[TopicPartition, tuple[int, ...] | None] = {}

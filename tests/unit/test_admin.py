@@ -8,6 +8,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from tests.fakes.settings import FakeSettings
 from zkbroker.broker.admin import AUTO_CREATIONS_IN_FLIGHT_MAX, Admin
 from zkbroker.broker.metadata import ClusterMetadata
 from zkbroker.model.channel import NewTopic, TopicResult
@@ -43,6 +44,7 @@ class World:
             metadata=self.metadata,
             topic_configs=self,  # type: ignore[arg-type]
             create_topic=self.create_topic,
+            settings=FakeSettings(),
             log=self.lines.append,
         )
 

@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 from zkbroker.broker.controller_loop import ControllerLoop
 from zkbroker.broker.metadata import ClusterMetadata
 from zkbroker.broker.topic_configs import TopicConfigs
+from zkbroker.kafka.config_ports import SettingsPort
 from zkbroker.kafka.ports import ConfigDescription, ConfigEntry, PartitionsToAdd, TopicToDelete
 from zkbroker.model.channel import NewTopic, TopicResult
 from zkbroker.model.config import (
@@ -37,6 +38,7 @@ class Admin:
         metadata: ClusterMetadata,
         topic_configs: TopicConfigs,
         create_topic: Callable[[NewTopic], Deferred[TopicResult]],
+        settings: SettingsPort,
         log: Callable[[str], None],
     ) -> None:
         self._config = config
@@ -44,6 +46,7 @@ class Admin:
         self._metadata = metadata
         self._topic_configs = topic_configs
         self._create_topic = create_topic
+        self.settings = settings
         self._log = log
         self._being_created: dict[str, None] = {}
         self._complaints: dict[str, str] = {}

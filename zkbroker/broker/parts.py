@@ -31,6 +31,7 @@ from zkbroker.broker.settings import (
     listen_seconds,
     replica_settings,
 )
+from zkbroker.broker.settings_admin import SettingsAdmin
 from zkbroker.broker.status import Status
 from zkbroker.broker.topic_configs import TopicConfigs
 from zkbroker.log.dirs import LogDirs
@@ -230,6 +231,17 @@ class Parts:
             metadata=self.metadata,
             topic_configs=topic_configs,
             create_topic=self.channel.create_topic,
+            settings=SettingsAdmin(
+                broker_id=broker_id,
+                zk=zk,
+                reactor=reactor,
+                clock=clock,
+                metadata=self.metadata,
+                topic_configs=topic_configs,
+                logs=logs,
+                replicas=self.replicas,
+                log=log,
+            ),
             log=log,
         )
         self.producer_ids = ProducerIds(broker_id=broker_id, zk=zk)

@@ -46,6 +46,7 @@ from zkbroker.model.clock import Clock
 from zkbroker.model.errors import BrokerError, ErrorCode, InvariantViolation
 from zkbroker.model.topic_config import TopicConfig
 from zkbroker.model.topics import NO_LEADER, PartitionState, TopicPartition
+from zkbroker.partition.producer_state import ProducerEntry
 from zkbroker.replication.ports import FetchedRow, FetcherPort, FetchRow, FetchSessionListener
 
 __all__ = ["ReplicaSettings", "Replicas"]
@@ -301,6 +302,15 @@ class Replicas:
 
     def offsets_for_leader_epochs(self, rows: Sequence[EpochRow]) -> list[EpochAnswer]:
         return self._offsets.offsets_for_leader_epochs(rows)
+
+    def producers(self, topic: str, partition: int) -> list[ProducerEntry] | ErrorCode:
+        """The producers that the log of a partition led here remembers."""
+        replica = self._table.led(topic, partition)
+        return replica if isinstance(replica, ErrorCode) else replica.log.producers.snapshot()
+
+    def serves(self, partition: TopicPartition) -> bool:
+        """Has this partition a replica here, whatever its role?"""
+        return partition in self._table.replicas
 
     # LeaderPort; follower_fetched and read_for_follower are set in __init__
 

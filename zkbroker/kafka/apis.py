@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from zkbroker.kafka import (
+    active_producers,
+    alter_configs,
     api_versions,
+    client_quotas,
     cluster,
     configs,
     coordinators,
@@ -12,6 +15,7 @@ from zkbroker.kafka import (
     group_admin,
     group_members,
     group_offsets,
+    log_dirs,
     metadata,
     offsets,
     produce,
@@ -22,6 +26,7 @@ from zkbroker.kafka import topics as topics_apis
 from zkbroker.kafka.messages import preload
 from zkbroker.kafka.request import Api
 from zkbroker.kafka.versions import (
+    ALTER_CONFIGS,
     ALTER_PARTITION_REASSIGNMENTS,
     API_VERSIONS,
     CREATE_PARTITIONS,
@@ -29,13 +34,17 @@ from zkbroker.kafka.versions import (
     DELETE_GROUPS,
     DELETE_RECORDS,
     DELETE_TOPICS,
+    DESCRIBE_CLIENT_QUOTAS,
     DESCRIBE_CLUSTER,
     DESCRIBE_CONFIGS,
     DESCRIBE_GROUPS,
+    DESCRIBE_LOG_DIRS,
+    DESCRIBE_PRODUCERS,
     ELECT_LEADERS,
     FETCH,
     FIND_COORDINATOR,
     HEARTBEAT,
+    INCREMENTAL_ALTER_CONFIGS,
     INIT_PRODUCER_ID,
     JOIN_GROUP,
     LEAVE_GROUP,
@@ -64,11 +73,16 @@ APIS: dict[int, Api] = {
     INIT_PRODUCER_ID: producer_ids.API,
     OFFSET_FOR_LEADER_EPOCH: offsets.OFFSET_FOR_LEADER_EPOCH_API,
     DESCRIBE_CONFIGS: configs.API,
+    ALTER_CONFIGS: alter_configs.ALTER_CONFIGS_API,
+    DESCRIBE_LOG_DIRS: log_dirs.API,
     CREATE_PARTITIONS: topics_apis.CREATE_PARTITIONS_API,
     ELECT_LEADERS: reassignments_apis.ELECT_LEADERS_API,
     ALTER_PARTITION_REASSIGNMENTS: reassignments_apis.ALTER_PARTITION_REASSIGNMENTS_API,
     LIST_PARTITION_REASSIGNMENTS: reassignments_apis.LIST_PARTITION_REASSIGNMENTS_API,
+    INCREMENTAL_ALTER_CONFIGS: alter_configs.INCREMENTAL_ALTER_CONFIGS_API,
+    DESCRIBE_CLIENT_QUOTAS: client_quotas.API,
     DESCRIBE_CLUSTER: cluster.API,
+    DESCRIBE_PRODUCERS: active_producers.API,
 }
 
 GROUP_APIS: dict[int, Api] = {

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 from twisted.internet.defer import Deferred
 
 from zkbroker.kafka.partition_ports import PartitionAdminPort
+from zkbroker.kafka.config_ports import SettingsPort
 from zkbroker.model.channel import NewTopic, TopicResult
 from zkbroker.model.config.entry import ConfigEntry as ConfigEntry
 from zkbroker.model.errors import ErrorCode
@@ -316,6 +317,11 @@ class AdminPort(PartitionAdminPort, Protocol):
 
     def describe_broker_config(self, name: str) -> ConfigDescription:
         """``name`` is a broker id as text, or empty for the cluster-wide defaults."""
+        ...
+
+    @property
+    def settings(self) -> SettingsPort:
+        """Altering settings, and what else is described."""
         ...
 
 

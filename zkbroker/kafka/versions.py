@@ -42,13 +42,18 @@ DELETE_RECORDS = 21
 INIT_PRODUCER_ID = 22
 OFFSET_FOR_LEADER_EPOCH = 23
 DESCRIBE_CONFIGS = 32
+ALTER_CONFIGS = 33
+DESCRIBE_LOG_DIRS = 35
 CREATE_PARTITIONS = 37
 ELECT_LEADERS = 43
 ALTER_PARTITION_REASSIGNMENTS = 45
 LIST_PARTITION_REASSIGNMENTS = 46
 DELETE_GROUPS = 42
+INCREMENTAL_ALTER_CONFIGS = 44
 OFFSET_DELETE = 47
+DESCRIBE_CLIENT_QUOTAS = 48
 DESCRIBE_CLUSTER = 60
+DESCRIBE_PRODUCERS = 61
 
 RANGES: tuple[ApiRange, ...] = (
     ApiRange(PRODUCE, "produce", 0, 11, 9, lowest=3),
@@ -63,11 +68,16 @@ RANGES: tuple[ApiRange, ...] = (
     ApiRange(INIT_PRODUCER_ID, "init_producer_id", 0, 5, 2),
     ApiRange(OFFSET_FOR_LEADER_EPOCH, "offset_for_leader_epoch", 2, 4, 4, lowest=2),
     ApiRange(DESCRIBE_CONFIGS, "describe_configs", 1, 4, 4, lowest=1),
+    ApiRange(ALTER_CONFIGS, "alter_configs", 0, 2, 2),
+    ApiRange(DESCRIBE_LOG_DIRS, "describe_log_dirs", 1, 4, 2, lowest=1),
     ApiRange(CREATE_PARTITIONS, "create_partitions", 0, 3, 2),
     ApiRange(ELECT_LEADERS, "elect_leaders", 0, 2, 2),
     ApiRange(ALTER_PARTITION_REASSIGNMENTS, "alter_partition_reassignments", 0, 0, 0),
     ApiRange(LIST_PARTITION_REASSIGNMENTS, "list_partition_reassignments", 0, 0, 0),
+    ApiRange(INCREMENTAL_ALTER_CONFIGS, "incremental_alter_configs", 0, 1, 1),
+    ApiRange(DESCRIBE_CLIENT_QUOTAS, "describe_client_quotas", 0, 1, 1),
     ApiRange(DESCRIBE_CLUSTER, "describe_cluster", 0, 1, 0),
+    ApiRange(DESCRIBE_PRODUCERS, "describe_producers", 0, 0, 0),
 )
 
 GROUP_RANGES: tuple[ApiRange, ...] = (

@@ -25,6 +25,7 @@ from zkbroker.log.loading import FolderLoader
 from zkbroker.log.log import Log
 from zkbroker.log.losses import Losses
 from zkbroker.log.offset_checkpoints import OffsetCheckpoints
+from zkbroker.log.space import DiskSpaces
 from zkbroker.log.tail import TailBudget
 from zkbroker.model.clock import Clock
 from zkbroker.model.errors import BrokerError, ErrorCode, StartError
@@ -101,6 +102,7 @@ class LogDirs:
             about_to_cut=self.losses.about_to_cut,
             log_truncated=self.cleaned.truncated,
         )
+        self.spaces = DiskSpaces(disk, self._context.lanes, reactor)
         self._loader = FolderLoader(
             context=self._context,
             broker_id=broker_id,

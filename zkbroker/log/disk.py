@@ -202,6 +202,11 @@ class Disk:
         found.sort()
         return found
 
+    def space(self, path: str) -> tuple[int, int]:
+        """(bytes in all, bytes that this process may still write) of the file system there."""
+        found = os.statvfs(path)
+        return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
+
     def exists(self, path: str) -> bool:
         return os.path.exists(path)
 
