@@ -51,6 +51,9 @@ class FakeShard:
     def transaction_ended(self, producer_id: int, *, is_committed: bool) -> None:
         self.replayed.append((producer_id, is_committed))
 
+    def take_up(self) -> bool:
+        return True
+
     def loaded(self, now: Now) -> Effects:
         self.is_loaded = True
         return ()

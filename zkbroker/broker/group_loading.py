@@ -108,6 +108,8 @@ class GroupLoading:
         while self._tenure.holds and self._position < self._end:
             yield from self._read_some()
         yield from self._replay()
+        while self._tenure.holds and not self._shard.take_up():
+            yield None
         while self._tenure.holds and self._tenure.replica.high_watermark < self._end:
             self._is_waiting = True
             yield self._coordinator_log.when_committed(self._tenure, self._end, WAIT_S)
