@@ -88,8 +88,9 @@ def build(schema: Any, fields: Mapping[str, Any]) -> Any:
     return schema(**values)
 
 
-_WITHOUT_ORDER = {3, 19, 20, 32, 37}
-"""Metadata, Create-/DeleteTopics, DescribeConfigs, CreatePartitions: Kafka answers in the order of a hash table."""
+_WITHOUT_ORDER = {3, 19, 20, 21, 32, 37}
+"""Metadata, Create-/DeleteTopics, DeleteRecords, DescribeConfigs, CreatePartitions: Kafka answers in the order of a
+hash table."""
 
 
 def _in_order(value: Any) -> Any:
@@ -191,6 +192,8 @@ class Peer:
     def _field(self, name: str, value: Any) -> Any:
         if name == "throttle_time":
             return 0
+        if name == "session_id":
+            return "<session>" if value else 0
         if name == "cluster_id":
             return value if value is None else "<cluster id>"
         if name in ("error_message", "batch_index_error_message"):
