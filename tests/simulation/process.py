@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from tests.fakes.cleaner import start_stepped
 from tests.fakes.crash_disk import CrashDisk
 from tests.fakes.zookeeper_session import FakeSession
 from tests.simulation.events import Event
@@ -183,6 +184,7 @@ class Process:
             ended=self._ended,
             bind=self._bind,
             boot_id=f"boot-{self.disk.boots}",
+            start_cleaner=start_stepped(self.disk, self.run_in_thread),
         )
 
     def __repr__(self) -> str:

@@ -14,6 +14,7 @@ from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 from zkbroker.broker import bootstrap, listening, session_file
+from zkbroker.broker.cleaner_process import StartCleaner, start_in_child
 from zkbroker.broker.dynamic_settings import CurrentSettings
 from zkbroker.broker.handover import hand_over
 from zkbroker.broker.losses import find_missing
@@ -69,7 +70,7 @@ class Broker:
 
     ``zk`` is not started yet; ``close_session(id, password)`` ends a session that an earlier process left. ``boot_id``
     tells one boot of the machine from the next, None where it is not known: a process that was killed loses nothing
-    if the next one runs on the same boot."""
+    if the next one runs on the same boot. ``start_cleaner`` compacts a log: in a child process, if none is given."""
 
     def __init__(
         self,
@@ -89,6 +90,7 @@ class Broker:
         warmed_up: Callable[[], None] = lambda: None,
         boot_id: str | None = None,
         bind: Callable[[Endpoint], listening.BoundSocket] = listening.bind,
+        start_cleaner: StartCleaner | None = None,
     ) -> None:
         self._config = config
         self._reactor = reactor
@@ -100,6 +102,7 @@ class Broker:
         self._warmed_up = warmed_up
         self._boot_id = boot_id
         self._bind = bind
+        self._start_cleaner = start_cleaner or start_in_child(reactor)
         self._random = source
         self._disk = disk
         self._run_in_thread = run_in_thread
@@ -267,6 +270,7 @@ class Broker:
             previous_session_id=previous_session_id,
             registration_failed=lambda error: self._go_down(str(error)),
             became_ready=self._became_ready,
+            start_cleaner=self._start_cleaner,
             fatal=self._fatal,
             log=self._log,
         )
@@ -275,6 +279,7 @@ class Broker:
         self._every(config.get_int("replica.high.watermark.checkpoint.interval.ms") / 1000, parts.write_checkpoints)
         self._every(config.get_int("log.retention.check.interval.ms") / 1000, parts.replicas.delete_old_segments)
         self._every(1.0, self._logs.flush_due)
+        parts.cleaning.start()
         # From here connections are accepted; Kafka requests wait for the first snapshot.
         parts.listen(self._bound)
         parts.registration.start()

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.python.failure import Failure
 
 from zkbroker.broker.admin import Admin
+from zkbroker.broker.cleaner_process import StartCleaner
+from zkbroker.broker.cleaning import Cleaning
 from zkbroker.broker.controller_link import ControllerLink
 from zkbroker.broker.controller_loop import ControllerLoop
 from zkbroker.broker.dynamic_settings import CurrentSettings
 from zkbroker.broker.failure_watch import FailureWatch
+from zkbroker.broker.group_parts import GroupParts
 from zkbroker.broker.listeners import Listeners
 from zkbroker.broker.listening import BoundSocket
 from zkbroker.broker.losses import UnsettledLosses
@@ -26,6 +29,7 @@ from zkbroker.broker.replicas import Replicas
 from zkbroker.broker.settings import (
     caller_silent_seconds,
     channel_settings,
+    cleaner_settings,
     controller_settings,
     fetcher_settings,
     listen_seconds,
@@ -35,8 +39,9 @@ from zkbroker.broker.settings_admin import SettingsAdmin
 from zkbroker.broker.status import Status
 from zkbroker.broker.topic_configs import TopicConfigs
 from zkbroker.log.dirs import LogDirs
+from zkbroker.log.log import Log
 from zkbroker.model.clock import Clock
-from zkbroker.model.cluster import BrokerRegistration
+from zkbroker.model.cluster import BrokerRegistration, ClusterDelta
 from zkbroker.model.config import BrokerConfig, validate_topic_overrides
 from zkbroker.model.errors import BrokerError, StartError
 from zkbroker.model.topics import TopicPartition
@@ -72,6 +77,7 @@ class Parts:
         previous_session_id: int,
         registration_failed: Callable[[StartError], None],
         became_ready: Callable[[], None],
+        start_cleaner: StartCleaner,
         fatal: Callable[[str, BaseException], None],
         log: Callable[[str], None],
     ) -> None:
@@ -147,7 +153,7 @@ class Parts:
             replica_deleted=self._replica_deleted,
             became_ready=became_ready,
             log=log,
-            states_told=self._losses.told,
+            states_told=self._delta_taken,
             served_again=lambda: self._reactor.callLater(0, self.channel.subscribe_again, "replicas work again"),
             applied_later=lambda applied: self.channel.applied(applied).addErrback(_told_again_later),
             brokers_changed=lambda brokers: self.detection.brokers_changed(brokers),
@@ -175,6 +181,18 @@ class Parts:
             settings=channel_settings(timeout_s),
         )
         self.replicas.controller = self.channel.alter_partition
+        self.groups = GroupParts(
+            config=config,
+            reactor=reactor,
+            clock=clock,
+            source=source,
+            zk=zk,
+            metadata=self.metadata,
+            replicas=self.replicas,
+            create_topic=self.channel.create_topic,
+            log=log,
+            fatal=fatal,
+        )
         self._failures = FailureWatch(
             config=config,
             broker_id=broker_id,
@@ -244,6 +262,17 @@ class Parts:
             ),
             log=log,
         )
+        self.cleaning = Cleaning(
+            reactor=reactor,
+            clock=clock,
+            logs=logs,
+            candidates=self._compacted_logs,
+            settings=lambda: cleaner_settings(settings.config),
+            start_cleaner=start_cleaner,
+            fatal=fatal,
+            report=log,
+        )
+        settings.listen(self.cleaning.look)
         self.producer_ids = ProducerIds(broker_id=broker_id, zk=zk)
         self._listeners = Listeners(
             config=config,
@@ -254,6 +283,7 @@ class Parts:
             metadata=self.metadata,
             admin=self.admin,
             producer_ids=self.producer_ids,
+            groups=self.groups,
             server=self._server,
             fatal=fatal,
             source=source,
@@ -285,6 +315,15 @@ class Parts:
         self.replicas.dir_failed(folder, reason, partitions)
         self.channel.log_dir_offline(folder, partitions).addErrback(_told_again_later)
 
+    def _compacted_logs(self) -> Iterator[tuple[Log, int]]:
+        """With their last stable offsets."""
+        marks = self.replicas.high_watermarks()
+        for partition, log in self._logs.logs.items():
+            mark = marks.get(partition)
+            if mark is not None and "compact" in log.config.cleanup_policy:
+                undecided = log.producers.first_unstable_offset(mark)
+                yield log, mark if undecided is None else min(mark, undecided)
+
     def write_checkpoints(self) -> None:
         """Behind, and again when this is called again: a folder that hangs must not keep the others waiting."""
 
@@ -312,6 +351,11 @@ class Parts:
             self.controller.start()
             self._failures.start()
             self._own_states.start()
+            self.groups.groups.start()
+
+    def _delta_taken(self, delta: ClusterDelta) -> None:
+        self._losses.told(delta)
+        self.groups.told(delta)
 
     def _out_of_touch(self, is_out: bool) -> None:
         """Neither the controller nor ZooKeeper is heard: where followers are not either, clients are sent away, and
@@ -340,14 +384,15 @@ class Parts:
 
     def _peer_lines(self) -> list[str]:
         """For STATUS: how this broker and the others stand to each other."""
-        return self.replicas.status_lines() + self.detection.status_lines() + self._fetchers.status_lines()
+        lines = self.replicas.status_lines() + self.detection.status_lines() + self._fetchers.status_lines()
+        return lines + self.cleaning.status_lines()
 
     def _problems(self) -> list[str]:
         offline = [f"log folder {folder} is offline: {why}" for folder, why in self._logs.offline_dirs.items()]
         names = sorted(map(str, self._logs.losses.replicas))
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""
         lossy = [f"may lack records that they are counted for: {', '.join(names[:10])}{more}"] if names else []
-        return offline + lossy + self._failures.problems() + self.controller.problems()
+        return offline + lossy + self._failures.problems() + self.controller.problems() + self.cleaning.problems()
 
     # Stop
 
@@ -358,6 +403,7 @@ class Parts:
         The logs are at rest afterwards: ``LogDirs.high_watermarks`` holds the last ones."""
         self._failures.stop()
         self._own_states.stop()
+        self.cleaning.stop()
         for port in self._listeners.ports:
             yield self._step("stop listening", port.stopListening)
         self._server.say_bye()
@@ -370,6 +416,7 @@ class Parts:
         epoch = self.registration.broker_epoch
         yield self._step("delete the registration", self.registration.remove)
         high_watermarks = self.replicas.high_watermarks()
+        self.groups.groups.stop()
         self.replicas.stop()
         self._server.stop()
         self._logs.write_checkpoints_now(high_watermarks)

@@ -7,6 +7,7 @@ from zkbroker.broker.detection import DetectionSettings
 from zkbroker.broker.peers import PeerSettings
 from zkbroker.broker.replica import ReplicaSettings
 from zkbroker.kafka.ports import ListenerLimits
+from zkbroker.log.cleaner_choice import CleanerSettings
 from zkbroker.model.config import BrokerConfig
 from zkbroker.replication.channel_state import ChannelSettings
 from zkbroker.replication.fetcher import FetcherSettings
@@ -95,6 +96,18 @@ def fetcher_settings(config: BrokerConfig, timeout_s: float) -> FetcherSettings:
         # After a network that dropped packets is whole again, the kernel may take as long again until it tries.
         answer_timeout_s=min(config.get_int("replica.socket.timeout.ms") / 1000, timeout_s),
         unreachable_s=unreachable_seconds(timeout_s),
+    )
+
+
+def cleaner_settings(config: BrokerConfig) -> CleanerSettings:
+    return CleanerSettings(
+        is_enabled=config.get_bool("log.cleaner.enable"),
+        threads=config.get_int("log.cleaner.threads"),
+        backoff_s=config.get_int("log.cleaner.backoff.ms") / 1000,
+        dedupe_buffer_bytes=config.get_int("log.cleaner.dedupe.buffer.size"),
+        io_buffer_bytes=config.get_int("log.cleaner.io.buffer.size"),
+        load_factor=config.get_float("log.cleaner.io.buffer.load.factor"),
+        io_bytes_per_second=config.get_float("log.cleaner.io.max.bytes.per.second"),
     )
 
 
