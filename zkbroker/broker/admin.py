@@ -38,6 +38,7 @@ class Admin:
         metadata: ClusterMetadata,
         topic_configs: TopicConfigs,
         create_topic: Callable[[NewTopic], Deferred[TopicResult]],
+        new_topic: Callable[[str], NewTopic] = NewTopic,
         settings: SettingsPort,
         log: Callable[[str], None],
     ) -> None:
@@ -46,6 +47,7 @@ class Admin:
         self._metadata = metadata
         self._topic_configs = topic_configs
         self._create_topic = create_topic
+        self._new_topic = new_topic
         self.settings = settings
         self._log = log
         self._being_created: dict[str, None] = {}
@@ -90,7 +92,7 @@ class Admin:
             return False
         if name not in self._being_created and len(self._being_created) < AUTO_CREATIONS_IN_FLIGHT_MAX:
             self._being_created[name] = None
-            self._create_topic(NewTopic(name)).addCallbacks(
+            self._create_topic(self._new_topic(name)).addCallbacks(
                 self._created, self._not_created, callbackArgs=(name,), errbackArgs=(name,)
             )
         return True

@@ -198,6 +198,8 @@ class GroupLoading:
                 yield None
                 if not self._tenure.holds:
                     return
+        while self._tenure.holds and not shard.take_up():
+            yield None
 
 
 def _or_raise(result: _R | Failure) -> _R:

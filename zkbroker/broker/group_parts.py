@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 
 from zkbroker.broker.groups import Groups, GroupsSettings
 from zkbroker.broker.metadata import ClusterMetadata
-from zkbroker.broker.offsets_topic import OffsetsTopic, OffsetsTopicSettings
+from zkbroker.broker.offsets_topic import OFFSETS_TOPIC, OffsetsTopic, OffsetsTopicSettings
 from zkbroker.broker.replicas import Replicas
 from zkbroker.coordinator.settings import GroupSettings
 from zkbroker.model.channel import NewTopic, TopicResult
@@ -38,10 +38,11 @@ class GroupParts:
         fatal: Callable[[str, BaseException], None],
     ) -> None:
         self._metadata = metadata
+        self._offsets_topic = offsets_topic_settings(config)
         self._known_topics: set[str] = set()
         """Names that the controller told, never iterated."""
         self.topic = OffsetsTopic(
-            metadata=metadata, zk=zk, create_topic=create_topic, settings=offsets_topic_settings(config), log=log
+            metadata=metadata, zk=zk, create_topic=create_topic, settings=self._offsets_topic, log=log
         )
         self.groups = Groups(
             reactor=reactor,
@@ -57,6 +58,10 @@ class GroupParts:
 
     def __repr__(self) -> str:
         return f"GroupParts({self.groups!r}, {self.topic!r})"
+
+    def new_topic(self, name: str) -> NewTopic:
+        """A topic that a client's Metadata asks into being; the internal one is as it would be made otherwise."""
+        return self._offsets_topic.new_topic() if name == OFFSETS_TOPIC else NewTopic(name)
 
     def told(self, delta: ClusterDelta) -> None:
         """After a snapshot or delta was taken."""

@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from zkbroker.broker import listening
 from zkbroker.broker.admin import Admin
 from zkbroker.broker.dynamic_settings import CurrentSettings
+from zkbroker.broker.group_parts import GroupParts
 from zkbroker.broker.metadata import ClusterMetadata
 from zkbroker.broker.producer_ids import ProducerIds
 from zkbroker.broker.replicas import Replicas
@@ -41,6 +42,7 @@ class Listeners:
         metadata: ClusterMetadata,
         admin: Admin,
         producer_ids: ProducerIds,
+        groups: GroupParts,
         server: ReplicationServer,
         fatal: Callable[[str, BaseException], None],
         source: random.Random,
@@ -66,6 +68,8 @@ class Listeners:
                 log=logger,
                 fatal=fatal,
                 memory=memory,
+                groups=groups.groups,
+                coordinators=groups.topic,
                 fetch_sessions=fetch_sessions,
             )
             for endpoint in config.kafka_listeners

@@ -84,6 +84,9 @@ class Parts:
         self._reactor = reactor
         self._zk = zk
         self._logs = logs
+        self._topic_configs = topic_configs
+        self._settings = settings
+        settings.listen(self._broker_config_changed)
         self._cluster_id = cluster_id
         self._broker_id = broker_id
         self._incarnation = incarnation
@@ -249,6 +252,7 @@ class Parts:
             metadata=self.metadata,
             topic_configs=topic_configs,
             create_topic=self.channel.create_topic,
+            new_topic=self.groups.new_topic,
             settings=SettingsAdmin(
                 broker_id=broker_id,
                 zk=zk,
@@ -310,6 +314,10 @@ class Parts:
     def topic_config_changed(self, topic: str) -> None:
         """The topic's effective settings are other ones now."""
         self.replicas.config_changed(topic)
+        self.controller.topic_config_changed(topic, self._topic_configs.overrides(topic))
+
+    def _broker_config_changed(self) -> None:
+        self.controller.settings_changed(controller_settings(self._settings.config, self._zk.agreed_timeout_s))
 
     def dir_failed(self, folder: str, reason: str, partitions: list[TopicPartition]) -> None:
         self.replicas.dir_failed(folder, reason, partitions)
@@ -384,8 +392,8 @@ class Parts:
 
     def _peer_lines(self) -> list[str]:
         """For STATUS: how this broker and the others stand to each other."""
-        lines = self.replicas.status_lines() + self.detection.status_lines() + self._fetchers.status_lines()
-        return lines + self.cleaning.status_lines()
+        lines = self.replicas.status_lines() + self.groups.groups.status_lines() + self.detection.status_lines()
+        return lines + self._fetchers.status_lines() + self.cleaning.status_lines()
 
     def _problems(self) -> list[str]:
         offline = [f"log folder {folder} is offline: {why}" for folder, why in self._logs.offline_dirs.items()]
