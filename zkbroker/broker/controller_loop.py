@@ -102,6 +102,18 @@ class ControllerLoop(OfficePort):
         if self._zk.is_connected:
             self._office.again()
 
+    def settings_changed(self, settings: ControllerSettings) -> None:
+        """The broker's settings changed; they hold for the term under way, too."""
+        self._settings = settings
+        self._context = self._context._replace(settings=settings)
+        if self._term is not None:
+            self._term.settings_changed(settings)
+
+    def topic_config_changed(self, topic: str, overrides: Mapping[str, str]) -> None:
+        """A topic's settings were read again, perhaps because a person wrote them and announced nothing."""
+        if self._term is not None:
+            self._term.topic_config_changed(topic, overrides)
+
     def registered(self) -> None:
         """This broker's registration stands under the present session: it may be controller."""
         self._is_registered = True

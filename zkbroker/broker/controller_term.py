@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from zkbroker.broker.controller_channel import Subscribers, stale
 from zkbroker.broker.controller_looks import Looks
 from zkbroker.broker.controller_moves import MoveWriter
-from zkbroker.broker.controller_reading import ClusterReader
+from zkbroker.broker.controller_reading import ClusterReader, rules_of
 from zkbroker.broker.controller_settings import ControllerSettings
 from zkbroker.broker.controller_zookeeper import OPS_COUNT_MAX, FencedWriter, Found, gather
 from zkbroker.controller.cluster_image import TopicImage
@@ -173,6 +173,16 @@ class Term:
         )
         while self._awaiting:
             self._awaiting.pop(0).callback(None)
+
+    def settings_changed(self, settings: ControllerSettings) -> None:
+        """The broker's settings are other ones now."""
+        self.context = self.context._replace(settings=settings)
+        self.event(lambda: self.controller.rules_changed(settings.rules()))
+
+    def topic_config_changed(self, topic: str, overrides: Mapping[str, str]) -> None:
+        """A topic's own settings are other ones now."""
+        if self.is_ready:
+            self.event(lambda: self.controller.topic_rules_changed(topic, rules_of(overrides)))
 
     def when_ready(self) -> Deferred[None]:
         """Fires once the cluster is read. Fails with BrokerError NOT_CONTROLLER if the term ends before."""

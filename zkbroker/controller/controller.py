@@ -329,6 +329,15 @@ class Controller(AdminEvents):
         self.settling.unsettle(self.image.partitions(topic))
         return self.settling.settle()
 
+    def rules_changed(self, rules: ControllerRules) -> list[Effect]:
+        """The broker's settings changed. What all topics inherit holds at once, unclean elections too."""
+        if rules == self.rules:
+            return []
+        self.rules = self.settling.rules = rules
+        self.image.min_insync_replicas_default = rules.min_insync_replicas
+        self.settling.unsettle(list(self.image.states))
+        return self.settling.settle()
+
     def topic_awaited(self, token: int, topic: str) -> list[Effect]:
         """Answer when every partition of the topic has a state (or the topic is gone)."""
         missing = [partition for partition in self.image.partitions(topic) if partition not in self.image.states]

@@ -53,7 +53,7 @@ class Settling:
         self._changes = changes
         self._deletions = deletions
         self._controller_epoch = controller_epoch
-        self._rules = rules
+        self.rules = rules
         self.writes: dict[TopicPartition, StateWriting] = {}
         """Under way, at most one per partition; its outcome comes with ``states_found``."""
         self._unsettled: dict[TopicPartition, None] = {}
@@ -352,7 +352,7 @@ class Settling:
             # a member that restarted is about to be back: it must not cost its records
             unclean=not suspects
             and self.returning.keys().isdisjoint((*state.isr, *state.elr))
-            and (partition in self.unclean or self._image.unclean(partition.topic, self._rules.unclean)),
+            and (partition in self.unclean or self._image.unclean(partition.topic, self.rules.unclean)),
             loss=lambda broker: self._image.loss(broker, partition),
             min_insync_replicas=self._image.min_insync_replicas(partition.topic),
         )
