@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from zkbroker.model.config.keys import Key, accepted
-from zkbroker.model.config.notes import LATER_GROUPS, NO_KIP_848, NO_SHARE
+from zkbroker.model.config.keys import Key, accepted, supported
+from zkbroker.model.config.notes import NO_KIP_848, NO_SHARE
 from zkbroker.model.config.values import (
     BOOLEAN,
     INT,
@@ -19,100 +19,89 @@ from zkbroker.model.config.values import (
 )
 
 _CONSUMER_GROUPS = (
-    accepted(
+    supported(
         "offsets.topic.num.partitions",
         INT,
         50,
         "Partitions of __consumer_offsets; not to be changed once it exists.",
         at_least(1),
-        note=LATER_GROUPS,
     ),
-    accepted(
-        "offsets.topic.replication.factor", SHORT, 3, "Replicas of __consumer_offsets.", at_least(1), note=LATER_GROUPS
-    ),
-    accepted(
+    supported("offsets.topic.replication.factor", SHORT, 3, "Replicas of __consumer_offsets.", at_least(1)),
+    supported(
         "offsets.topic.segment.bytes",
         INT,
         104_857_600,
         "Segment size of __consumer_offsets; small, so that loading and compacting are quick.",
         at_least(1),
-        note=LATER_GROUPS,
     ),
-    accepted(
+    supported(
         "offsets.topic.compression.codec",
         INT,
         0,
         "Number of the codec in which committed offsets are stored.",
-        note=LATER_GROUPS,
+        between(0, 4),
     ),
-    accepted(
+    supported(
         "offsets.retention.minutes",
         INT,
         10080,
         "How long the offsets of a group without members are kept.",
         at_least(1),
-        note=LATER_GROUPS,
     ),
-    accepted(
+    supported(
         "offsets.retention.check.interval.ms",
         LONG,
         600000,
         "How often is looked for offsets to forget.",
         at_least(1),
-        note=LATER_GROUPS,
     ),
-    accepted(
+    supported(
         "offsets.load.buffer.size",
         INT,
         5_242_880,
         "How many bytes are read at a time when a coordinator loads its groups.",
         at_least(1),
-        note=LATER_GROUPS,
+        note="at most 524288 bytes: more would hold up the reactor",
     ),
-    accepted(
+    supported(
         "offsets.commit.timeout.ms",
         INT,
         5000,
         "How long a commit may wait for its replicas.",
         at_least(1),
-        note=LATER_GROUPS,
     ),
     accepted(
         "offsets.commit.required.acks",
         SHORT,
         -1,
         "How many replicas must have a commit; -1 for all of the ISR.",
-        note=LATER_GROUPS,
+        note="a commit that was acknowledged is never lost: always -1",
     ),
-    accepted(
+    supported(
         "offset.metadata.max.bytes",
         INT,
         4096,
         "The longest note that may come with a committed offset.",
-        note=LATER_GROUPS,
     ),
-    accepted(
+    supported(
         "group.min.session.timeout.ms",
         INT,
         6000,
         "The shortest session timeout a member may ask for.",
-        note=LATER_GROUPS,
     ),
-    accepted(
+    supported(
         "group.max.session.timeout.ms",
         INT,
         1_800_000,
         "The longest session timeout a member may ask for.",
-        note=LATER_GROUPS,
     ),
-    accepted(
+    supported(
         "group.initial.rebalance.delay.ms",
         INT,
         3000,
         "How long a new group waits for more members before it shares out partitions.",
-        note=LATER_GROUPS,
     ),
-    accepted("group.max.size", INT, INT_MAX, "How many members a group may have.", at_least(1), note=LATER_GROUPS),
+    supported("group.max.size", INT, INT_MAX, "How many members a group may have.", at_least(1)),
     accepted(
         "group.coordinator.append.linger.ms",
         INT,

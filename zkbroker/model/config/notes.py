@@ -5,7 +5,6 @@ from __future__ import annotations
 from zkbroker.model.config.values import Matching, Value
 
 LATER_CLEANER = "not yet: nothing is compacted"
-LATER_GROUPS = "not yet: there are no consumer groups"
 LATER_LIMITS = "not yet: only the number of all connections is limited"
 LATER_QUOTAS = "not yet: there are no quotas"
 LATER_SECURITY = "not yet: clients do not authenticate"
@@ -19,7 +18,6 @@ NO_SHARE = "share groups are not offered"
 NO_TIERS = "there is no tiered storage"
 NO_TLS = "not yet: SSL listeners are refused"
 NO_ZK_TLS = "not yet: TLS to ZooKeeper is refused"
-CODEC_DEFAULTS = "the codecs' own default levels are used"
 JAVA_ONLY = "it is about the Java program"
 KERNEL_BUFFERS = "the kernel sizes the buffers of its sockets"
 KRAFT_ONLY = "it is about KRaft"
