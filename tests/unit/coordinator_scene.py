@@ -1,4 +1,4 @@
-"""A ``GroupShard`` with clients that have names, a clock that is moved by hand, and a log that keeps what is written."""
+"""A ``GroupShard``, clients with names, a clock that is moved by hand, and a log that keeps what is written."""
 
 from __future__ import annotations
 
