@@ -87,9 +87,6 @@ class Parts:
         self._topic_configs = topic_configs
         self._settings = settings
         settings.listen(self._broker_config_changed)
-        self._topic_configs = topic_configs
-        self._settings = settings
-        settings.listen(self._broker_config_changed)
         self._cluster_id = cluster_id
         self._broker_id = broker_id
         self._incarnation = incarnation
@@ -317,10 +314,6 @@ class Parts:
     def topic_config_changed(self, topic: str) -> None:
         """The topic's effective settings are other ones now."""
         self.replicas.config_changed(topic)
-        self.controller.topic_config_changed(topic, self._topic_configs.overrides(topic))
-
-    def _broker_config_changed(self) -> None:
-        self.controller.settings_changed(controller_settings(self._settings.config, self._zk.agreed_timeout_s))
         self.controller.topic_config_changed(topic, self._topic_configs.overrides(topic))
 
     def _broker_config_changed(self) -> None:
