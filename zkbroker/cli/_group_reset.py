@@ -221,7 +221,8 @@ def reset_csv(offsets: Mapping[str, Offsets], with_group: bool) -> str:
 
 def check_scenario(arguments: argparse.Namespace) -> None:
     """Exactly one way to choose offsets, and the partitions to choose them for. Raises UsageError."""
-    given = [name for name in SCENARIOS if getattr(arguments, name) not in (None, False)]
+    values = {name: getattr(arguments, name) for name in SCENARIOS}
+    given = [name for name, value in values.items() if value is not None and value is not False]
     flags = ["--" + name.replace("_", "-") for name in given]
     if len(flags) > 1:
         raise UsageError(f"{flags[0]} can't be used with {flags[1]}")
