@@ -60,7 +60,10 @@ def _route_other_loggers() -> None:
             log(text)
 
     def observe(event: dict[str, Any]) -> None:
-        if event.get("log_level", LogLevel.info) < LogLevel.info:
+        level = event.get("log_level", LogLevel.info)
+        # Twisted's loggers obey the levels of Python's of the same name: those are what DescribeConfigs shows.
+        namespace = logging.getLogger(event.get("log_namespace", "twisted"))
+        if not namespace.isEnabledFor(logging.getLevelNamesMapping()[level.name.upper()]):
             return
         text = formatEvent(event)
         if "log_failure" in event:
@@ -213,7 +216,7 @@ def run(config: BrokerConfig) -> int:
             connect, session_id, password, timeout_s=SESSION_CLOSE_S_MAX, clock=clock, reactor=reactor
         ),
         watchdog=watchdog,
-        log=log,
+        log=logging.getLogger("zkbroker.broker").info,
         fatal=fatal,
         ended=ended,
         boot_id=_boot_id(),
