@@ -172,6 +172,10 @@ def test_records_are_walked_where_the_topic_asks(tmp_path: Path) -> None:
     header = check_batch(data, 0, len(data))
     assert header.codec == 4
     assert [record.offset for record in records_of(data, header)] == list(range(50))
+    log.set_config(TopicConfig(compression_type="zstd", compression_zstd_level=-1000))
+    log.append_as_leader(batch(50, codec=1), 0)
+    worse = log.read(50, 10_000, 100)
+    assert worse is not None and worse.size > read.size
     log.set_config(TopicConfig(cleanup_policy=("compact",)))
     assert refused(log, batch(1)) == ErrorCode.INVALID_RECORD
     log.append_as_leader(batch(1, key=b"k"), 0)

@@ -168,3 +168,16 @@ def test_varints(value: int) -> None:
     assert read_varint(bytes(out), 0) == (value, len(out))
     with pytest.raises(IndexError):
         read_varint(bytes(out[:-1]), 0)
+
+
+@pytest.mark.parametrize(("codec", "levels"), [(1, (1, -1, 9)), (3, (9, 10, 12, 17)), (4, (-100, 3, 22))])
+def test_levels_of_compression(codec: int, levels: tuple[int, ...]) -> None:
+    """Every level is read back, and the levels of ``compression.*.level`` differ in what they cost and bring."""
+    payload = b"".join(b"%d %d %d;" % (number % 7, number % 11, number * 37 % 1000) for number in range(20_000))
+    packed = {level: compress(codec, payload, level) for level in levels}
+    for data in packed.values():
+        assert decompress(codec, data, len(payload)) == payload
+    assert compress(codec, payload) == packed[levels[1] if codec != 3 else 9]
+    assert len(packed[levels[-1]]) < len(packed[levels[0]])
+    if codec == 1:
+        assert packed[-1] == compress(codec, payload, 6)

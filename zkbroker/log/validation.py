@@ -67,7 +67,7 @@ def walk(
     if codec == header.codec:
         return batch, header
     # The walk numbers records from the batch's own base offset, so the copy has the same deltas.
-    batch = recompress(header, found, codec)
+    batch = recompress(header, found, codec, config.compression_level)
     if len(batch) > config.max_message_bytes:
         raise BrokerError(
             ErrorCode.MESSAGE_TOO_LARGE,

@@ -14,6 +14,9 @@ class TopicConfig:
     """
 
     cleanup_policy: tuple[str, ...] = ("delete",)
+    compression_gzip_level: int = -1
+    compression_lz4_level: int = 9
+    compression_zstd_level: int = 3
     compression_type: str = "producer"
     delete_retention_ms: int = 86_400_000
     file_delete_delay_ms: int = 60_000
@@ -38,3 +41,13 @@ class TopicConfig:
     unclean_leader_election_enable: bool = False
     record_validation: str = "header"
     """zkbroker's own ``record.validation``: ``header`` (the default path) or ``full`` (walk every record)."""
+
+    @property
+    def compression_level(self) -> int | None:
+        """Of ``compression_type``; None for a codec that has none."""
+        levels = {
+            "gzip": self.compression_gzip_level,
+            "lz4": self.compression_lz4_level,
+            "zstd": self.compression_zstd_level,
+        }
+        return levels.get(self.compression_type)

@@ -17,6 +17,16 @@ _LZ4_HEADER = b"\x04\x22\x4d\x18\x60\x40\x82"
 """Frame of independent blocks of up to 64 KiB without checksums; the last byte checks the two before it."""
 _LZ4_BLOCK_BYTES = 64 * 1024
 _LZ4_PLAIN_BLOCK = 1 << 31
+_LZ4_FRAME_HEADER_BYTES = 7
+_LZ4_HAS_CONTENT_SIZE = 0x08
+_LZ4_LEVEL_MAX = 12
+"""The C library's; Kafka's Java library has more, and takes what is above for the highest."""
+
+LEVEL_DEFAULTS = {1: -1, 3: 9, 4: 3}
+"""By codec, the default of Kafka's ``compression.(gzip|lz4|zstd).level``. lz4's is the quick compressor, every
+other number the thorough one with that level."""
+_GZIP_LEVEL = 6
+"""zlib's own default, which gzip's -1 stands for."""
 
 
 def codec_number(name: str) -> int:
@@ -24,12 +34,14 @@ def codec_number(name: str) -> int:
     return 0 if name == "uncompressed" else CODEC_NAMES.index(name)
 
 
-def compress(codec: int, payload: bytes) -> bytes:
-    """``payload`` as the records field of a batch with that codec."""
+def compress(codec: int, payload: bytes, level: int | None = None) -> bytes:
+    """``payload`` as the records field of a batch with that codec; ``level`` None is the codec's default."""
+    if level is None:
+        level = LEVEL_DEFAULTS.get(codec)
     if codec == 0:
         return payload
     if codec == 1:
-        return bytes(cramjam.gzip.compress(payload))
+        return bytes(cramjam.gzip.compress(payload, _GZIP_LEVEL if level == -1 else level))
     if codec == 2:
         parts = [_XERIAL_HEADER]
         for start in range(0, len(payload), _XERIAL_BLOCK_BYTES):
@@ -38,8 +50,8 @@ def compress(codec: int, payload: bytes) -> bytes:
             parts.append(block)
         return b"".join(parts)
     if codec == 3:
-        return _lz4_frame(payload)
-    return bytes(cramjam.zstd.compress(payload))
+        return _lz4_frame(payload, None if level == LEVEL_DEFAULTS[3] else level)
+    return bytes(cramjam.zstd.compress(payload, level))
 
 
 def decompress(codec: int, payload: bytes | memoryview, bytes_max: int) -> bytes:
@@ -65,12 +77,12 @@ def decompress(codec: int, payload: bytes | memoryview, bytes_max: int) -> bytes
     raise BrokerError(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE, f"unknown compression codec {codec}")
 
 
-def _lz4_frame(payload: bytes) -> bytes:
+def _lz4_frame(payload: bytes, level: int | None) -> bytes:
     # Made by hand: the library links the blocks of a frame, which Kafka's Java reader refuses.
     parts = [_LZ4_HEADER]
     for start in range(0, len(payload), _LZ4_BLOCK_BYTES):
         plain = payload[start : start + _LZ4_BLOCK_BYTES]
-        block = bytes(cramjam.lz4.compress_block(plain, store_size=False))
+        block = _lz4_block(plain, level)
         if len(block) < len(plain):
             parts.append(len(block).to_bytes(4, "little"))
             parts.append(block)
@@ -79,6 +91,18 @@ def _lz4_frame(payload: bytes) -> bytes:
             parts.append(plain)
     parts.append(bytes(4))
     return b"".join(parts)
+
+
+def _lz4_block(plain: bytes, level: int | None) -> bytes:
+    """One block. The library has levels only for whole frames: of one with a single block that block is taken."""
+    if level is None:
+        return bytes(cramjam.lz4.compress_block(plain, store_size=False))
+    frame = bytes(cramjam.lz4.compress(plain, min(level, _LZ4_LEVEL_MAX)))
+    start = _LZ4_FRAME_HEADER_BYTES + (8 if frame[4] & _LZ4_HAS_CONTENT_SIZE else 0)
+    size = int.from_bytes(frame[start : start + 4], "little")
+    if size & _LZ4_PLAIN_BLOCK or start + 4 + size > len(frame):
+        return plain
+    return frame[start + 4 : start + 4 + size]
 
 
 def _gunzip(data: bytes, bytes_max: int) -> bytes:

@@ -78,6 +78,7 @@ def build_batch(
     transactional: bool = False,
     control: bool = False,
     last_offset: int | None = None,
+    level: int | None = None,
 ) -> bytes:
     """A batch of ``records`` at their own offsets, which rise; ``last_offset`` may lie beyond the last one's.
 
@@ -90,7 +91,7 @@ def build_batch(
     body = bytearray()
     for record in records:
         _write_record(record, record.offset - base, record.timestamp - base_timestamp, body)
-    payload = compress(codec, bytes(body))
+    payload = compress(codec, bytes(body), level)
     attributes = codec | (TRANSACTIONAL_BIT if transactional else 0) | (CONTROL_BIT if control else 0)
     last = records[-1].offset if last_offset is None else last_offset
     max_timestamp = max(record.timestamp for record in records)
@@ -200,8 +201,8 @@ def check_records(batch: bytes | memoryview, header: BatchHeader, *, keys_requir
     return found
 
 
-def recompress(header: BatchHeader, records: Iterable[Record], codec: int) -> bytes:
-    """The same records with another codec (``compression.type`` other than producer)."""
+def recompress(header: BatchHeader, records: Iterable[Record], codec: int, level: int | None = None) -> bytes:
+    """The same records with another codec (``compression.type`` other than producer), at its default level or this."""
     return build_batch(
         list(records),
         codec=codec,
@@ -212,6 +213,7 @@ def recompress(header: BatchHeader, records: Iterable[Record], codec: int) -> by
         transactional=header.is_transactional,
         control=header.is_control,
         last_offset=header.last_offset,
+        level=level,
     )
 
 

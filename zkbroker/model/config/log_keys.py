@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zkbroker.model.config.keys import CLUSTER_WIDE, Key, accepted, supported
-from zkbroker.model.config.notes import CODEC_DEFAULTS, KRAFT_ONLY, LATER_CLEANER, NO_TIERS, VERSION
+from zkbroker.model.config.notes import KRAFT_ONLY, LATER_CLEANER, NO_TIERS, VERSION
 from zkbroker.model.config.values import (
     BOOLEAN,
     DOUBLE,
@@ -155,31 +155,28 @@ _LOG_RECORDS = (
         one_of("uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"),
         scope=CLUSTER_WIDE,
     ),
-    accepted(
+    supported(
         "compression.gzip.level",
         INT,
         -1,
         "Level of gzip where the broker compresses.",
         Between(1, 9, -1),
-        note=CODEC_DEFAULTS,
         scope=CLUSTER_WIDE,
     ),
-    accepted(
+    supported(
         "compression.lz4.level",
         INT,
         9,
         "Level of lz4 where the broker compresses.",
         between(1, 17),
-        note=CODEC_DEFAULTS,
         scope=CLUSTER_WIDE,
     ),
-    accepted(
+    supported(
         "compression.zstd.level",
         INT,
         3,
         "Level of zstd where the broker compresses.",
         between(-131_072, 22),
-        note=CODEC_DEFAULTS,
         scope=CLUSTER_WIDE,
     ),
     supported(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zkbroker.model.config.keys import Key, accepted, refused, supported
-from zkbroker.model.config.notes import CODEC_DEFAULTS, LATER_CLEANER, LATER_QUOTAS, NO_TIERS, THROTTLED, VERSION
+from zkbroker.model.config.notes import LATER_CLEANER, LATER_QUOTAS, NO_TIERS, THROTTLED, VERSION
 from zkbroker.model.config.values import (
     BOOLEAN,
     DOUBLE,
@@ -35,29 +35,26 @@ KAFKA_TOPIC_KEYS: tuple[Key, ...] = (
         "The codec that batches are stored in; producer keeps the producer's own.",
         one_of("uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"),
     ),
-    accepted(
+    supported(
         "compression.gzip.level",
         INT,
         -1,
         "Level of gzip where the broker compresses.",
         Between(1, 9, -1),
-        note=CODEC_DEFAULTS,
     ),
-    accepted(
+    supported(
         "compression.lz4.level",
         INT,
         9,
         "Level of lz4 where the broker compresses.",
         between(1, 17),
-        note=CODEC_DEFAULTS,
     ),
-    accepted(
+    supported(
         "compression.zstd.level",
         INT,
         3,
         "Level of zstd where the broker compresses.",
         between(-131_072, 22),
-        note=CODEC_DEFAULTS,
     ),
     accepted(
         "delete.retention.ms",
