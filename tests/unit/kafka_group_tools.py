@@ -9,11 +9,14 @@ import pytest
 from tests.fakes.groups import FakeGroups
 from tests.fakes.kafka_client import Listener, request_schemas
 from tests.harness.differential import build
-from zkbroker.kafka import apis
 from zkbroker.kafka import versions as v
 from zkbroker.model.errors import ErrorCode
 
-RANGES = {api.key: api for api in (*v.RANGES, *v.GROUP_RANGES)}
+RANGES = v.BY_KEY
+GROUP_KEYS = (
+    *(v.OFFSET_COMMIT, v.OFFSET_FETCH, v.JOIN_GROUP, v.HEARTBEAT, v.LEAVE_GROUP, v.SYNC_GROUP),
+    *(v.DESCRIBE_GROUPS, v.LIST_GROUPS, v.DELETE_GROUPS, v.OFFSET_DELETE),
+)
 
 
 def served(key: int, lowest: int = 0) -> range:
@@ -26,11 +29,8 @@ def code(row: Any) -> ErrorCode:
 
 
 @pytest.fixture
-def listener(monkeypatch: pytest.MonkeyPatch) -> Listener:
+def listener() -> Listener:
     """With topics t (two partitions) and u (one)."""
-    for api in v.GROUP_RANGES:
-        monkeypatch.setitem(v.BY_KEY, api.key, api)
-        monkeypatch.setitem(apis.APIS, api.key, apis.GROUP_APIS[api.key])
     listener = Listener()
     listener.broker.add_topic("t", 2)
     listener.broker.add_topic("u", 1)

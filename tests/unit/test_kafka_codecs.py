@@ -13,10 +13,10 @@ from kio.schema.errors import ErrorCode as KioError
 
 from tests.fakes.broker import FakeBroker
 from tests.fakes.kafka_client import Listener, decode, encode, milliseconds, request_schemas, response_schemas
-from zkbroker.kafka import api_versions, fetch, metadata, produce
+from zkbroker.kafka import api_versions, fetch, group_offsets, metadata, produce
 from zkbroker.kafka.messages import decode_request, encode_response, topic_id_to_bytes
 from zkbroker.kafka.ports import BrokerView, ConsumedRow, CurrentLeader, ProducedRow
-from zkbroker.kafka.versions import FETCH, LIST_OFFSETS, METADATA, PRODUCE, RANGES
+from zkbroker.kafka.versions import FETCH, LIST_OFFSETS, METADATA, OFFSET_COMMIT, PRODUCE, RANGES
 from zkbroker.kafka.wire import DECODE_ERRORS, MalformedRequest, Reader, encode_uvarint
 from zkbroker.model.errors import ErrorCode
 from zkbroker.model.topics import PartitionState, topic_id_from_uuid
@@ -307,6 +307,8 @@ def test_api_versions_are_kios_bytes(version: int) -> None:
 def test_every_advertised_version_is_one_that_kio_knows() -> None:
     for api in RANGES:
         for version in range(api.lowest, api.maximum + 1):
+            if (api.key, version) == (OFFSET_COMMIT, 1):
+                continue  # read by hand: kio has what Kafka 4 kept
             schema = next(
                 value
                 for name, value in vars(request_schemas(api.key, version)).items()
@@ -357,6 +359,8 @@ def test_garbage_raises_nothing_but_decode_errors(garbage: bytes, api: tuple[int
             fetch.decode_body(Reader(garbage), version)
         elif key == METADATA:
             metadata.decode_body(Reader(garbage), version)
+        elif api == (OFFSET_COMMIT, 1):
+            group_offsets._decode_commit_v1(Reader(garbage))
         else:
             decode_request(key, version, Reader(garbage))
     except DECODE_ERRORS as error:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.fakes.groups import FakeGroups
 from tests.fakes.kafka_client import Listener, frame, frames_of
-from tests.unit.kafka_group_tools import ask, code, commit_rows, groups, listener, served
+from tests.unit.kafka_group_tools import GROUP_KEYS, ask, code, commit_rows, groups, listener, served
 from zkbroker.kafka import versions as v
 from zkbroker.kafka.group_ports import Coordinator
 from zkbroker.kafka.ports import BrokerView
@@ -290,11 +290,7 @@ def request_fields(key: int, version: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("key", "version"),
-    [
-        (api.key, version)
-        for api in v.GROUP_RANGES
-        for version in served(api.key, 2 if api.key == v.OFFSET_COMMIT else 0)
-    ],
+    [(key, version) for key in GROUP_KEYS for version in served(key, 2 if key == v.OFFSET_COMMIT else 0)],
 )
 def test_our_own_mistakes_are_answered_in_every_version(
     listener: Listener, groups: FakeGroups, key: int, version: int

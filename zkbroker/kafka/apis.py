@@ -65,7 +65,15 @@ APIS: dict[int, Api] = {
     FETCH: fetch_serving.API,
     LIST_OFFSETS: offsets.LIST_OFFSETS_API,
     METADATA: metadata.API,
+    OFFSET_COMMIT: group_offsets.OFFSET_COMMIT_API,
+    OFFSET_FETCH: group_offsets.OFFSET_FETCH_API,
     FIND_COORDINATOR: coordinators.API,
+    JOIN_GROUP: group_members.JOIN_GROUP_API,
+    HEARTBEAT: group_members.HEARTBEAT_API,
+    LEAVE_GROUP: group_members.LEAVE_GROUP_API,
+    SYNC_GROUP: group_members.SYNC_GROUP_API,
+    DESCRIBE_GROUPS: group_admin.DESCRIBE_GROUPS_API,
+    LIST_GROUPS: group_admin.LIST_GROUPS_API,
     API_VERSIONS: api_versions.API,
     CREATE_TOPICS: topics_apis.CREATE_TOPICS_API,
     DELETE_TOPICS: topics_apis.DELETE_TOPICS_API,
@@ -76,28 +84,16 @@ APIS: dict[int, Api] = {
     ALTER_CONFIGS: alter_configs.ALTER_CONFIGS_API,
     DESCRIBE_LOG_DIRS: log_dirs.API,
     CREATE_PARTITIONS: topics_apis.CREATE_PARTITIONS_API,
+    DELETE_GROUPS: group_admin.DELETE_GROUPS_API,
     ELECT_LEADERS: reassignments_apis.ELECT_LEADERS_API,
     ALTER_PARTITION_REASSIGNMENTS: reassignments_apis.ALTER_PARTITION_REASSIGNMENTS_API,
     LIST_PARTITION_REASSIGNMENTS: reassignments_apis.LIST_PARTITION_REASSIGNMENTS_API,
     INCREMENTAL_ALTER_CONFIGS: alter_configs.INCREMENTAL_ALTER_CONFIGS_API,
+    OFFSET_DELETE: group_offsets.OFFSET_DELETE_API,
     DESCRIBE_CLIENT_QUOTAS: client_quotas.API,
     DESCRIBE_CLUSTER: cluster.API,
     DESCRIBE_PRODUCERS: active_producers.API,
 }
-
-GROUP_APIS: dict[int, Api] = {
-    OFFSET_COMMIT: group_offsets.OFFSET_COMMIT_API,
-    OFFSET_FETCH: group_offsets.OFFSET_FETCH_API,
-    JOIN_GROUP: group_members.JOIN_GROUP_API,
-    HEARTBEAT: group_members.HEARTBEAT_API,
-    LEAVE_GROUP: group_members.LEAVE_GROUP_API,
-    SYNC_GROUP: group_members.SYNC_GROUP_API,
-    DESCRIBE_GROUPS: group_admin.DESCRIBE_GROUPS_API,
-    LIST_GROUPS: group_admin.LIST_GROUPS_API,
-    DELETE_GROUPS: group_admin.DELETE_GROUPS_API,
-    OFFSET_DELETE: group_offsets.OFFSET_DELETE_API,
-}
-"""In use when GROUP_RANGES of versions.py are advertised."""
 
 _HOT_VERSIONS = ((LIST_OFFSETS, range(7, 10)), (INIT_PRODUCER_ID, range(4, 6)))
 

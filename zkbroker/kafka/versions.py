@@ -60,7 +60,15 @@ RANGES: tuple[ApiRange, ...] = (
     ApiRange(FETCH, "fetch", 0, 17, 12, lowest=4),
     ApiRange(LIST_OFFSETS, "list_offsets", 1, 9, 6, lowest=1),
     ApiRange(METADATA, "metadata", 0, 12, 9),
+    ApiRange(OFFSET_COMMIT, "offset_commit", 1, 9, 8, lowest=1),
+    ApiRange(OFFSET_FETCH, "offset_fetch", 1, 9, 6, lowest=1),
     ApiRange(FIND_COORDINATOR, "find_coordinator", 0, 6, 3),
+    ApiRange(JOIN_GROUP, "join_group", 0, 9, 6),
+    ApiRange(HEARTBEAT, "heartbeat", 0, 4, 4),
+    ApiRange(LEAVE_GROUP, "leave_group", 0, 5, 4),
+    ApiRange(SYNC_GROUP, "sync_group", 0, 5, 4),
+    ApiRange(DESCRIBE_GROUPS, "describe_groups", 0, 5, 5),
+    ApiRange(LIST_GROUPS, "list_groups", 0, 5, 3),
     ApiRange(API_VERSIONS, "api_versions", 0, 4, 3),
     ApiRange(CREATE_TOPICS, "create_topics", 2, 7, 5, lowest=2),
     ApiRange(DELETE_TOPICS, "delete_topics", 1, 6, 4, lowest=1),
@@ -71,27 +79,15 @@ RANGES: tuple[ApiRange, ...] = (
     ApiRange(ALTER_CONFIGS, "alter_configs", 0, 2, 2),
     ApiRange(DESCRIBE_LOG_DIRS, "describe_log_dirs", 1, 4, 2, lowest=1),
     ApiRange(CREATE_PARTITIONS, "create_partitions", 0, 3, 2),
+    ApiRange(DELETE_GROUPS, "delete_groups", 0, 2, 2),
     ApiRange(ELECT_LEADERS, "elect_leaders", 0, 2, 2),
     ApiRange(ALTER_PARTITION_REASSIGNMENTS, "alter_partition_reassignments", 0, 0, 0),
     ApiRange(LIST_PARTITION_REASSIGNMENTS, "list_partition_reassignments", 0, 0, 0),
     ApiRange(INCREMENTAL_ALTER_CONFIGS, "incremental_alter_configs", 0, 1, 1),
+    ApiRange(OFFSET_DELETE, "offset_delete", 0, 0, 1),
     ApiRange(DESCRIBE_CLIENT_QUOTAS, "describe_client_quotas", 0, 1, 1),
     ApiRange(DESCRIBE_CLUSTER, "describe_cluster", 0, 1, 0),
     ApiRange(DESCRIBE_PRODUCERS, "describe_producers", 0, 0, 0),
 )
-
-GROUP_RANGES: tuple[ApiRange, ...] = (
-    ApiRange(OFFSET_COMMIT, "offset_commit", 1, 9, 8, lowest=1),
-    ApiRange(OFFSET_FETCH, "offset_fetch", 1, 9, 6, lowest=1),
-    ApiRange(JOIN_GROUP, "join_group", 0, 9, 6),
-    ApiRange(HEARTBEAT, "heartbeat", 0, 4, 4),
-    ApiRange(LEAVE_GROUP, "leave_group", 0, 5, 4),
-    ApiRange(SYNC_GROUP, "sync_group", 0, 5, 4),
-    ApiRange(DESCRIBE_GROUPS, "describe_groups", 0, 5, 5),
-    ApiRange(LIST_GROUPS, "list_groups", 0, 5, 3),
-    ApiRange(DELETE_GROUPS, "delete_groups", 0, 2, 2),
-    ApiRange(OFFSET_DELETE, "offset_delete", 0, 0, 1),
-)
-"""Advertised as soon as a broker has a coordinator to ask."""
 
 BY_KEY: dict[int, ApiRange] = {api.key: api for api in RANGES}
