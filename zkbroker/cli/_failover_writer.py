@@ -101,6 +101,10 @@ class FailoverWriter:
         their answers. To be asked after stop()."""
         return not any(asked <= at_s - self._linger_s and answered > at_s for asked, answered in self._waits)
 
+    def latencies_ms(self, since_s: float, until_s: float) -> list[float]:
+        """How long each record waited that was given to librdkafka in that stretch; to be asked after stop()."""
+        return [1000 * (answered - asked) for asked, answered in self._waits if since_s <= asked < until_s]
+
     def stop(self) -> None:
         """Write no more, and wait until every record was answered. Raises LocalFailure when some were not."""
         if self._process.is_running:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 
 from zkbroker.cli import _common as common
-from zkbroker.cli import bench_failover
+from zkbroker.cli import bench_failover, bench_groups
 from zkbroker.cli._figures import percentile
 from zkbroker.cli._local_cluster import LocalCluster
 from zkbroker.cli._local_zookeeper import LocalEnsemble
@@ -39,6 +39,8 @@ EXAMPLES = """\
     zkbroker-bench --start --record-size 100 --records 2000000 --compression-codec lz4
   for how long a fault keeps a client from writing (has a --help of its own):
     zkbroker-bench failover
+  for how long consumer groups are without their coordinator (likewise):
+    zkbroker-bench groups
 """
 RAW_BATCH_BYTES = 128 * 1024
 NOT_YET = (ErrorCode.NOT_LEADER_OR_FOLLOWER, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, ErrorCode.NOT_ENOUGH_REPLICAS)
@@ -92,6 +94,8 @@ def main(argv: list[str] | None = None) -> int:
     given = sys.argv[1:] if argv is None else argv
     if given[:1] == ["failover"]:
         return bench_failover.main(given[1:])
+    if given[:1] == ["groups"]:
+        return bench_groups.main(given[1:])
     return common.run(PROG, _run, make_parser(), given)
 
 
