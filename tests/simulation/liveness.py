@@ -3,7 +3,7 @@ is answered, and a new consumer reads every acknowledged record."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.simulation.checkers.ghost import Key, Partition
 from tests.simulation.consumers import Consumer
@@ -96,6 +96,9 @@ class Liveness:
             missing.append(f"controllers: {active}")
         marked = [path for path in world.zookeeper.tree.znodes if path.startswith("/admin/delete_topics/")]
         missing += [f"{path} is still there" for path in marked]
+        is_waiting = any(_is_excused(partition) for partition in self._partitions())
+        if "/admin/reassign_partitions" in world.zookeeper.tree.znodes and not is_waiting:
+            missing.append("/admin/reassign_partitions is still there")
         if workload.admin is not None and not workload.admin.is_content:
             missing.append(f"the administrator's topics: {workload.admin.partition_counts}")
         for partition in self._partitions():
@@ -118,8 +121,13 @@ class Liveness:
             if topics.get(partition.topic) == partition.key[0] and partition.replicas
         ]
 
+    @staticmethod
+    def _holds(node: Any, partition: Partition) -> bool:
+        log = node.parts._logs.logs.get((partition.topic, partition.partition))
+        return log is not None and log.topic_id == partition.key[0]
+
     def _missing_of(self, partition: Partition) -> list[str]:
-        state = partition.state
+        state, world = partition.state, self._world
         if state is None:
             return [f"{partition!r} has no state"]
         if _is_excused(partition):
@@ -134,6 +142,15 @@ class Liveness:
         is_recovering = state.recovering and len(partition.replicas) > 1
         if set(state.isr) != set(partition.replicas) or state.elr or is_recovering:
             return [f"{partition!r}: {state} of replicas {list(partition.replicas)}"]
+        if partition.is_moving:
+            return [f"{partition!r} is still being reassigned: {list(partition.replicas)}"]
+        left_over = [
+            node.broker_id
+            for node in world.nodes.values()
+            if node.broker_id not in partition.replicas and self._holds(node, partition)
+        ]
+        if left_over:
+            return [f"{partition!r}: brokers {left_over} are no replicas of {list(partition.replicas)} and have data"]
         ends = {broker_id: view.content.end for broker_id, view in partition.views.items()}
         marks = {broker_id: view.replica.high_watermark for broker_id, view in partition.views.items()}
         if len(set(ends.values()) | set(marks.values())) != 1 or len(ends) < len(partition.replicas):

@@ -17,6 +17,8 @@ class Profile(NamedTuple):
     brokers_max: int = 5
     changes_topics: bool = False
     """One topic is deleted and made again all the time."""
+    moves_partitions: bool = False
+    """Partitions are reassigned all the time, and it is taken back."""
     flushes: bool = False
     """Every topic has ``flush.messages`` 1: what is acknowledged is on the disk."""
     config: Mapping[str, str] = MappingProxyType({})
@@ -224,6 +226,23 @@ PROFILES: dict[str, Profile] = {
             **_scaled(_SUSPICION, 0.4),
             **_scaled(_ELECTIONS, 0.3),
         )._replace(odd_shapes=True),
+        _profile(
+            "moves",
+            "partitions grow, shrink and move between brokers that crash, are cut off, lose ZooKeeper",
+            **_scaled(_CRASHES, 0.5),
+            **_scaled(_NETWORK, 0.4),
+            **_scaled(_ZOOKEEPER, 0.4),
+            **_scaled(_PAUSES, 0.3),
+            depose=0.5,
+        )._replace(moves_partitions=True),
+        _profile(
+            "moves_and_power",
+            "partitions move between brokers that lose power, and topics come and go",
+            **_scaled(_POWER, 0.6),
+            **_scaled(_CRASHES, 0.3),
+            **_scaled(_DISKS, 0.2),
+            **_scaled(_SUSPICION, 0.3),
+        )._replace(moves_partitions=True, changes_topics=True),
         _profile(
             "hands",
             "a person removes topics from ZooKeeper, and somebody makes them again",

@@ -220,6 +220,9 @@ def _workload(world: World, spec: RunSpec, shape: random.Random) -> Workload:
         batches_per_turn=shape.choice((0.6, 1.5, 3.0)),
         weak_producers=drawn.weak_producers + (1 if clients is None and shape.random() < 0.5 else 0),
     )
+    if profile.moves_partitions:
+        moves_per_turn = random.Random(f"moves of {spec.seed}").choice((0.2, 0.5, 0.9))
+        drawn = dataclasses.replace(drawn, moves_per_turn=moves_per_turn)
     if spec.partitions is not None:
         drawn = dataclasses.replace(drawn, topics=dict.fromkeys(drawn.topics, spec.partitions))
     return Workload(world, checkers, drawn)

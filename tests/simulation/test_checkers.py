@@ -432,7 +432,7 @@ def test_an_election_that_lets_somebody_in(bench: Bench) -> None:
     [
         {"partitions": {"0": [1, 1]}},
         {"partitions": {"0": [1, 2, 3]}, "adding_replicas": {"0": [4]}},
-        {"partitions": {"0": [1, 2, 3]}, "adding_replicas": {"0": [2]}, "removing_replicas": {"0": [2]}},
+        {"partitions": {"0": [1, 2, 3]}, "removing_replicas": {"0": [4]}},
         {"partitions": {"0": [1, 2]}},
         {"partitions": {"0": [1, 2, 3]}, "topic_id": "BBBBBBBBBBBBBBBBBBBBBB"},
     ],
@@ -440,6 +440,14 @@ def test_an_election_that_lets_somebody_in(bench: Bench) -> None:
 def test_an_assignment_that_cannot_be(bench: Bench, change: dict[str, object]) -> None:
     bench.begin()
     bench.commit("/brokers/topics/t", json.dumps({"topic_id": TOPIC_ID} | change).encode())
+    bench.commit("/config/topics/u", b"")  # the next transaction: until then the states may follow
+    assert bench.violated() == 14
+
+
+def test_a_reassignment_that_takes_out_more_than_the_rest_can_spare(bench: Bench) -> None:
+    bench.begin()
+    bench.commit("/brokers/topics/t", json.dumps({"topic_id": TOPIC_ID, "partitions": {"0": [1, 4]}}).encode())
+    bench.write_state(1, 1, (1,))
     assert bench.violated() == 14
 
 

@@ -63,7 +63,7 @@ def test_a_campaign_that_saw_too_little_fails(
 
 
 def test_a_reader_that_has_enough_is_no_error() -> None:
-    command = [sys.executable, "-m", "tests.simulation", "--seed", "1", "--steps", "500", "--trace", "--no-heal"]
+    command = [sys.executable, "-m", "tests.simulation", "--seed", "1", "--steps", "900", "--trace", "--no-heal"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.readline()

@@ -12,6 +12,7 @@ from tests.simulation.clients import Client
 from tests.simulation.consumers import Consumer
 from tests.simulation.history import ALL, History
 from tests.simulation.liveness import Liveness
+from tests.simulation.movers import Mover
 from tests.simulation.producers import Producer
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ class WorkloadSettings:
     changing_topics: tuple[str, ...] = ()
     """Those among them that are deleted, made again and enlarged."""
     changes_per_turn: float = 0.05
+    moves_per_turn: float = 0.0
+    """How often a second administrator reassigns a partition; 0: there is none."""
     idempotent_producers: int = 2
     acks_all_producers: int = 1
     weak_producers: int = 1
@@ -74,13 +77,14 @@ class Workload:
         self.producers: list[Producer] = []
         self.consumers: list[Consumer] = []
         self.admin: Admin | None = None
+        self.mover: Mover | None = None
 
     def __repr__(self) -> str:
         return f"Workload({len(self.producers)} producers, {len(self.consumers)} consumers)"
 
     @property
     def clients(self) -> list[Client]:
-        admins: list[Client] = [] if self.admin is None else [self.admin]
+        admins: list[Client] = [admin for admin in (self.admin, self.mover) if admin is not None]
         return [*admins, *self.producers, *self.consumers]
 
     def start(self) -> None:
@@ -97,6 +101,15 @@ class Workload:
             changes_per_turn=settings.changes_per_turn,
             replication_factor=self.world.settings.replication_factor,
         )
+        if settings.moves_per_turn > 0:
+            self.mover = Mover(
+                self.world,
+                self.history,
+                "mover",
+                delay_s_max=settings.delay_s_max,
+                loss_share=settings.loss_share,
+                moves_per_turn=settings.moves_per_turn,
+            )
         for number in range(settings.idempotent_producers):
             self._produce(f"i{number}", ALL, is_idempotent=True, topics=topics)
         for number in range(settings.acks_all_producers):
@@ -139,6 +152,8 @@ class Workload:
             producer.is_producing = False
         if self.admin is not None:
             self.admin.is_changing = False
+        if self.mover is not None:
+            self.mover.is_moving = False
 
     def check_liveness(self) -> None:
         """After ``World.heal_all``: everything works again, and everything acknowledged is read. Raises Violation."""

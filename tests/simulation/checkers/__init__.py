@@ -67,6 +67,7 @@ class Checkers:
         counts["truncations_with_bytes"] += self.logs.truncations_with_bytes_count
         counts["committed_batches"] += sum(len(partition.committed) for partition in self.ghost.partitions.values())
         counts["permitted_losses"] += sum(partition.resets for partition in self.ghost.partitions.values())
+        counts["moves_ended"] += self.znodes.moves_count
         counts["verdicts"] += self.promises.verdicts_count
         counts["elr_members"] += self.znodes.elr_members_count
 

@@ -87,6 +87,8 @@ class Partition:
         "deleting",
         "ends",
         "epoch_starts",
+        "fewest_replicas",
+        "is_moving",
         "key",
         "leaders",
         "led_by",
@@ -113,6 +115,10 @@ class Partition:
         self.min_isr = min_isr
         self.replicas: tuple[int, ...] = ()
         """The assignment, by the topic's znode."""
+        self.fewest_replicas = 0
+        """The smallest assignment that it ever had; 0 before it had one."""
+        self.is_moving = False
+        """Its row has replicas that are being added or removed."""
         self.state: State | None = None
         self.state_at = 0.0
         """True time of the last commit of its state."""
@@ -160,7 +166,7 @@ class Partition:
     @property
     def may_have_lost(self) -> bool:
         """As many lossy failures as the minimum ISR: then also committed records may be gone."""
-        return len(self.counted) >= self.effective_min_isr
+        return len(self.counted) >= min(self.min_isr, self.fewest_replicas or 1)
 
     def committed_index(self, offset: int) -> int:
         return bisect_left(self.committed, offset, key=_base_of)

@@ -106,7 +106,10 @@ class LogChecker:
         if high < before.high_watermark:
             raise Violation(8, f"{view!r}: the leader's high watermark fell from {before.high_watermark} to {high}")
         if high > before.high_watermark:
+            # By the assignment that the leader was told: of a larger one it may not have heard yet.
             least = view.partition.effective_min_isr
+            if after.state is not None:
+                least = min(least, len(after.state.replicas))
             isr = after.isr.isr
             if len(isr) < least and len(before.isr.isr) < least:
                 raise Violation(

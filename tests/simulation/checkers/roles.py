@@ -66,10 +66,13 @@ class RoleChecker:
                     self._check_joiner(view, leader, joiner)
 
     def vanished(self, view: View) -> None:
-        """14: a running broker has a replica no more; its data must still be there, or be meant to go."""
+        """14: a running broker has a replica no more; its data must still be there, or be meant to go. A replica that a
+        reassignment took out may have come back meanwhile: until it is counted again, what it had may go."""
         disk = self._disk_of(view.broker_id)
         partition = view.partition
-        if disk is None or partition.deleting or view.broker_id not in partition.replicas:
+        if disk is None or partition.deleting or partition.state is None:
+            return
+        if view.broker_id not in partition.state.members:
             return
         if self._ghost.topics.get(partition.topic) == partition.key[0] and not disk.exists(view.folder):
             raise Violation(14, f"{view!r}: its data is gone, but it is assigned there")

@@ -33,6 +33,10 @@ class ZnodeChecker:
         self._left: dict[int, dict[tuple[str, str], int]] = {}
         """Broker → (topic, partition) of each replica that it registered as lossy → the end of what is left of it, -1
         for nothing. (The list may be shorter by the time an election is written.)"""
+        self._rows_to_check: tuple[int, dict[tuple[str, int], Partition]] = (-1, {})
+        """zxid of the last write of a topic's znode, and its partitions: the same multi may hold their states."""
+        self.moves_count = 0
+        """Reassignments that ended."""
         self.elections_count = 0
         self.isr_shrinks_count = 0
         self.isr_expansions_count = 0
@@ -40,6 +44,8 @@ class ZnodeChecker:
 
     def committed(self, commit: Commit) -> None:
         path = commit.path
+        if commit.zxid != self._rows_to_check[0]:
+            self._check_rows()
         match = _STATE.fullmatch(path)
         if match is not None:
             self._state(match[1], int(match[2]), commit)
@@ -121,6 +127,7 @@ class ZnodeChecker:
         else:
             self._check_joiners(partition, old, new)
         self._check_retained(partition, old, new)
+        self._check_removed(partition, old, new)
 
     def _check_epochs(self, partition: Partition, old: State | None, new: State, commit: Commit) -> None:
         ghost = self._ghost
@@ -165,12 +172,23 @@ class ZnodeChecker:
             return
         for member in old.members:
             is_whole = member not in partition.lossy and not self._says_lossy.get(member)
-            if member not in new.members and is_whole:
+            # whom a reassignment took out is no replica any more: see _check_removed
+            if member not in new.members and member in partition.replicas and is_whole:
                 raise Violation(
                     6,
                     f"{partition!r}: {member} lost nothing and may not lead any more: ISR {list(old.isr)} ELR "
                     f"{list(old.elr)} became ISR {list(new.isr)} ELR {list(new.elr)}",
                 )
+
+    def _check_removed(self, partition: Partition, old: State, new: State) -> None:
+        """14: a reassignment takes out nobody whom the rest cannot spare."""
+        removed = set(old.members) - set(partition.replicas)
+        if removed and not new.recovering and len(new.isr) < partition.effective_min_isr:
+            raise Violation(
+                14,
+                f"{partition!r}: {sorted(removed)} are no replicas any more, and ISR {list(old.isr)} ELR "
+                f"{list(old.elr)} became ISR {list(new.isr)}: less than the minimum",
+            )
 
     def _check_election(self, partition: Partition, old: State, new: State) -> None:
         if new.recovering and not old.recovering and not self._may_be_unclean(partition, new.leader):
@@ -245,15 +263,32 @@ class ZnodeChecker:
             partition = ghost.of(topic, (topic_id, int(name)))
             if len(set(replicas)) != len(replicas) or not replicas:
                 raise Violation(14, f"{partition!r}: replicas {list(replicas)}")
-            if not added | removed <= set(replicas) or added & removed:
+            if not added | removed <= set(replicas):
                 raise Violation(
                     14, f"{partition!r}: adding {sorted(added)}, removing {sorted(removed)} of {list(replicas)}"
                 )
+            was_moving, partition.is_moving = partition.is_moving, bool(added | removed)
+            self.moves_count += was_moving and not partition.is_moving
+            if len(replicas) < (partition.fewest_replicas or len(replicas) + 1):
+                partition.fewest_replicas = len(replicas)
             partition.replicas = replicas
             partition.min_isr = self._lowest_min_isr(topic)
+            if self._rows_to_check[0] != commit.zxid:
+                self._rows_to_check = commit.zxid, {}
+            self._rows_to_check[1][partition.key] = partition
+
+    def _check_rows(self) -> None:
+        """The multi that wrote a topic's znode is over: members are replicas."""
+        zxid, partitions = self._rows_to_check
+        self._rows_to_check = -1, {}
+        for partition in partitions.values():
             state = partition.state
-            if state is not None and not set(state.members) <= set(replicas):
-                raise Violation(14, f"{partition!r}: replicas {list(replicas)} without members {list(state.members)}")
+            if state is not None and not set(state.members) <= set(partition.replicas):
+                raise Violation(
+                    14,
+                    f"{partition!r}: replicas {list(partition.replicas)} without members {list(state.members)} (by the "
+                    f"transaction {zxid:x})",
+                )
 
     def _config(self, topic: str, commit: Commit) -> None:
         if commit.op == "delete":
