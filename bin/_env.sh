@@ -52,7 +52,7 @@ provided() {
     python3-venv) find_python >/dev/null && return 0 ;;
     default-jre-headless) command -v java >/dev/null && return 0 ;;
     default-jdk-headless) command -v javac >/dev/null && return 0 ;;
-    maven) { command -v mvn >/dev/null || [ -n "${ZKBROKER_KAFKA_LIBS:-}" ]; } && return 0 ;;
+    maven) { command -v mvn >/dev/null || [ -n "${ZKBROKER_KAFKA_LIBS:+${ZKBROKER_KAFKA4_LIBS:-}}" ]; } && return 0 ;;
     kcat) command -v kcat >/dev/null && return 0 ;;
     zookeeper) [ -n "${ZOOKEEPER_CONNECT:-}${ZOOKEEPER_HOME:-}" ] && [ "${ZKBROKER_STAGE:-run}" = run ] && return 0 ;;
     esac
@@ -95,20 +95,28 @@ need_venv() {
     exec 9>&-
 }
 
-# need_kafka_libs: Kafka's own Java classes, for the interop tests; sets ZKBROKER_KAFKA_LIBS.
+# need_kafka_libs: Kafka's own Java classes, for the interop tests: its brokers and tools of 3.9.1, the clients and tools
+# of 4.1.1; sets ZKBROKER_KAFKA_LIBS and ZKBROKER_KAFKA4_LIBS.
 need_kafka_libs() {
-    if [ -n "${ZKBROKER_KAFKA_LIBS:-}" ]; then export ZKBROKER_KAFKA_LIBS; return 0; fi
-    export ZKBROKER_KAFKA_LIBS="$ZKBROKER_ROOT/.cache/kafka-3.9.1/libs"
-    [ -f "$ZKBROKER_KAFKA_LIBS/.complete" ] && return 0
-    mkdir -p "$ZKBROKER_KAFKA_LIBS"
-    exec 8>"$ZKBROKER_KAFKA_LIBS/../lock"
+    # Plain assignments: the script ends where one of them fails.
+    if [ -z "${ZKBROKER_KAFKA_LIBS:-}" ]; then ZKBROKER_KAFKA_LIBS="$(fetched_kafka 3.9.1)"; fi
+    if [ -z "${ZKBROKER_KAFKA4_LIBS:-}" ]; then ZKBROKER_KAFKA4_LIBS="$(fetched_kafka 4.1.1)"; fi
+    export ZKBROKER_KAFKA_LIBS ZKBROKER_KAFKA4_LIBS
+}
+
+# fetched_kafka VERSION: the folder with its jars, fetched once.
+fetched_kafka() {
+    local libs="$ZKBROKER_ROOT/.cache/kafka-$1/libs"
+    mkdir -p "$libs"
+    exec 8>"$libs/../lock"
     if command -v flock >/dev/null; then flock 8; fi
-    if [ ! -f "$ZKBROKER_KAFKA_LIBS/.complete" ]; then
-        quietly "fetching Kafka 3.9.1's Java libraries with Maven" mvn -q -B -f "$ZKBROKER_ROOT/tests/interop/pom.xml" \
-            dependency:copy-dependencies -DoutputDirectory="$ZKBROKER_KAFKA_LIBS"
-        touch "$ZKBROKER_KAFKA_LIBS/.complete"
+    if [ ! -f "$libs/.complete" ]; then
+        quietly "fetching Kafka $1's Java libraries with Maven" mvn -q -B -f "$ZKBROKER_ROOT/tests/interop/pom.xml" \
+            -Dkafka.version="$1" dependency:copy-dependencies -DoutputDirectory="$libs"
+        touch "$libs/.complete"
     fi
     exec 8>&-
+    printf '%s' "$libs"
 }
 
 # run_tool MODULE ARGS...: become the tool. An installed package's interpreter is used when ZKBROKER_PYTHON names one.
@@ -120,6 +128,6 @@ run_tool() {
         python="$ZKBROKER_VENV/bin/python"
     fi
     # A broker reads ZKBROKER_… variables as settings; these are the scripts' own.
-    unset ZKBROKER_ROOT ZKBROKER_VENV ZKBROKER_PYTHON ZKBROKER_STAGE ZKBROKER_KAFKA_LIBS
+    unset ZKBROKER_ROOT ZKBROKER_VENV ZKBROKER_PYTHON ZKBROKER_STAGE ZKBROKER_KAFKA_LIBS ZKBROKER_KAFKA4_LIBS
     exec "$python" -m "$module" "$@"
 }

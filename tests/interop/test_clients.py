@@ -1,4 +1,5 @@
-"""Clients that know nothing of zkbroker: kcat, librdkafka, kafka-python, Kafka's tools; and taking over from Kafka."""
+"""What the table of clients and features (test_interop.py) has no place for: kcat's listings, our own tools, Kafka's
+reader of znodes, and taking over from Kafka."""
 
 from __future__ import annotations
 
@@ -8,13 +9,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
 
-from tests.harness.brokers import Cluster, JavaTool, kafka_class_path, kafka_cluster, quiet, run_cli, run_kcat
+from tests.harness.brokers import Cluster, JavaTool, kafka_class_path, kafka_cluster, run_cli, run_kcat
 from tests.harness.zookeeper import ZooKeeperEnsemble, zk_cli
 
 pytestmark = pytest.mark.timeout(400)
-CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
 needs_kafka = pytest.mark.skipif("ZKBROKER_KAFKA_LIBS" not in os.environ, reason="ZKBROKER_KAFKA_LIBS is not set")
 
 
@@ -46,81 +45,11 @@ def test_kcat_lists_brokers_and_topics(cluster: Cluster) -> None:
         assert f"broker {broker.broker_id} at 127.0.0.1:{broker.port}" in text
 
 
-@pytest.mark.parametrize("codec", CODECS)
-def test_kcat_produces_and_consumes(cluster: Cluster, codec: str) -> None:
-    topic = f"kcat-{codec}"
-    cluster.create_topic(topic)
-    lines = "".join(f"key-{number}:value {number} {'x' * 50}\n" for number in range(500)).encode()
-    compress = [] if codec == "none" else ["-z", codec]
-    done = run_kcat("-b", cluster.bootstrap, "-P", "-t", topic, "-K", ":", "-X", "acks=all", *compress, stdin=lines)
-    assert done.returncode == 0, done.stderr
-    done = run_kcat("-b", cluster.bootstrap, "-C", "-t", topic, "-o", "beginning", "-e", "-q", "-K", ":")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == lines
-
-
 def test_kcat_asks_for_offsets(cluster: Cluster) -> None:
     cluster.create_topic("kcat-offsets")
     cluster.produce("kcat-offsets", [b"a", b"b", b"c"])
     done = run_kcat("-b", cluster.bootstrap, "-Q", "-t", "kcat-offsets:0:-1")
     assert b"kcat-offsets [0] offset 3" in done.stdout
-
-
-# -- confluent-kafka (librdkafka, newest) and kafka-python
-
-
-@pytest.mark.parametrize("codec", CODECS)
-@pytest.mark.parametrize("acks", ["0", "1", "all"])
-def test_confluent_kafka(cluster: Cluster, codec: str, acks: str) -> None:
-    topic = f"confluent-{codec}-{acks}"
-    cluster.create_topic(topic)
-    values = [f"{number} {'y' * 100}".encode() for number in range(300)]
-    # acks=0 is not told when a broker has not yet heard that it leads the new topic: the first record waits for that.
-    cluster.produce(topic, values[:1])
-    cluster.produce(topic, values[1:], acks=acks, enable_idempotence=acks == "all", compression_type=codec)
-    cluster.wait_for(
-        lambda: [value for _, value in cluster.consume(topic, end=300, timeout_s=30)] == values, "all came back"
-    )
-
-
-def test_confluent_kafka_finds_offsets_by_time(cluster: Cluster) -> None:
-    cluster.create_topic("times")
-    producer = cluster.producer()
-    for number in range(10):
-        producer.produce("times", b"%d" % number, partition=0, timestamp=1_700_000_000_000 + number * 1000)
-    assert producer.flush(90) == 0
-    consumer = Consumer(quiet({"bootstrap.servers": cluster.bootstrap, "group.id": "times"}))
-    try:
-        [found] = consumer.offsets_for_times([TopicPartition("times", 0, 1_700_000_004_500)], timeout=60)
-        assert found.offset == 5
-        assert consumer.get_watermark_offsets(TopicPartition("times", 0), timeout=60) == (0, 10)
-    finally:
-        consumer.close()
-
-
-@pytest.mark.parametrize("codec", [None, "gzip"])
-def test_kafka_python(cluster: Cluster, codec: str | None) -> None:
-    kafka = pytest.importorskip("kafka")
-    topic = f"python-{codec}"
-    cluster.create_topic(topic)
-    servers = cluster.bootstrap.split(",")
-    producer = kafka.KafkaProducer(bootstrap_servers=servers, acks="all", compression_type=codec)
-    try:
-        sent = [producer.send(topic, key=b"k", value=b"%d" % number, partition=0) for number in range(200)]
-        producer.flush(90)
-        assert [future.get(90).offset for future in sent] == list(range(200))
-    finally:
-        producer.close(10)
-    consumer = kafka.KafkaConsumer(bootstrap_servers=servers, consumer_timeout_ms=60_000, auto_offset_reset="earliest")
-    try:
-        partition = kafka.TopicPartition(topic, 0)
-        consumer.assign([partition])
-        consumer.seek_to_beginning(partition)
-        read = [next(consumer).value for _ in range(200)]
-        assert read == [b"%d" % number for number in range(200)]
-        assert consumer.end_offsets([partition]) == {partition: 200}
-    finally:
-        consumer.close()
 
 
 # -- our own tools, as a user runs them
@@ -164,43 +93,6 @@ def test_zk_cli_reads_the_state(cluster: Cluster) -> None:
 
 
 # -- Kafka's own tools
-
-
-@needs_kafka
-def test_java_topic_command(cluster: Cluster, java: JavaTool) -> None:
-    tool = "org.apache.kafka.tools.TopicCommand"
-    bootstrap = ("--bootstrap-server", cluster.bootstrap)
-    create = ("--create", "--topic", "java", "--partitions", "2", "--replication-factor", "3")
-    done = java(tool, *bootstrap, *create, "--config", "segment.bytes=1048576")
-    assert done.returncode == 0 and "Created topic java." in done.stdout, done.stdout + done.stderr
-    cluster.wait_isr("java", [1, 2, 3])
-    done = java(tool, *bootstrap, "--describe", "--topic", "java")
-    assert "PartitionCount: 2\tReplicationFactor: 3" in done.stdout, done.stdout + done.stderr
-    assert "segment.bytes=1048576" in done.stdout
-    done = java(tool, *bootstrap, "--alter", "--topic", "java", "--partitions", "3")
-    assert done.returncode == 0, done.stdout + done.stderr
-    cluster.wait_for(lambda: len(cluster.partitions("java")) == 3, "there are three partitions")
-    done = java(tool, *bootstrap, "--list")
-    assert "java" in done.stdout.split()
-    done = java(tool, *bootstrap, "--delete", "--topic", "java")
-    assert done.returncode == 0, done.stdout + done.stderr
-    cluster.wait_for(lambda: "java" not in listed(cluster), "the topic is gone")
-
-
-@needs_kafka
-@pytest.mark.parametrize("codec", ["none", "lz4"])
-def test_java_producer_performance_and_offsets(cluster: Cluster, java: JavaTool, codec: str) -> None:
-    topic = f"perf-{codec}"
-    cluster.create_topic(topic, partitions=3)
-    done = java(
-        "org.apache.kafka.tools.ProducerPerformance",
-        *("--topic", topic, "--num-records", "20000", "--record-size", "200", "--throughput", "-1"),
-        *("--producer-props", f"bootstrap.servers={cluster.bootstrap}", "acks=all", f"compression.type={codec}"),
-    )
-    assert done.returncode == 0 and "20000 records sent" in done.stdout, done.stdout + done.stderr
-    done = java("org.apache.kafka.tools.GetOffsetShell", "--bootstrap-server", cluster.bootstrap, "--topic", topic)
-    ends = [int(line.split(":")[2]) for line in done.stdout.split()]
-    assert len(ends) == 3 and sum(ends) == 20000, done.stdout + done.stderr
 
 
 @needs_kafka
