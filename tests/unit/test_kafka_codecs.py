@@ -18,7 +18,7 @@ from zkbroker.kafka.messages import decode_request, encode_response, topic_id_to
 from zkbroker.kafka.ports import BrokerView, ConsumedRow, CurrentLeader, ProducedRow
 from zkbroker.kafka.versions import FETCH, LIST_OFFSETS, METADATA, OFFSET_COMMIT, PRODUCE, RANGES
 from zkbroker.kafka.wire import DECODE_ERRORS, MalformedRequest, Reader, encode_uvarint
-from zkbroker.model.errors import ErrorCode
+from zkbroker.model.errors import BadRecord, ErrorCode
 from zkbroker.model.topics import PartitionState, topic_id_from_uuid
 
 names = st.text("abc.-_", min_size=1, max_size=20)
@@ -67,7 +67,16 @@ def test_produce_requests_are_read_as_kio_wrote_them(data: st.DataObject, versio
 
 
 produced_rows = st.builds(
-    ProducedRow, names, int32s, errors, int64s, st.integers(-1, 2**40), int64s, st.none() | names, leaders
+    ProducedRow,
+    names,
+    int32s,
+    errors,
+    int64s,
+    st.integers(-1, 2**40),
+    int64s,
+    st.none() | names,
+    leaders,
+    st.lists(st.builds(BadRecord, int32s, names), max_size=3),
 )
 
 
@@ -98,6 +107,8 @@ def test_produce_responses_are_kios_bytes(topics: list[tuple[str, list[ProducedR
             assert sent.log_start_offset == row.log_start
         if version >= 8:
             assert sent.error_message == row.message
+            told = [(bad.batch_index, bad.batch_index_error_message) for bad in sent.record_errors]
+            assert told == list(row.bad_records)
         if version >= 10 and row.current_leader is not None:
             assert (sent.current_leader.leader_id, sent.current_leader.leader_epoch) == row.current_leader
             named.append(row.current_leader.leader)

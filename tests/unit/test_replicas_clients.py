@@ -15,6 +15,8 @@ from zkbroker.log.lanes import Lanes
 from zkbroker.log.log import Log
 from zkbroker.model.channel import FollowerContact
 from zkbroker.model.errors import BrokerError, ErrorCode
+from zkbroker.model.topic_config import TopicConfig
+from zkbroker.records.record import Record, build_batch
 
 
 @pytest.fixture
@@ -94,6 +96,25 @@ def test_one_bad_row_spoils_no_other(networks: Any) -> None:
     network.replicas[1].produce(-1, 1000, None, rows, answers.extend)
     network.run()
     assert [answer.error for answer in answers] == [ErrorCode.INVALID_RECORD, ErrorCode.INVALID_RECORD, ErrorCode.NONE]
+
+
+def test_records_for_which_a_batch_is_refused_are_named(networks: Any) -> None:
+    network = networks(1)
+    network.config = TopicConfig(cleanup_policy=("compact",))
+    network.elect(1, 0)
+    records = [Record(number, 0, b"k" if number == 1 else None, b"v") for number in range(1200)]
+    (answer,) = network.produce(1, build_batch(records))
+    assert (answer.error, len(answer.bad_records)) == (ErrorCode.INVALID_RECORD, 1000)
+    assert [bad.place for bad in answer.bad_records][:3] == [0, 2, 3]
+    now_ms = network.time.wall_ms()
+    network.config = TopicConfig(message_timestamp_after_max_ms=10, message_timestamp_before_max_ms=10)
+    network.replicas[1].config_changed("t")
+    records = [Record(index, now_ms + after, None, b"v") for index, after in enumerate((0, 11, -11, 10, -10))]
+    (answer,) = network.produce(1, build_batch(records))
+    assert (answer.error, [bad.place for bad in answer.bad_records]) == (ErrorCode.INVALID_TIMESTAMP, [1, 2])
+    (answer,) = network.produce(1, build_batch([records[2]._replace(offset=0), records[0]._replace(offset=1)]))
+    assert (answer.error, [bad.place for bad in answer.bad_records]) == (ErrorCode.INVALID_TIMESTAMP, [0])
+    assert network.end(1) == 0
 
 
 def test_a_duplicate_waits_for_its_own_offset(networks: Any) -> None:

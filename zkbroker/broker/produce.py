@@ -11,7 +11,7 @@ from zkbroker.broker.replica import Replica
 from zkbroker.broker.replica_table import ReplicaTable
 from zkbroker.kafka.ports import Cancellable, ProducedRow, ProduceRow
 from zkbroker.log.log import AppendInfo
-from zkbroker.model.errors import BrokerError, ErrorCode, InvariantViolation
+from zkbroker.model.errors import BrokerError, ErrorCode, InvariantViolation, RecordsRefused
 
 ACKS_ALL = -1
 
@@ -115,7 +115,8 @@ class Produces:
             instead = self._refusals.instead_of_gap(row.topic, row.partition, row.records)
             if instead is not None:
                 return self._answer(row, instead, BEHIND_A_REFUSED)
-        return self._refused(row, error.error, str(error))
+        answer = self._refused(row, error.error, str(error))
+        return answer._replace(bad_records=error.records) if isinstance(error, RecordsRefused) else answer
 
     def _refused(self, row: ProduceRow, error: ErrorCode, message: str | None = None) -> ProducedRow:
         self._refusals.note(row.topic, row.partition, row.records, error)

@@ -10,11 +10,11 @@ from typing import NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
 
-from zkbroker.kafka.partition_ports import PartitionAdminPort
 from zkbroker.kafka.config_ports import SettingsPort
+from zkbroker.kafka.partition_ports import PartitionAdminPort
 from zkbroker.model.channel import NewTopic, TopicResult
 from zkbroker.model.config.entry import ConfigEntry as ConfigEntry
-from zkbroker.model.errors import ErrorCode
+from zkbroker.model.errors import BadRecord, ErrorCode
 from zkbroker.model.topics import PartitionState
 
 
@@ -41,6 +41,8 @@ class ProducedRow(NamedTuple):
     log_start: int = -1
     message: str | None = None
     current_leader: CurrentLeader | None = None
+    bad_records: Sequence[BadRecord] = ()
+    """The records for which the batch was refused, where they are known (KIP-467)."""
 
 
 class ConsumeRow(NamedTuple):

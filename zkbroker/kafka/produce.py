@@ -153,7 +153,11 @@ def encode_body(
             else:
                 out += _ROW_V0.pack(row.partition, row.error, row.base_offset)
             if version >= 8:
-                out += b"\x01" if flexible else _NO_THROTTLE  # no errors of single records
+                out += encode_size(len(row.bad_records), flexible)
+                for bad in row.bad_records:
+                    out += _INDEX.pack(bad.place) + encode_string(bad.message, flexible)
+                    if flexible:
+                        out += b"\x00"
                 out += encode_string(row.message, flexible)
             if flexible:
                 leader = row.current_leader

@@ -94,7 +94,7 @@ class Appender:
                     log.producers.check_marker(header.producer_id, header.producer_epoch, marker.coordinator_epoch)
         now_ms = log.context.clock.wall_ms()
         if self._checks_timestamps and origin_client:
-            check_timestamps(header, log.config, now_ms)
+            check_timestamps(records, position, header, log.config, now_ms)
         if self._walks and origin_client:
             records, header = walk(records, position, header, log.config)
             position = 0

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from zkbroker.model.errors import BrokerError, ErrorCode
+from zkbroker.model.errors import BadRecord, BrokerError, ErrorCode, RecordsRefused
 from zkbroker.model.topic_config import TopicConfig
 from zkbroker.records.batch import BatchHeader, check_batch, corrupt, read_header
 from zkbroker.records.codecs import codec_number
-from zkbroker.records.record import check_records, recompress
+from zkbroker.records.record import check_records, recompress, records_of
 
 _UNBOUNDED_MS = 2**63 - 1
 
@@ -40,16 +40,28 @@ def checks_timestamps(config: TopicConfig) -> bool:
     )
 
 
-def check_timestamps(header: BatchHeader, config: TopicConfig, now_ms: int) -> None:
+def check_timestamps(
+    records: bytes | memoryview, position: int, header: BatchHeader, config: TopicConfig, now_ms: int
+) -> None:
     """The bounds of message.timestamp.before/after.max.ms (KIP-937) on what the header tells: its first and largest.
+    Only when those are out of bounds the records are looked at, to name the ones that are.
 
-    Raises BrokerError INVALID_TIMESTAMP.
+    Raises RecordsRefused INVALID_TIMESTAMP, or as ``records_of``.
     """
-    if header.max_timestamp - now_ms > config.message_timestamp_after_max_ms:
-        raise BrokerError(ErrorCode.INVALID_TIMESTAMP, f"timestamp {header.max_timestamp} is too far ahead of {now_ms}")
-    oldest = min(header.base_timestamp, header.max_timestamp)
-    if oldest >= 0 and now_ms - oldest > config.message_timestamp_before_max_ms:
-        raise BrokerError(ErrorCode.INVALID_TIMESTAMP, f"timestamp {oldest} is too far behind {now_ms}")
+    newest = now_ms + config.message_timestamp_after_max_ms
+    oldest = now_ms - config.message_timestamp_before_max_ms
+    first = min(header.base_timestamp, header.max_timestamp)
+    if header.max_timestamp <= newest and (first < 0 or first >= oldest):
+        return
+    bad = []
+    for index, record in enumerate(records_of(records, header, position)):
+        if record.timestamp > newest:
+            bad.append(BadRecord(index, f"timestamp {record.timestamp} is too far ahead of {now_ms}"))
+        elif 0 <= record.timestamp < oldest:
+            bad.append(BadRecord(index, f"timestamp {record.timestamp} is too far behind {now_ms}"))
+    if not bad:  # the header says what no record does
+        bad.append(BadRecord(0, f"timestamps {first} to {header.max_timestamp} are not all near {now_ms}"))
+    raise RecordsRefused(ErrorCode.INVALID_TIMESTAMP, bad)
 
 
 def walk(

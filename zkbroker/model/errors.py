@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
+from typing import NamedTuple
 
 
 class ErrorCode(IntEnum):
@@ -158,6 +160,27 @@ class BrokerError(Exception):
     def __init__(self, error: ErrorCode, message: str = "") -> None:
         super().__init__(message or error.name)
         self.error = error
+
+
+BAD_RECORDS_MAX = 1000
+"""How many of them are named: a client cannot do more with the rest than with these."""
+
+
+class BadRecord(NamedTuple):
+    """One of those for which a whole batch is refused (KIP-467)."""
+
+    place: int
+    """Which one it is in the batch, from 0."""
+    message: str
+
+
+class RecordsRefused(BrokerError):
+    """A batch that is refused for single records of it, which are named."""
+
+    def __init__(self, error: ErrorCode, records: Sequence[BadRecord]) -> None:
+        more = f" (and {len(records) - 1} more)" if len(records) > 1 else ""
+        super().__init__(error, f"record {records[0].place}: {records[0].message}{more}")
+        self.records = tuple(records[:BAD_RECORDS_MAX])
 
 
 class StartError(Exception):

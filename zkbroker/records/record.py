@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from zkbroker.model.errors import BrokerError, ErrorCode
+from zkbroker.model.errors import BadRecord, BrokerError, ErrorCode, RecordsRefused
 from zkbroker.records.batch import (
     CONTROL_BIT,
     HEADER_BYTES,
@@ -185,15 +185,18 @@ def check_records(batch: bytes | memoryview, header: BatchHeader, *, keys_requir
     Raises BrokerError INVALID_RECORD, or as ``records_of``.
     """
     found: list[Record] = []
+    keyless: list[BadRecord] = []
     largest = -1
     for index, record in enumerate(records_of(batch, header)):
         if record.offset != header.base_offset + index:
             raise BrokerError(ErrorCode.INVALID_RECORD, f"record {index} has offset delta {record.offset}")
         if keys_required and record.key is None:
-            raise BrokerError(ErrorCode.INVALID_RECORD, "a compacted topic needs a key in every record")
+            keyless.append(BadRecord(index, "a compacted topic needs a key in every record"))
         if record.timestamp > largest:
             largest = record.timestamp
         found.append(record)
+    if keyless:
+        raise RecordsRefused(ErrorCode.INVALID_RECORD, keyless)
     if largest != header.max_timestamp and header.max_timestamp >= 0:
         raise BrokerError(
             ErrorCode.INVALID_RECORD, f"the largest timestamp is {largest}, the header says {header.max_timestamp}"
