@@ -39,19 +39,19 @@ def put(log: Log, *pairs: tuple[bytes | None, bytes | None], epoch: int = 0, **m
     return log.append_as_leader(keyed(pairs, **more), epoch).base_offset
 
 
-def dirt(dirs: LogDirs, log: Log, stable: int | None = None) -> Dirt:
+def dirt(dirs: LogDirs, log: Log, mark: int | None = None) -> Dirt:
     now_ms = log.context.clock.wall_ms()
-    return dirt_of(log, log.log_end_offset if stable is None else stable, dirs.cleaned.get(log), now_ms)
+    return dirt_of(log, log.log_end_offset if mark is None else mark, dirs.cleaned.get(log), now_ms)
 
 
 def compact(
-    dirs: LogDirs, log: Log, settings: CleanerSettings = SETTINGS, *, stable: int | None = None, roll: bool = True
+    dirs: LogDirs, log: Log, settings: CleanerSettings = SETTINGS, *, mark: int | None = None, roll: bool = True
 ) -> CleanSummary | None:
     """One compaction of all but the active segment, as the broker has it done. None if there is nothing to do."""
     if roll:
         log.roll()
     log.flush_later()
-    found = dirt(dirs, log, stable)
+    found = dirt(dirs, log, mark)
     if not found.dirty_bytes:
         return None
     disk = log.context.disk

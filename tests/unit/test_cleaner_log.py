@@ -136,11 +136,11 @@ def test_what_the_active_segment_and_the_last_stable_offset_hold_is_left_alone(p
     log.roll()
     put(log, (b"a", b"4"))
     log.flush_later()
-    assert dirt(place.dirs, log, stable=4).end_offset == 3
+    assert dirt(place.dirs, log, mark=4).end_offset == 3
     # The segment with the last stable offset as a whole.
-    assert dirt(place.dirs, log, stable=2).end_offset == 2
-    assert dirt(place.dirs, log, stable=1).dirty_bytes == 0
-    compact(place.dirs, log, stable=2, roll=False)
+    assert dirt(place.dirs, log, mark=2).end_offset == 2
+    assert dirt(place.dirs, log, mark=1).dirty_bytes == 0
+    compact(place.dirs, log, mark=2, roll=False)
     assert [value for _, _, value in values(log)] == [b"2", b"3", b"4"]
 
 

@@ -31,7 +31,7 @@ class Room:
         self.steps = HeldThreads()
         self.works: list[SteppedCleaner] = []
         self.settings = CleanerSettings(dedupe_buffer_bytes=24_000, backoff_s=10.0)
-        self.stable: dict[TopicPartition, int] = {}
+        self.marks: dict[TopicPartition, int] = {}
         self.reports: list[str] = []
         self.fatal: list[BaseException] = []
         self.fails: Exception | None = None
@@ -39,7 +39,7 @@ class Room:
             reactor=self.world.reactor,
             clock=self.world.clock,
             logs=self.dirs,
-            candidates=lambda: [(log, self.stable.get(p, log.log_end_offset)) for p, log in self.dirs.logs.items()],
+            candidates=lambda: [(log, self.marks.get(p, log.log_end_offset)) for p, log in self.dirs.logs.items()],
             settings=lambda: self.settings,
             start_cleaner=self._start,
             fatal=lambda event, error: self.fatal.append(error),
@@ -145,7 +145,7 @@ def test_a_topic_without_the_policy_is_left_alone(room: Room) -> None:
 
 def test_nothing_above_the_last_stable_offset_is_touched(room: Room) -> None:
     log = room.dirty(0, 4)
-    room.stable[log.partition] = 2
+    room.marks[log.partition] = 2
     room.cleaning.look()
     room.finish()
     assert [offset for offset, _, _ in values(log)] == [1, 2, 3]

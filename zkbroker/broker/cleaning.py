@@ -32,7 +32,7 @@ RETRY_S = 60.0
 
 
 class Cleaning:
-    """``candidates()`` are the logs with their last stable offsets; ``settings()`` what the configuration says now."""
+    """``candidates()`` are the logs with their high watermarks; ``settings()`` what the configuration says now."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class Cleaning:
 
     def _dirt(self) -> Iterable[Dirt]:
         now, now_ms = self._clock.monotonic(), self._clock.wall_ms()
-        for log, last_stable_offset in self._candidates():
+        for log, high_watermark in self._candidates():
             partition = log.partition
             if (
                 log.is_offline
@@ -135,7 +135,7 @@ class Cleaning:
             if damaged is not None and damaged[0] is log:
                 continue
             try:
-                yield dirt_of(log, last_stable_offset, self._logs.cleaned.get(log), now_ms)
+                yield dirt_of(log, high_watermark, self._logs.cleaned.get(log), now_ms)
             except OSError as error:
                 log.failed("cannot read", error)
 

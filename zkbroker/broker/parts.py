@@ -324,13 +324,11 @@ class Parts:
         self.channel.log_dir_offline(folder, partitions).addErrback(_told_again_later)
 
     def _compacted_logs(self) -> Iterator[tuple[Log, int]]:
-        """With their last stable offsets."""
+        """With their high watermarks."""
         marks = self.replicas.high_watermarks()
         for partition, log in self._logs.logs.items():
-            mark = marks.get(partition)
-            if mark is not None and "compact" in log.config.cleanup_policy:
-                undecided = log.producers.first_unstable_offset(mark)
-                yield log, mark if undecided is None else min(mark, undecided)
+            if partition in marks and "compact" in log.config.cleanup_policy:
+                yield log, marks[partition]
 
     def write_checkpoints(self) -> None:
         """Behind, and again when this is called again: a folder that hangs must not keep the others waiting."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from zkbroker.log import producers
+from zkbroker.log.indexes import RELATIVE_OFFSET_MAX
 from zkbroker.log.tail import Chunk
 from zkbroker.log.validation import PlacedBatch, check_timestamps, checks_timestamps, split_fetched, walk, walks_records
 from zkbroker.model.errors import BrokerError, ErrorCode
@@ -141,7 +142,10 @@ class Appender:
                 len(data), max_timestamp, last_offset, now_ms, segment_bytes=config.segment_bytes,
                 segment_ms=self.roll_ms, index_bytes=config.segment_index_bytes
             ):  # fmt: skip
-                segment = log.roll(base_offset)
+                # At the log end also after a gap (the leader compacted), so that no hole is between two segments: it
+                # would look like one that a crash left. Unless an index does not reach so far.
+                is_in_reach = last_offset - log.log_end_offset <= RELATIVE_OFFSET_MAX
+                segment = log.roll(None if is_in_reach else base_offset)
             position = segment.append(data)
         except OSError as error:
             self._append_failed(error)

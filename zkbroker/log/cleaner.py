@@ -18,6 +18,7 @@ import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import NamedTuple
 
+from zkbroker.log.checkpoints import MalformedFile, decode_snapshot
 from zkbroker.log.cleaner_batches import BatchCleaner, LastWritten, plain_records
 from zkbroker.log.cleaner_map import OffsetMap
 from zkbroker.log.cleaner_transactions import CleanedTransactions
@@ -123,7 +124,7 @@ def clean(job: CleanerJob, disk: Disk, pay: Pay = free) -> Generator[CleanedSegm
     batches = BatchCleaner(
         offsets,
         CleanedTransactions(aborted),
-        {producer_id: LastWritten(epoch, last) for producer_id, epoch, last in job.producers},
+        last_written(job, disk, pay),
         now_ms=job.now_ms,
         delete_retention_ms=job.delete_retention_ms,
     )
@@ -148,6 +149,39 @@ def remove_cleaned(disk: Disk, folder: str, base_offset: int) -> None:
     """Drop what a compaction made for that offset, if anything."""
     for ending in (".log", ".index", ".timeindex", ".txnindex"):
         disk.unlink(os.path.join(folder, file_name(base_offset, ending) + CLEANED_SUFFIX))
+
+
+def last_written(job: CleanerJob, disk: Disk, pay: Pay = free) -> dict[int, LastWritten]:
+    """By active producer. What it wrote behind the job's end may be lost in a crash: then its last batch before that
+    end is what tells of it. The producer snapshot there knows which that is."""
+    found = {}
+    for producer_id, epoch, last_offset in job.producers:
+        found[producer_id] = LastWritten()
+        found[producer_id].add(epoch, last_offset)
+    if not found:
+        return found
+    path = os.path.join(job.folder, file_name(job.end_offset, ".snapshot"))
+    try:
+        earlier = {one.producer_id: (one.epoch, one.last_offset) for one in decode_snapshot(disk.read_file(path))}
+    except (FileNotFoundError, MalformedFile):
+        earlier = _last_by_scan(job, disk, pay)
+    for producer_id, last in found.items():
+        if producer_id in earlier:
+            last.add(*earlier[producer_id])
+    return found
+
+
+def _last_by_scan(job: CleanerJob, disk: Disk, pay: Pay) -> dict[int, tuple[int, int]]:
+    found: dict[int, tuple[int, int]] = {}
+    for segment in job.segments:
+        for header, _ in _batches(disk, job, segment, -1, pay):
+            if header.producer_id >= 0 and not header.is_control:
+                found[header.producer_id] = header.producer_epoch, header.last_offset
+            elif header.producer_id >= 0:
+                known = found.get(header.producer_id)
+                if known is None or known[0] != header.producer_epoch:
+                    found[header.producer_id] = header.producer_epoch, -1
+    return found
 
 
 def fill_map(

@@ -43,12 +43,28 @@ class RawRecord(NamedTuple):
     has_value: bool
 
 
-class LastWritten(NamedTuple):
-    """The end of what an active producer wrote to this log."""
+class LastWritten:
+    """The batches of one producer by which its next is judged: the newest, and the newest of those that no crash takes.
+    They stay, if need be without records."""
 
-    epoch: int
-    last_offset: int
-    """Of its last batch of records; -1 if only a marker is known."""
+    __slots__ = ("_last_offsets", "_marker_epochs")
+
+    def __init__(self) -> None:
+        self._last_offsets: set[int] = set()
+        self._marker_epochs: set[int] = set()
+
+    def add(self, epoch: int, last_offset: int) -> None:
+        """``last_offset`` -1: nothing but a marker is known."""
+        if last_offset >= 0:
+            self._last_offsets.add(last_offset)
+        else:
+            self._marker_epochs.add(epoch)
+
+    def has(self, header: BatchHeader) -> bool:
+        """Whether it is one of them."""
+        if header.is_control:
+            return header.producer_epoch in self._marker_epochs
+        return header.last_offset in self._last_offsets
 
 
 def split_records(body: bytes, count: int, base_offset: int) -> list[RawRecord]:
@@ -164,14 +180,8 @@ class BatchCleaner:
 
     def _is_last_of_producer(self, header: BatchHeader) -> bool:
         """Its sequence, or for a marker its epoch, is what the producer's next batch is judged by."""
-        if header.producer_id < 0:
-            return False
-        last = self._producers.get(header.producer_id)
-        if last is None:
-            return False
-        if last.last_offset >= 0:
-            return header.last_offset == last.last_offset
-        return header.is_control and header.producer_epoch == last.epoch
+        last = self._producers.get(header.producer_id) if header.producer_id >= 0 else None
+        return last is not None and last.has(header)
 
     def _new_horizon(self) -> int:
         return self._now_ms + self._delete_retention_ms

@@ -52,9 +52,8 @@ class CleanedOffsets:
     def __repr__(self) -> str:
         return f"CleanedOffsets({sum(map(len, self._offsets.values()))} logs)"
 
-    def load(self, folder: str, logs: Sequence[Log]) -> None:
-        """At the start, when the folder's logs are loaded. Offsets that lie outside of their log count for nothing: it
-        lost its end, or was begun anew. A malformed file is an empty one. Raises OSError."""
+    def read(self, folder: str) -> None:
+        """At the start. A malformed file is an empty one. Raises OSError."""
         path = os.path.join(folder, CLEANER_OFFSET_FILE)
         try:
             found = decode_offsets(self._disk.read_file(path))
@@ -63,11 +62,16 @@ class CleanedOffsets:
         except MalformedFile as error:
             logger.warning("%s is malformed and is not used: everything is compacted again: %s", path, error)
             found = {}
-        ends = {log.partition: log.log_end_offset for log in logs}
-        kept = {partition: offset for partition, offset in found.items() if offset <= ends.get(partition, -1)}
-        self._offsets[folder] = kept
+        self._offsets[folder] = found
         self._may_be_on_disk[folder] = set(found)
-        if len(kept) < len(found):
+
+    def loaded(self, folder: str, logs: Sequence[Log]) -> None:
+        """The folder's logs are. Offsets that lie outside of their log count for nothing: it lost its end, or was begun
+        anew. Raises OSError."""
+        found = self._offsets[folder]
+        ends = {log.partition: log.log_end_offset for log in logs}
+        self._offsets[folder] = {p: offset for p, offset in found.items() if offset <= ends.get(p, -1)}
+        if len(self._offsets[folder]) < len(self._may_be_on_disk[folder]):
             self.write_now(folder)
 
     def get(self, log: Log) -> int:

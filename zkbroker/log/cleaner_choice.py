@@ -51,21 +51,23 @@ class Dirt(NamedTuple):
         return self.dirty_bytes > 0 and (self.is_due or is_dirty)
 
 
-def dirt_of(log: Log, last_stable_offset: int, cleaned_offset: int, now_ms: int) -> Dirt:
+def dirt_of(log: Log, high_watermark: int, cleaned_offset: int, now_ms: int) -> Dirt:
     """What a compaction could do to ``log``. Raises OSError.
 
     Left alone are: the active segment; what is not below the last stable offset (and so the high watermark); what is
-    not on the disk, for the record that supersedes another must not be lost after the other is gone; and from the first
-    segment on with a record younger than min.compaction.lag.ms.
+    not on the disk, for the record that supersedes another, or the marker that commits it, must not be lost after the
+    other is gone; and from the first segment on with a record younger than min.compaction.lag.ms.
     """
     dirty = cleaned_offset
     if not log.log_start_offset <= dirty <= log.log_end_offset:
         dirty = log.log_start_offset
-    limit = min(last_stable_offset, log.active.base_offset)
+    limit = min(high_watermark, log.active.base_offset)
     durable = min(log.flushed_end_offset, log.durability.named_base)
     if durable < limit:
         log.durability.flush_soon()
-    old = log.segment_of(min(limit, durable)) if min(limit, durable) >= log.bases[0] else 0
+    undecided = log.producers.first_unstable_offset(min(high_watermark, log.flushed_end_offset))
+    limit = min(limit, durable) if undecided is None else min(limit, durable, undecided)
+    old = log.segment_of(limit) if limit >= log.bases[0] else 0
     first_dirty = log.segment_of(dirty)
     lag_ms = log.config.min_compaction_lag_ms
     if lag_ms > 0:

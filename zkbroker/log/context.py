@@ -46,6 +46,8 @@ class LogContext:
     """(log, offset, is torn): recovery is going to remove all from that offset on; torn: only a last batch that was not
     written to its end. Raises OSError."""
 
+    cleaned_offset: Callable[[Any], int] = lambda log: 0
+    """(log): below this offset it is compacted."""
     log_truncated: Callable[[Any, int], None] = lambda log, offset: None
     """(log, offset): it is about to lose all from that offset on. Raises OSError."""
 

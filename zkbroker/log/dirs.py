@@ -100,6 +100,7 @@ class LogDirs:
             producer_id_expiration_ms,
             log_start_falls=self._checkpoints.log_start_falls,
             about_to_cut=self.losses.about_to_cut,
+            cleaned_offset=self.cleaned.get,
             log_truncated=self.cleaned.truncated,
         )
         self.spaces = DiskSpaces(disk, self._context.lanes, reactor)
@@ -135,8 +136,7 @@ class LogDirs:
             for folder in self.log_dirs:
                 self._loader.claim(folder, cluster_id)
             for folder in self.log_dirs:
-                self._loader.load(folder)
-                self._load_cleaned(folder)
+                self._load(folder)
             self._settle_losses()
             # Only now: what hinders one folder's start must not cost another the scan of all its logs.
             for folder in self.log_dirs:
@@ -149,9 +149,11 @@ class LogDirs:
             self.abandon()
             raise
 
-    def _load_cleaned(self, folder: str) -> None:
+    def _load(self, folder: str) -> None:
         try:
-            self.cleaned.load(folder, self._logs_of(folder))
+            self.cleaned.read(folder)
+            self._loader.load(folder)
+            self.cleaned.loaded(folder, self._logs_of(folder))
         except OSError as error:
             raise StartError(f"log.dirs: cannot use {folder}: {error.strerror or error}") from None
 

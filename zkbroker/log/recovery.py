@@ -280,9 +280,9 @@ def _recover(log: Log, first: int, remarks: list[str], recovery_point: int = 0) 
             is_whole = False
             doomed = log.segments[index:]
             keep = index
-        elif index > first and segment.base_offset > log.log_end_offset and "compact" not in log.config.cleanup_policy:
+        elif index > first and segment.base_offset > max(log.log_end_offset, log.context.cleaned_offset(log)):
             # The end of the segment before it never came to the disk. What follows is fetched again with it: with a
-            # hole in the middle nobody would.
+            # hole in the middle nobody would. (Kafka's compaction leaves holes between segments where it was done.)
             remarks.append(f"offsets from {log.log_end_offset} to {segment.base_offset - 1} are missing")
             is_whole = False
             doomed = log.segments[index:]
