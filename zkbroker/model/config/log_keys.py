@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zkbroker.model.config.keys import CLUSTER_WIDE, Key, accepted, supported
-from zkbroker.model.config.notes import KRAFT_ONLY, LATER_CLEANER, NO_TIERS, VERSION
+from zkbroker.model.config.notes import KRAFT_ONLY, NO_TIERS, VERSION
 from zkbroker.model.config.values import (
     BOOLEAN,
     DOUBLE,
@@ -115,7 +115,6 @@ _LOG_SEGMENTS_AND_RETENTION = (
         ("delete",),
         "What happens to old records: delete them, or compact them to the last one of each key.",
         EachOf(("compact", "delete")),
-        note="compact is kept and shown, but nothing is compacted yet, and nothing deleted by time or size either.",
         scope=CLUSTER_WIDE,
     ),
     accepted(
@@ -297,86 +296,82 @@ _LOG_DURABILITY_AND_RECOVERY = (
 )
 
 _LOG_COMPACTION = (
-    accepted("log.cleaner.enable", BOOLEAN, True, "Whether compacted topics are compacted.", note=LATER_CLEANER),
-    accepted(
-        "log.cleaner.threads", INT, 1, "How many threads compact.", at_least(0), note=LATER_CLEANER, scope=CLUSTER_WIDE
+    supported("log.cleaner.enable", BOOLEAN, True, "Whether compacted topics are compacted."),
+    supported(
+        "log.cleaner.threads",
+        INT,
+        1,
+        "How many logs are compacted at once, each in a process of its own.",
+        at_least(0),
+        scope=CLUSTER_WIDE,
     ),
-    accepted(
+    supported(
         "log.cleaner.backoff.ms",
         LONG,
         15000,
         "How long the cleaner sleeps when there is nothing to compact.",
         at_least(0),
-        note=LATER_CLEANER,
         scope=CLUSTER_WIDE,
     ),
-    accepted(
+    supported(
         "log.cleaner.dedupe.buffer.size",
         LONG,
         134_217_728,
-        "Memory for the offsets of keys while compacting, over all threads.",
-        note=LATER_CLEANER,
+        "Memory for the offsets of keys while compacting, over all that is compacted at once; 24 bytes a key.",
         scope=CLUSTER_WIDE,
     ),
-    accepted(
+    supported(
         "log.cleaner.io.buffer.size",
         INT,
         524288,
-        "Memory for reading and writing while compacting, over all threads.",
+        "Memory for reading and writing while compacting, over all that is compacted at once.",
         at_least(0),
-        note=LATER_CLEANER,
         scope=CLUSTER_WIDE,
     ),
-    accepted(
+    supported(
         "log.cleaner.io.buffer.load.factor",
         DOUBLE,
         0.9,
         "How full the table of offsets may become.",
-        note=LATER_CLEANER,
         scope=CLUSTER_WIDE,
     ),
-    accepted(
+    supported(
         "log.cleaner.io.max.bytes.per.second",
         DOUBLE,
         DOUBLE_MAX,
         "How many bytes per second the cleaner may read and write.",
-        note=LATER_CLEANER,
         scope=CLUSTER_WIDE,
     ),
-    accepted(
+    supported(
         "log.cleaner.min.cleanable.ratio",
         DOUBLE,
         0.5,
         "Which part of a log must be uncompacted before it is compacted.",
         between(0, 1),
-        note=LATER_CLEANER,
         scope=CLUSTER_WIDE,
     ),
-    accepted(
+    supported(
         "log.cleaner.delete.retention.ms",
         LONG,
         86_400_000,
         "How long the mark of a deleted key is kept.",
         at_least(0),
-        note=LATER_CLEANER,
         scope=CLUSTER_WIDE,
     ),
-    accepted(
+    supported(
         "log.cleaner.min.compaction.lag.ms",
         LONG,
         0,
         "How long a record stays uncompacted at least.",
         at_least(0),
-        note=LATER_CLEANER,
         scope=CLUSTER_WIDE,
     ),
-    accepted(
+    supported(
         "log.cleaner.max.compaction.lag.ms",
         LONG,
         LONG_MAX,
         "How long a record stays uncompacted at most.",
         at_least(1),
-        note=LATER_CLEANER,
         scope=CLUSTER_WIDE,
     ),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zkbroker.model.config.keys import Key, accepted, refused, supported
-from zkbroker.model.config.notes import LATER_CLEANER, LATER_QUOTAS, NO_TIERS, THROTTLED, VERSION
+from zkbroker.model.config.notes import LATER_QUOTAS, NO_TIERS, THROTTLED, VERSION
 from zkbroker.model.config.values import (
     BOOLEAN,
     DOUBLE,
@@ -26,7 +26,6 @@ KAFKA_TOPIC_KEYS: tuple[Key, ...] = (
         ("delete",),
         "What happens to old records: delete them, or compact them to the last one of each key.",
         EachOf(("compact", "delete")),
-        note="compact is kept and shown, but nothing is compacted yet, and nothing deleted by time or size either.",
     ),
     supported(
         "compression.type",
@@ -56,13 +55,12 @@ KAFKA_TOPIC_KEYS: tuple[Key, ...] = (
         "Level of zstd where the broker compresses.",
         between(-131_072, 22),
     ),
-    accepted(
+    supported(
         "delete.retention.ms",
         LONG,
         86_400_000,
         "How long the mark of a deleted key is kept in a compacted topic.",
         at_least(0),
-        note=LATER_CLEANER,
     ),
     supported("file.delete.delay.ms", LONG, 60000, "How long a deleted segment's files stay on disk.", at_least(0)),
     supported(
@@ -108,13 +106,12 @@ KAFKA_TOPIC_KEYS: tuple[Key, ...] = (
         at_least(-2),
         note=NO_TIERS,
     ),
-    accepted(
+    supported(
         "max.compaction.lag.ms",
         LONG,
         LONG_MAX,
         "How long a record stays uncompacted at most.",
         at_least(1),
-        note=LATER_CLEANER,
     ),
     supported(
         "max.message.bytes", INT, 1_048_588, "The largest record batch that is taken, after compression.", at_least(0)
@@ -162,21 +159,19 @@ KAFKA_TOPIC_KEYS: tuple[Key, ...] = (
         "Whether a record carries the producer's time or the time of its append.",
         one_of("CreateTime", "LogAppendTime"),
     ),
-    accepted(
+    supported(
         "min.cleanable.dirty.ratio",
         DOUBLE,
         0.5,
         "Which part of a log must be uncompacted before it is compacted.",
         between(0, 1),
-        note=LATER_CLEANER,
     ),
-    accepted(
+    supported(
         "min.compaction.lag.ms",
         LONG,
         0,
         "How long a record stays uncompacted at least.",
         at_least(0),
-        note=LATER_CLEANER,
     ),
     supported(
         "min.insync.replicas",
