@@ -36,6 +36,7 @@ from zkbroker.kafka.ports import (
 )
 from zkbroker.model.channel import NewTopic, TopicResult
 from zkbroker.model.errors import BrokerError, ErrorCode
+from zkbroker.model.limits import PARTITIONS_CREATED_MAX
 from zkbroker.model.reassignments import DONE, ElectionKind, OngoingMove, PartitionOutcome
 from zkbroker.model.topics import PartitionState, TopicPartition, topic_id_from_uuid, topic_name_error
 
@@ -328,6 +329,8 @@ class FakeBroker:
         if topic.name in self.by_name:
             return TopicResult(topic.name, ErrorCode.TOPIC_ALREADY_EXISTS, f"topic {topic.name!r} already exists")
         count = len(topic.assignment) or (1 if topic.partitions == -1 else topic.partitions)
+        if not 0 < count <= PARTITIONS_CREATED_MAX:
+            return TopicResult(topic.name, ErrorCode.INVALID_PARTITIONS, "so many are not to be had")
         if validate_only:
             return TopicResult(topic.name, ErrorCode.NONE, None, "", count, 1)
         view = self.add_topic(topic.name, count)
@@ -358,8 +361,10 @@ class FakeBroker:
             view = self.by_name.get(topic.name)
             if view is None:
                 results.append(TopicResult(topic.name, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION))
-            elif topic.total <= len(view.partitions):
-                results.append(TopicResult(topic.name, ErrorCode.INVALID_PARTITIONS, "not more than there are"))
+            elif not len(view.partitions) < topic.total <= PARTITIONS_CREATED_MAX:
+                results.append(
+                    TopicResult(topic.name, ErrorCode.INVALID_PARTITIONS, "not more than there are, or too many")
+                )
             else:
                 if not validate_only:
                     self.add_topic(topic.name, topic.total)
