@@ -35,6 +35,16 @@ ACCEPTED = (
     Accepted("^produce bytes after", "", "Kafka cuts a torn end off, zkbroker takes what is whole only"),
     Accepted("^produce opaque", "", "the default path reads headers, not records (record.validation=full does)"),
     Accepted("^produce id of a transaction", "", "no coordinator yet: INVALID_TXN_STATE, Kafka asks its coordinator"),
+    Accepted(
+        "^produce nonsense",
+        "'(unknown_server_error|invalid_record)' [|] 'corrupt_message'",
+        "what its codec cannot unpack is corrupt; Kafka says so, INVALID_RECORD or nothing, by the byte",
+    ),
+    Accepted(
+        "^produce nonsense",
+        "'none' [|] 'invalid_record'|base_offset",
+        "records that contradict their header; Kafka counts offsets and times anew",
+    ),
     Accepted("^produce no partitions", "responses", "Kafka leaves the topic out"),
     Accepted("^produce producer", r"invalid_record|base_offset|log_append|log_start", "impossible producer fields"),
     Accepted("^metadata id and name", "", "a wish list with both: zkbroker answers each, Kafka drops the names"),
