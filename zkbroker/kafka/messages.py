@@ -32,6 +32,8 @@ Encode = Callable[[bytearray, Any], None]
 
 _decoders: dict[tuple[int, int], Decode] = {}
 _encoders: dict[tuple[int, int], Encode] = {}
+_request_encoders: dict[tuple[int, int], Encode] = {}
+_response_decoders: dict[tuple[int, int], Decode] = {}
 
 
 def topic_id_from_bytes(raw: bytes) -> str | None:
@@ -65,6 +67,25 @@ def encode_response(key: int, version: int, fields: Mapping[str, Any]) -> bytes:
     out = bytearray()
     encode(out, fields)
     return bytes(out)
+
+
+def encode_request(key: int, version: int, fields: Mapping[str, Any]) -> bytes:
+    """One request body, for a client."""
+    encode = _request_encoders.get((key, version))
+    if encode is None:
+        encode = _request_encoders[key, version] = _entity_encoder(_schema(key, version, "request"))
+    out = bytearray()
+    encode(out, fields)
+    return bytes(out)
+
+
+def decode_response(key: int, version: int, reader: Reader) -> SimpleNamespace:
+    """One response body, for a client. Raises one of ``wire.DECODE_ERRORS`` where the bytes do not fit."""
+    decode = _response_decoders.get((key, version))
+    if decode is None:
+        decode = _response_decoders[key, version] = _entity_decoder(_schema(key, version, "response"))
+    message: SimpleNamespace = decode(reader)
+    return message
 
 
 def preload(key: int, versions: range) -> None:
