@@ -140,7 +140,15 @@ def test_all_sessions_together_hold_a_bounded_number_of_partitions() -> None:
     first.data.size = 61  # type: ignore[misc]
     assert not cache.use(first), "it has grown"
     cache.sessions.end(first.id)
-    assert cache.use(second) and cache.begin(60) is not None
+    third = cache.begin(60)
+    assert cache.use(second) and third is not None
+    cache.time.now += EVICTION_S
+    assert cache.use(second) and cache.begin(1) is None
+    cache.time.now += 1
+    assert cache.begin(60) is not None, "the third was not used for so long"
+    assert cache.use(second) and not cache.use(third)
+    second.data.size = 41  # type: ignore[misc]
+    assert not cache.use(second), "nobody else is stale"
 
 
 # Over the wire

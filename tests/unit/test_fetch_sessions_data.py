@@ -243,6 +243,20 @@ def test_forgetting_and_closing_leave_nothing_behind(broker: Broker) -> None:
     assert "Deadlines(0)" in repr(broker.replicas._shared.deadlines)
 
 
+def test_a_client_that_does_not_come_back_costs_nothing_more(broker: Broker) -> None:
+    broker.update(*ALL)
+    broker.fetch()
+    broker.produce(5, batch(b"x"))
+    assert broker.watchers() == COUNT - 1, "told once, and looked at when it comes"
+    broker.produce(5, batch(b"x"))
+    assert [row[0] for row in broker.told()] == [5]
+    broker.update((5, 2))
+    assert broker.told() == []
+    waiting = broker.fetch(wait_ms=10_000)
+    broker.produce(5, batch(b"x"))
+    assert [row.partition for row in waiting] == [5], "it is watched again"
+
+
 def test_a_second_request_takes_the_place_of_the_first(broker: Broker) -> None:
     broker.update(*ALL)
     broker.fetch()

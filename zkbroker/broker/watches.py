@@ -47,12 +47,14 @@ class Watch:
     def woken(self) -> None:
         """ParkedRead: the replica has news."""
         self.is_told = True
-        self._watches.changed[self] = None
-        if self.replica is not None and self.replica.leader is None:
-            # It may be deleted now. Looked at again, the watch finds who leads, or an error that is told each time.
+        watches = self._watches
+        watches.changed[self] = None
+        if watches.waiting is None or (self.replica is not None and self.replica.leader is None):
+            # It will be looked at again in any case, and finds who leads then: a client that does not come back must
+            # not cost something with each batch, and a replica may be deleted now.
             self.register(None)
-        if self._watches.waiting is not None:
-            self._watches.waiting.woken()
+        if watches.waiting is not None:
+            watches.waiting.woken()
 
     def register(self, replica: Replica | None) -> None:
         """Be told by this replica, and by no other."""

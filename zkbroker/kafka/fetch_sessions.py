@@ -105,7 +105,7 @@ class FetchSessions:
     def begin(self, session: Session) -> bool:
         """Give the session an id and a slot. False when there is no room for one so small: nobody need remember it."""
         size, now = session.size, self._clock.monotonic()
-        if self.partitions + size > self._partitions_max:
+        if not self._has_room(size, now):
             return False
         if len(self._sessions) >= self._slots and not self._evict(size, now):
             return False
@@ -120,14 +120,14 @@ class FetchSessions:
 
     def go_on(self, session: Session) -> bool:
         """A request of the session was taken. False when it has grown beyond what there is room for."""
-        size = session.size
-        if size > session.cached_size and self.partitions + size - session.cached_size > self._partitions_max:
-            return False
-        self.partitions += size - session.cached_size
-        session.cached_size = size
         session.last_used_at = self._clock.monotonic()
-        session.epoch = next_epoch(session.epoch)
         self._sessions.move_to_end(session.id)
+        added = session.size - session.cached_size
+        if added > 0 and not self._has_room(added, session.last_used_at):
+            return False
+        self.partitions += added
+        session.cached_size += added
+        session.epoch = next_epoch(session.epoch)
         return True
 
     def end(self, session_id: int) -> None:
@@ -137,6 +137,15 @@ class FetchSessions:
             self.partitions -= session.cached_size
             session.is_replaced()
             session.data.close()
+
+    def _has_room(self, added: int, now: float) -> bool:
+        """May there be so many partitions more? Stale sessions go for them."""
+        while self.partitions + added > self._partitions_max:
+            stalest = next(iter(self._sessions.values()), None)
+            if stalest is None or now - stalest.last_used_at <= EVICTION_S:
+                return False
+            self.end(stalest.id)
+        return True
 
     def _evict(self, size: int, now: float) -> bool:
         """Make room for a session of ``size`` partitions, by Kafka's rules: the one that was unused the longest goes if
