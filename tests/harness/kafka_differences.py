@@ -69,7 +69,7 @@ ACCEPTED = (
     Accepted("^delete", r"topic_id: None \|", "the id of a topic deleted by name"),
     Accepted(r"^delete \[\(None, ", "", "an id whose topic is gone is unknown; Kafka remembers its name a while"),
     Accepted("^delete neither", "topic_auth", "INVALID_REQUEST: neither name nor id"),
-    Accepted("^coordinator", "", "groups and transactions come later"),
+    Accepted("^groups .* commits twice", "partitions", "a partition that is named twice is answered twice"),
     Accepted("^configs", "record.validation|synonyms", "a setting of its own; hours among the synonyms of a default"),
     Accepted("^raw unserved", "", "authentication, groups and formats before 2 are not served"),
 )

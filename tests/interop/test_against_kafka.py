@@ -427,7 +427,7 @@ def test_partitions_and_deletion(run: Comparison) -> None:
     run.check()
 
 
-def test_descriptions_and_coordinators(run: Comparison) -> None:
+def test_descriptions_and_producer_ids(run: Comparison) -> None:
     t = create(run, retention_ms="1000")
     for version in served(v.DESCRIBE_CONFIGS):
         for kind, name, keys in (
@@ -443,8 +443,6 @@ def test_descriptions_and_coordinators(run: Comparison) -> None:
     for version in served(v.DESCRIBE_CLUSTER):
         for fields in ({}, {"include_cluster_authorized_operations": True}, {"endpoint_type": 2}, {"endpoint_type": 3}):
             run.ask(f"cluster {fields}", v.DESCRIBE_CLUSTER, version, **fields)
-    for version in served(v.FIND_COORDINATOR):
-        run.ask("coordinator", v.FIND_COORDINATOR, version, coordinator_keys=["g"], key_type=0)
     for peer in run.peers:
         wait_until(lambda peer=peer: gives_ids(peer), f"{peer} gives ids", 10)  # type: ignore[misc]
     for version in served(v.INIT_PRODUCER_ID):

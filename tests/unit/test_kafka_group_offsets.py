@@ -139,7 +139,7 @@ def test_fetch_offsets_refused(listener: Listener, groups: FakeGroups, version: 
 
 @pytest.mark.parametrize("version", served(v.OFFSET_FETCH, 2))
 def test_fetch_all_offsets(listener: Listener, groups: FakeGroups, version: int) -> None:
-    rows = (FetchedOffset("a", 0, 1), FetchedOffset("a", 1, 2), FetchedOffset("b", 0, 3, -1, None))
+    rows = (FetchedOffset("a", 0, 1), FetchedOffset("b", 0, 3, -1, None), FetchedOffset("a", 1, 2))
     groups.answer = [FetchOffsetsAnswer("g", FINE, rows)]
     group = {"group_id": "g", "topics": None}
     answer = ask(listener, v.OFFSET_FETCH, version, **({"groups": [group]} if version >= 8 else group))

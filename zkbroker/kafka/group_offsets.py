@@ -6,7 +6,6 @@ OffsetCommit 0 and OffsetFetch 0, which kept offsets in ZooKeeper, are not serve
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import groupby
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,14 +33,16 @@ _TOP_LEVEL_ERROR_FROM = 2
 _BATCHED_FROM = 8
 
 
-def _rows_by_topic(rows: Iterable[PartitionError]) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": name,
-            "partitions": [{"partition_index": row.partition, "error_code": row.error} for row in of_topic],
-        }
-        for name, of_topic in groupby(rows, lambda row: row.topic)
-    ]
+def _topics(rows: Iterable[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Each topic once, with all its partitions, wherever they stand among the rows."""
+    topics: dict[str, list[dict[str, Any]]] = {}
+    for name, row in rows:
+        topics.setdefault(name, []).append(row)
+    return [{"name": name, "partitions": partitions} for name, partitions in topics.items()]
+
+
+def _refusals(rows: Iterable[PartitionError]) -> list[dict[str, Any]]:
+    return _topics((row.topic, {"partition_index": row.partition, "error_code": row.error}) for row in rows)
 
 
 # OffsetCommit
@@ -119,7 +120,7 @@ def serve_commit(services: Services, request: Request, message: CommitOffsets) -
 
 def _answer_commit(request: Request, rows: Iterable[PartitionError]) -> None:
     version = max(request.version, _KIO_COMMIT_FROM)  # the answers of 1 and 2 are the same
-    request.answer(encode_response(OFFSET_COMMIT, version, {"topics": _rows_by_topic(rows)}))
+    request.answer(encode_response(OFFSET_COMMIT, version, {"topics": _refusals(rows)}))
 
 
 def refuse_commit(request: Request, message: CommitOffsets, error: ErrorCode, text: str | None) -> None:
@@ -170,22 +171,19 @@ def _fetched(request: Request, asked: FetchOffsets, answer: FetchOffsetsAnswer) 
         if request.version >= _TOP_LEVEL_ERROR_FROM:
             return []
         rows = (FetchedOffset(topic, partition, error=answer.error) for topic, partition in asked.partitions or ())
-    return [
-        {
-            "name": name,
-            "partitions": [
-                {
-                    "partition_index": row.partition,
-                    "committed_offset": row.offset,
-                    "committed_leader_epoch": row.leader_epoch,
-                    "metadata": row.metadata,
-                    "error_code": row.error,
-                }
-                for row in of_topic
-            ],
-        }
-        for name, of_topic in groupby(rows, lambda row: row.topic)
-    ]
+    return _topics(
+        (
+            row.topic,
+            {
+                "partition_index": row.partition,
+                "committed_offset": row.offset,
+                "committed_leader_epoch": row.leader_epoch,
+                "metadata": row.metadata,
+                "error_code": row.error,
+            },
+        )
+        for row in rows
+    )
 
 
 def refuse_fetch(request: Request, message: list[FetchOffsets], error: ErrorCode, text: str | None) -> None:
@@ -223,7 +221,7 @@ def serve_delete(services: Services, request: Request, message: DeleteOffsets) -
 
 
 def _answer_delete(request: Request, error: ErrorCode, rows: Iterable[PartitionError]) -> None:
-    fields = {"error_code": error, "topics": _rows_by_topic(rows)}
+    fields = {"error_code": error, "topics": _refusals(rows)}
     request.answer(encode_response(OFFSET_DELETE, request.version, fields))
 
 
