@@ -121,10 +121,21 @@ class Liveness:
             if topics.get(partition.topic) == partition.key[0] and partition.replicas
         ]
 
-    @staticmethod
-    def _holds(node: Any, partition: Partition) -> bool:
+    def _holds(self, node: Any, partition: Partition) -> bool:
+        """Has that broker its log, or was it set aside there instead of deleted?"""
         log = node.parts._logs.logs.get((partition.topic, partition.partition))
-        return log is not None and log.topic_id == partition.key[0]
+        if log is not None and log.topic_id == partition.key[0]:
+            return True
+        # The rename that began a deletion may be undone by a loss of power: then it is set aside.
+        looks = self._workload.mover is not None and not node.losses
+        names = node.disk._folder("/data").entries if looks else ()
+        return any(
+            name.startswith(f"{partition!r}.")
+            and name.endswith("-stray")
+            and node.disk.exists(metadata := f"/data/{name}/partition.metadata")
+            and partition.key[0].encode() in node.disk.read_file(metadata)
+            for name in names
+        )
 
     def _missing_of(self, partition: Partition) -> list[str]:
         state, world = partition.state, self._world

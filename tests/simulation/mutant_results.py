@@ -68,6 +68,11 @@ RESULTS: dict[str, Caught] = {
     "isr-of-any-leader-epoch": Caught(seed=5, profile="late", steps=2000, step=1714, invariant=4),
     "stale-incarnation-fetches": Caught(seed=9, profile="late", steps=2000, step=3508, invariant=12),
     "high-watermark-before-truncation": Caught(seed=11, profile="late", steps=2000, step=2956, invariant=7),
+    "moves-end-early": Caught(seed=2, profile="moves", steps=2000, step=2449, invariant=14),
+    "superseded-replicas-dropped": Caught(seed=108, profile="moves", steps=2000, step=1051, invariant=14),
+    "moves-keep-the-leader-epoch": Caught(seed=1, profile="moves", steps=2000, step=869, invariant=2),
+    "removals-forgotten": Caught(seed=4, profile="moves", steps=2000, step=38812, invariant=17),
+    "deletes-what-came-back": Caught(seed=34, profile="moves", steps=2000, step=26846, invariant=17),
     "topic-ids-unchecked": Caught(seed=1, profile="hands", steps=2000, step=19807, invariant=17),
 }
 

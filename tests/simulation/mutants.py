@@ -7,6 +7,7 @@ of the last replica standing, of fast failover and of the log.
 
 from __future__ import annotations
 
+from tests.simulation.mutants_moves import MOVES
 from tests.simulation.mutants_replication import HIGH_WATERMARK, IN_SYNC, REPLICATION
 from tests.simulation.mutation import Edit, Mutant
 
@@ -274,5 +275,5 @@ LOG = (
 
 MUTANTS: dict[str, Mutant] = {
     mutant.name: mutant
-    for mutant in (*REPLICATION, *IN_SYNC, *HIGH_WATERMARK, *LAST_REPLICA, *CONTROLLER, *FAST_FAILOVER, *LOG)
+    for mutant in (*REPLICATION, *IN_SYNC, *HIGH_WATERMARK, *LAST_REPLICA, *CONTROLLER, *FAST_FAILOVER, *LOG, *MOVES)
 }
