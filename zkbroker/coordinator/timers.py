@@ -18,6 +18,8 @@ class JoinTimer(NamedTuple):
     """The time to join is over."""
 
     group_id: str
+    member_id: None = None
+    """No member is called so: tuples of two kinds with the same content would be one key."""
     kind: str = "join"
 
 
@@ -25,6 +27,7 @@ class SyncTimer(NamedTuple):
     """All members should have asked for their assignment."""
 
     group_id: str
+    member_id: None = None
     kind: str = "sync"
 
 
