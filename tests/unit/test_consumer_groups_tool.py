@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kio.index import load_response_schema
 from kio.schema.errors import ErrorCode as KioErrorCode
 from kio.serial import entity_reader
 
-from tests.fakes.kafka_client import encode, request_schemas, response_schemas
+from tests.fakes.kafka_client import encode, frame, request_schema
 from tests.harness.differential import build
 from zkbroker.cli import _common as common
 from zkbroker.cli import consumer_groups
-from zkbroker.cli._group_admin import Description, Listing, Member, Partition
+from zkbroker.cli._group_admin import Description, Listing, Member, Partition, ask_to_delete
 from zkbroker.cli._group_describe import assignment_text, members_table, offset_lines, offsets_table, state_table
 from zkbroker.cli._group_reset import Reset, parse_datetime, parse_duration, read_plan, reset_csv, reset_table
-from zkbroker.cli._offset_delete import ask_offset_delete
 
 BOOTSTRAP = ["--bootstrap-server", "127.0.0.1:1"]
 LONG_ID = "consumer-1-cd0fba12-d719-4cc2-84f0-040b8e1ad4d9"
@@ -344,30 +344,36 @@ def test_deletion_of_offsets(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 
 def test_offset_delete_on_the_wire() -> None:
     """The coordinator of this test reads and answers with kio's classes."""
-    request = request_schemas(47, 0)
-    response = response_schemas(47, 0)
     asked: list[Any] = []
+    refused = {"partition_index": 1, "error_code": KioErrorCode.group_subscribed_to_topic}
+    fine = {"partition_index": 0, "error_code": KioErrorCode.none}
+    answers: dict[tuple[int, int], dict[str, Any]] = {
+        (18, 0): {"error_code": KioErrorCode.none, "api_keys": [{"api_key": 47, "min_version": 0, "max_version": 0}]},
+        (47, 0): {
+            "error_code": KioErrorCode.none,
+            "throttle_time": 0,
+            "topics": [{"name": "t", "partitions": [refused, fine]}],
+        },
+    }
 
     def coordinate(listening: socket.socket) -> None:
         connection, _ = listening.accept()
         with connection:
-            size = struct.unpack(">i", connection.recv(4, socket.MSG_WAITALL))[0]
-            data = connection.recv(size, socket.MSG_WAITALL)
-            _, header_size = entity_reader(request.OffsetDeleteRequest.__header_schema__)(data, 0)
-            asked.append(entity_reader(request.OffsetDeleteRequest)(data[header_size:], 0)[0])
-            refused = {"partition_index": 1, "error_code": KioErrorCode.group_subscribed_to_topic}
-            fine = {"partition_index": 0, "error_code": KioErrorCode.none}
-            rows = [{"name": "t", "partitions": [refused, fine]}]
-            fields = {"error_code": KioErrorCode.none, "throttle_time": 0, "topics": rows}
-            body = struct.pack(">i", 0) + encode(build(response.OffsetDeleteResponse, fields))
-            connection.sendall(struct.pack(">i", len(body)) + body)
+            for key, version in answers:
+                (size,) = struct.unpack(">i", connection.recv(4, socket.MSG_WAITALL))
+                data = connection.recv(size, socket.MSG_WAITALL)
+                schema = request_schema(key, version)
+                header, header_size = entity_reader(schema.__header_schema__)(data, 0)
+                asked.append(entity_reader(schema)(data[header_size:], 0)[0])
+                answer = build(load_response_schema(key, version), answers[key, version])
+                connection.sendall(frame(struct.pack(">i", header.correlation_id) + encode(answer)))
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=coordinate, args=(listening,))
         thread.start()
-        answer = ask_offset_delete(listening.getsockname(), "g", [("t", 1), ("u", 4), ("t", 0)], 10)
+        answer = ask_to_delete(listening.getsockname(), "g", [("t", 1), ("u", 4), ("t", 0)], 10)
         thread.join()
     assert answer == (None, {("t", 1): "GROUP_SUBSCRIBED_TO_TOPIC", ("t", 0): None})
-    (found,) = asked
+    found = asked[1]
     topics = [(topic.name, [row.partition_index for row in topic.partitions]) for topic in found.topics]
     assert (found.group_id, topics) == ("g", [("t", [0, 1]), ("u", [4])])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from confluent_kafka import (
@@ -16,8 +17,10 @@ from confluent_kafka import (
 )
 
 from zkbroker.cli import _common as common
+from zkbroker.cli._broker_client import BrokerConnection
 from zkbroker.cli._common import kafka_admin as admin
-from zkbroker.cli._offset_delete import ask_offset_delete
+from zkbroker.kafka.versions import OFFSET_DELETE
+from zkbroker.model.errors import ErrorCode
 
 DEAD = "Dead"
 EMPTY = "Empty"
@@ -181,10 +184,36 @@ class GroupAdmin:
         while True:
             (group,) = self.describe([group_id])
             address = (group.coordinator_host, group.coordinator_port)
-            error, rows = ask_offset_delete(address, group_id, partitions, self._timeout_s)
+            error, rows = ask_to_delete(address, group_id, partitions, self._timeout_s)
             if error not in _ASKED_AGAIN or time.monotonic() > until:
                 return error, rows
             time.sleep(_ASK_AGAIN_S)
+
+
+def ask_to_delete(
+    address: tuple[str, int], group_id: str, partitions: Collection[Partition], timeout_s: float
+) -> tuple[str | None, dict[Partition, str | None]]:
+    """OffsetDelete (KIP-496), which confluent-kafka does not have, to the coordinator at (host, port). Returns names of
+    errors, None for none: that of the whole request and that of each partition. Raises OSError without an answer."""
+    topics = [
+        {"name": topic, "partitions": [{"partition_index": number} for _, number in rows]}
+        for topic, rows in groupby(sorted(partitions), lambda row: row[0])
+    ]
+    connection = BrokerConnection(*address, timeout_s)
+    try:
+        answer = connection.ask(OFFSET_DELETE, {"group_id": group_id, "topics": topics})
+    finally:
+        connection.close()
+    answered = {
+        (topic.name, row.partition_index): _error_name(row.error_code)
+        for topic in answer.topics
+        for row in topic.partitions
+    }
+    return _error_name(answer.error_code), answered
+
+
+def _error_name(code: int) -> str | None:
+    return None if code == ErrorCode.NONE else ErrorCode(code).name
 
 
 def _description(found: Any) -> Description:
