@@ -11,7 +11,7 @@ import pytest
 from tests.fakes.kafka_client import Listener, milliseconds, request_schemas
 from tests.unit.replica_cluster import PARTITION, Network, batch, clusters
 from zkbroker.kafka import versions as v
-from zkbroker.kafka.ports import DeletedRow, DeleteRow
+from zkbroker.kafka.ports import ConsumeOptions, ConsumeRow, DeletedRow, DeleteRow
 from zkbroker.model.errors import ErrorCode
 from zkbroker.model.topic_config import TopicConfig
 
@@ -63,6 +63,20 @@ def test_the_leader_waits_for_its_followers_log_start(pair: Network) -> None:
     all_of_it = delete(pair, -1)
     pair.run()
     assert results(all_of_it) == [(NONE, 5)]
+
+
+def test_clients_in_a_session_are_told(pair: Network) -> None:
+    session = pair.replicas[1].open_session()
+    session.update([ConsumeRow("t", 0, 5, 1000)], [])
+    told: list[int] = []
+
+    def fetch() -> list[int]:
+        session.fetch(ConsumeOptions(0, 1, 1000), lambda rows: told.extend(row.log_start for row in rows))
+        return told
+
+    assert fetch() == fetch() == [0]
+    delete(pair, 3)
+    assert fetch() == [0, 3]
 
 
 def test_only_what_is_committed_can_be_deleted(pair: Network) -> None:
