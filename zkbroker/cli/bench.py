@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 
 from zkbroker.cli import _common as common
-from zkbroker.cli import bench_failover, bench_groups
+from zkbroker.cli import bench_failover, bench_groups, bench_idle
 from zkbroker.cli._figures import percentile
 from zkbroker.cli._local_cluster import LocalCluster
 from zkbroker.cli._local_zookeeper import LocalEnsemble
@@ -41,6 +41,8 @@ EXAMPLES = """\
     zkbroker-bench failover
   for how long consumer groups are without their coordinator (likewise):
     zkbroker-bench groups
+  what brokers cost while nothing happens (has a --help of its own):
+    zkbroker-bench idle
 """
 RAW_BATCH_BYTES = 128 * 1024
 NOT_YET = (ErrorCode.NOT_LEADER_OR_FOLLOWER, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, ErrorCode.NOT_ENOUGH_REPLICAS)
@@ -96,6 +98,8 @@ def main(argv: list[str] | None = None) -> int:
         return bench_failover.main(given[1:])
     if given[:1] == ["groups"]:
         return bench_groups.main(given[1:])
+    if given[:1] == ["idle"]:
+        return bench_idle.main(given[1:])
     return common.run(PROG, _run, make_parser(), given)
 
 
