@@ -1,7 +1,7 @@
 """Consumer groups on the wire, as the benchmark's members speak it: requests encoded, answers read. Sans-I/O.
 
-FindCoordinator 1, JoinGroup 5, SyncGroup 3, Heartbeat 3, OffsetCommit 7, OffsetFetch 5: the last versions without
-flexible fields, which every Kafka from 2.3 on serves as well.
+FindCoordinator 1, JoinGroup 5, SyncGroup 3, Heartbeat 3, OffsetCommit 3, OffsetFetch 3: versions without flexible
+fields that real clients use, and that every Kafka from 2.3 on serves as well.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from zkbroker.kafka.wire import Reader, encode_string
 from zkbroker.model.errors import ErrorCode
 
 FIND_COORDINATOR, JOIN_GROUP, SYNC_GROUP, HEARTBEAT, OFFSET_COMMIT, OFFSET_FETCH = 10, 11, 14, 12, 8, 9
-VERSIONS = {FIND_COORDINATOR: 1, JOIN_GROUP: 5, SYNC_GROUP: 3, HEARTBEAT: 3, OFFSET_COMMIT: 7, OFFSET_FETCH: 5}
+VERSIONS = {FIND_COORDINATOR: 1, JOIN_GROUP: 5, SYNC_GROUP: 3, HEARTBEAT: 3, OFFSET_COMMIT: 3, OFFSET_FETCH: 3}
 CLIENT_ID = "zkbroker-bench"
 _I16 = struct.Struct(">h")
 _I32 = struct.Struct(">i")
@@ -102,11 +102,10 @@ def read_error(answer: bytes) -> ErrorCode:
 def offset_commit(group: str, generation: int, member_id: str, topic: str, partition: int, offset: int) -> bytes:
     return b"".join(
         (
-            *_membership(group, generation, member_id),
-            _I32.pack(1),
+            *_membership(group, generation, member_id)[:3],
+            struct.pack(">qi", -1, 1),
             encode_string(topic, False),
-            struct.pack(">iiqi", 1, partition, offset, -1),
-            _I16.pack(0),
+            struct.pack(">iiqh", 1, partition, offset, 0),
         )
     )
 
@@ -140,7 +139,6 @@ def read_offsets(answer: bytes) -> tuple[ErrorCode, dict[int, int]]:
         reader.string(False)
         for _ in range(reader.array_size(False)):
             partition, offset = reader.int32(), reader.int64()
-            reader.int32()
             reader.nullable_string(False)
             error = error or ErrorCode(reader.int16())
             offsets[partition] = offset

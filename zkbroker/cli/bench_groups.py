@@ -31,7 +31,7 @@ DESCRIPTION = """\
 Measure how long consumer groups are without a coordinator when theirs is killed.
 
 Starts an ensemble and three brokers on this machine. All groups are chosen so that one broker coordinates them; each
-member has a connection of its own, sends a heartbeat each 3 s and commits each second. Then that broker is killed
+member has a connection of its own, sends a heartbeat each 3 s and commits each 5 s. Then that broker is killed
 (kill -9). Every member looks for the next coordinator as Java's client does (again after 100 ms, 200 ms … 1 s) and
 joins again with another subscription, so that each group must rebalance: the figure is the time until every member of a
 group has its assignment in a new generation. What was committed and acknowledged is fetched afterwards: a lost offset
@@ -52,8 +52,9 @@ OFFSETS_TOPIC = "__consumer_offsets"
 TOPIC = "bench-groups"
 PRODUCER_TOPIC = "bench-unrelated"
 PRODUCE_INTERVAL_S = 0.002
-COMMIT_S = 1.0
-BEFORE_S = 5.0
+COMMIT_S = 5.0
+"""Java's auto.commit.interval.ms."""
+BEFORE_S = 6.0
 """How long is measured before the kill, and the members commit."""
 AFTER_S_MIN = 2.0
 """The producer is measured for at least so long after the kill."""

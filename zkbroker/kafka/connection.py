@@ -19,7 +19,10 @@ from zkbroker.kafka.request import Request
 from zkbroker.kafka.versions import (
     API_VERSIONS,
     BY_KEY,
+    DESCRIBE_GROUPS,
     FETCH,
+    FIND_COORDINATOR,
+    HEARTBEAT,
     JOIN_GROUP,
     LEAVE_GROUP,
     OFFSET_COMMIT,
@@ -40,6 +43,11 @@ WRITE_SLICE_BYTES = 262_144
 slice is copied at once."""
 
 _HEADER = struct.Struct(">hhi")
+
+_SHARED = frozenset(
+    (FIND_COORDINATOR, JOIN_GROUP, SYNC_GROUP, HEARTBEAT, LEAVE_GROUP, OFFSET_COMMIT, OFFSET_FETCH, DESCRIBE_GROUPS)
+)
+"""What many clients ask at once; see shares.py."""
 
 
 @implementer(IPushProducer)
@@ -98,6 +106,7 @@ class KafkaConnection(Protocol):
         factory.connection_closed(self)
         factory.memory.forget(self)
         factory.unsent_memory.forget(self)
+        factory.shares.forget(self)
         for request in self._requests:
             request.is_done = True
             if request.cancellable is not None:
@@ -159,6 +168,9 @@ class KafkaConnection(Protocol):
         return "/" + ":".join(f"{int(part, 16):x}" for part in address.exploded.split(":"))
 
     def memory_freed(self) -> None:
+        self._work()
+
+    def share_came(self) -> None:
         self._work()
 
     def became_ready(self) -> None:
@@ -257,8 +269,10 @@ class KafkaConnection(Protocol):
             # Kafka works on one request of a connection at a time. A second JoinGroup of the member would take the
             # place of the first, whose answer would never come. To leave ends the wait.
             return False
-        if key == OFFSET_FETCH:  # sees what was committed before it
-            return not any(earlier.key == OFFSET_COMMIT and not earlier.is_done for earlier in self._requests)
+        if key in _SHARED:
+            if key == OFFSET_FETCH and any(one.key == OFFSET_COMMIT and not one.is_done for one in self._requests):
+                return False  # it sees what was committed before it
+            return self.factory.shares.claim(self)
         if key != FETCH:
             return True
         return self._fetch is None and self.factory.unsent_memory.claim(self, 0)

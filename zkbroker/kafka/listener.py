@@ -17,6 +17,7 @@ from zkbroker.kafka.group_ports import CoordinatorPort, GroupPort
 from zkbroker.kafka.memory import RequestMemory
 from zkbroker.kafka.ports import AdminPort, DataPort, ListenerLimits, MetadataPort, ProducerIdPort
 from zkbroker.kafka.request import Services
+from zkbroker.kafka.shares import Shares
 from zkbroker.model.clock import Clock
 
 __all__ = ["KafkaFactory", "preload_hot"]
@@ -85,6 +86,7 @@ class KafkaFactory(ServerFactory):
         self.memory = memory if memory is not None else RequestMemory(limits.queued_max_request_bytes)
         self.unsent_memory = RequestMemory(limits.queued_max_request_bytes)
         """Answers that wait for their clients to read: no Fetch begins while there is more than the limit."""
+        self.shares = Shares(reactor, clock)
         self.connections: dict[KafkaConnection, None] = {}
         self._waiting_ready: dict[KafkaConnection, float] = {}
         """Connections with a request held since then."""
@@ -106,6 +108,7 @@ class KafkaFactory(ServerFactory):
             if call is not None and call.active():
                 call.cancel()
         self._sweep_call = self._ready_call = None
+        self.shares.stop()
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         """None, which closes the connection, when there are ``max.connections`` already."""
