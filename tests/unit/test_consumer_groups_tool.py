@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tests.fakes.kafka_client import encode, frame, request_schema
 from tests.harness.differential import build
 from zkbroker.cli import _common as common
 from zkbroker.cli import consumer_groups
+from zkbroker.cli._broker_client import BrokerConnection
 from zkbroker.cli._group_admin import Description, Listing, Member, Partition, ask_to_delete
 from zkbroker.cli._group_describe import assignment_text, members_table, offset_lines, offsets_table, state_table
 from zkbroker.cli._group_reset import Reset, parse_datetime, parse_duration, read_plan, reset_csv, reset_table
@@ -371,7 +373,8 @@ def test_offset_delete_on_the_wire() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=coordinate, args=(listening,))
         thread.start()
-        answer = ask_to_delete(listening.getsockname(), "g", [("t", 1), ("u", 4), ("t", 0)], 10)
+        with closing(BrokerConnection(*listening.getsockname(), 10)) as connection:
+            answer = ask_to_delete(connection, "g", [("t", 1), ("u", 4), ("t", 0)])
         thread.join()
     assert answer == (None, {("t", 1): "GROUP_SUBSCRIBED_TO_TOPIC", ("t", 0): None})
     found = asked[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import closing
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from confluent_kafka import (
 from zkbroker.cli import _common as common
 from zkbroker.cli._broker_client import BrokerConnection
 from zkbroker.cli._common import kafka_admin as admin
-from zkbroker.kafka.versions import OFFSET_DELETE
+from zkbroker.kafka.versions import OFFSET_DELETE, OFFSET_FETCH
 from zkbroker.model.errors import ErrorCode
 
 DEAD = "Dead"
@@ -110,10 +111,28 @@ class GroupAdmin:
 
     def committed(self, group_id: str) -> dict[Partition, int]:
         """The offsets that a group has committed."""
+        if not group_id:
+            return self._committed_by_no_name()
         asked = [ConsumerGroupTopicPartitions(group_id)]
         futures = self._admin.list_consumer_group_offsets(asked, request_timeout=self._timeout_s)
         rows = self._result(futures[group_id]).topic_partitions
         return {(row.topic, row.partition): row.offset for row in rows if row.error is None and row.offset >= 0}
+
+    def _committed_by_no_name(self) -> dict[Partition, int]:
+        """By simple consumers without a group id, which confluent-kafka does not ask for."""
+        (group,) = self.describe([""])
+        wanted = {"group_id": "", "member_id": None, "member_epoch": -1, "topics": None}
+        with closing(self._connection(group)) as connection:
+            answer = connection.ask(OFFSET_FETCH, {**wanted, "groups": [wanted], "require_stable": False})
+        topics = getattr(answer, "groups", [answer])[0].topics
+        return {(topic.name, row.partition_index): row.committed_offset for topic in topics for row in topic.partitions}
+
+    def _connection(self, group: Description) -> BrokerConnection:
+        """To the group's coordinator, for what confluent-kafka cannot ask."""
+        protocol = self._properties.get("security.protocol", "PLAINTEXT")
+        if protocol.upper() != "PLAINTEXT":
+            raise common.CommandError(f"this needs a connection of its own, which does not speak {protocol}")
+        return BrokerConnection(group.coordinator_host, group.coordinator_port, self._timeout_s)
 
     def starts(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         return self._offsets(partitions, admin.OffsetSpec.earliest)
@@ -177,33 +196,26 @@ class GroupAdmin:
         self, group_id: str, partitions: Collection[Partition]
     ) -> tuple[str | None, dict[Partition, str | None]]:
         """(the error of the whole request, that of each partition) by name; None for none."""
-        protocol = self._properties.get("security.protocol", "PLAINTEXT")
-        if protocol.upper() != "PLAINTEXT":
-            raise common.CommandError(f"--delete-offsets does not speak {protocol}, only PLAINTEXT")
         until = time.monotonic() + self._timeout_s
         while True:
             (group,) = self.describe([group_id])
-            address = (group.coordinator_host, group.coordinator_port)
-            error, rows = ask_to_delete(address, group_id, partitions, self._timeout_s)
+            with closing(self._connection(group)) as connection:
+                error, rows = ask_to_delete(connection, group_id, partitions)
             if error not in _ASKED_AGAIN or time.monotonic() > until:
                 return error, rows
             time.sleep(_ASK_AGAIN_S)
 
 
 def ask_to_delete(
-    address: tuple[str, int], group_id: str, partitions: Collection[Partition], timeout_s: float
+    coordinator: BrokerConnection, group_id: str, partitions: Collection[Partition]
 ) -> tuple[str | None, dict[Partition, str | None]]:
-    """OffsetDelete (KIP-496), which confluent-kafka does not have, to the coordinator at (host, port). Returns names of
-    errors, None for none: that of the whole request and that of each partition. Raises OSError without an answer."""
+    """OffsetDelete (KIP-496), which confluent-kafka does not have. Returns names of errors, None for none: that of the
+    whole request and that of each partition. Raises OSError without an answer."""
     topics = [
         {"name": topic, "partitions": [{"partition_index": number} for _, number in rows]}
         for topic, rows in groupby(sorted(partitions), lambda row: row[0])
     ]
-    connection = BrokerConnection(*address, timeout_s)
-    try:
-        answer = connection.ask(OFFSET_DELETE, {"group_id": group_id, "topics": topics})
-    finally:
-        connection.close()
+    answer = coordinator.ask(OFFSET_DELETE, {"group_id": group_id, "topics": topics})
     answered = {
         (topic.name, row.partition_index): _error_name(row.error_code)
         for topic in answer.topics
