@@ -69,16 +69,21 @@ class Scene:
                 assert effect.ticket not in self.answers, f"{effect} answers again"
                 self.answers[effect.ticket] = effect.answer
                 if isinstance(effect.answer, JoinAnswer):
-                    client = self.asked[effect.ticket][0]
-                    self.ids[client] = effect.answer.member_id
-                    if effect.answer.generation >= 0:
-                        self.generations[client] = effect.answer.generation
+                    self.told(self.asked[effect.ticket][0], effect.answer)
             elif isinstance(effect, Write):
                 assert effect.write_id > max(self.outstanding, default=0)
                 self.outstanding[effect.write_id] = effect
                 self.log += effect.records
             else:
                 self.lines.append(effect.line)
+
+    def told(self, client: str, answer: JoinAnswer) -> None:
+        """What a client makes of it."""
+        if answer.error in (NONE, ErrorCode.MEMBER_ID_REQUIRED):
+            self.ids[client] = answer.member_id
+            self.generations[client] = answer.generation
+        elif answer.error in (ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.FENCED_INSTANCE_ID):
+            self.ids[client] = ""
 
     def load(self) -> None:
         """Of what is in the log: a new shard."""
