@@ -55,7 +55,8 @@ STATE = st.builds(
     st.booleans(),
     BROKERS,
     TEXT,
-    leader_reason=st.just(""),  # the controller's alone
+    leader_reason=st.just(""),  # the controller's alone, as the next
+    removed=st.just(()),
 )
 ERROR = st.sampled_from(list(ErrorCode))
 
