@@ -54,9 +54,6 @@ class FakeShard:
     def take_up(self) -> bool:
         return True
 
-    def take_up(self) -> bool:
-        return True
-
     def loaded(self, now: Now) -> Effects:
         self.is_loaded = True
         return ()
