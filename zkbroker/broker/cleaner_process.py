@@ -21,6 +21,8 @@ CHILD_MODULE = "zkbroker.log.cleaner_child"
 _LINE_BYTES_MAX = 16 * 1024 * 1024
 """A line names the segments that one replaces: far above 100,000 of them."""
 _COMPLAINT_BYTES_MAX = 4000
+REAP_S = 0.05
+"""How often is looked whether a child that says no more has ended."""
 
 
 class CleanerWork(Protocol):
@@ -47,6 +49,7 @@ class ChildCleaner(ProcessProtocol):
     """One job in a process of its own; see ``log/cleaner_child`` for what is said."""
 
     def __init__(self, reactor: Any, job: CleanerJob) -> None:
+        self._reactor = reactor
         self._received = bytearray()
         self._complaint = bytearray()
         self._waiting: Deferred[CleanedSegment | CleanSummary] | None = None
@@ -106,6 +109,17 @@ class ChildCleaner(ProcessProtocol):
         if len(self._received) > _LINE_BYTES_MAX:
             self._reason = CleanerEnded("it says too much")
             self._process.signalProcess("KILL")
+
+    def childConnectionLost(self, childFD: int) -> None:
+        super().childConnectionLost(childFD)
+        if childFD == 1:
+            self._reap()
+
+    def _reap(self) -> None:
+        # uvloop takes the signal that Twisted waits for: whoever closed its output ends soon, and is asked for.
+        if not self._is_gone:
+            self._reactor.callLater(REAP_S, self._reap)
+            self._process.reapProcess()
 
     def errReceived(self, data: bytes) -> None:
         self._complaint += data
