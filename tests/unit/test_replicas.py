@@ -154,7 +154,7 @@ def test_min_isr_takes_effect_at_once(networks: Any) -> None:
     network.run()
     network.produce(1, batch(b"a"), acks=1)
     network.config = TopicConfig(min_insync_replicas=1)
-    network.replicas[1].config_changed("t")
+    network.replicas[1].configs_changed(["t"])
     assert network.mark(1) == 1
 
 
@@ -343,7 +343,7 @@ def test_a_flush_policy_switched_on_while_leading_lowers_no_high_watermark(netwo
     assert [log.flushed_end_offset for log in logs] == [0, 0]
     network.config = TopicConfig(flush_messages=1)
     for broker in (1, 2):
-        network.replicas[broker].config_changed(PARTITION.topic)
+        network.replicas[broker].configs_changed([PARTITION.topic])
     assert network.replicas[1].high_watermarks()[PARTITION] == 1
     network.run()
     assert [log.flushed_end_offset for log in logs] == [1, 1], "also where nothing is appended any more"

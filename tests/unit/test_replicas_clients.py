@@ -108,7 +108,7 @@ def test_records_for_which_a_batch_is_refused_are_named(networks: Any) -> None:
     assert [bad.place for bad in answer.bad_records][:3] == [0, 2, 3]
     now_ms = network.time.wall_ms()
     network.config = TopicConfig(message_timestamp_after_max_ms=10, message_timestamp_before_max_ms=10)
-    network.replicas[1].config_changed("t")
+    network.replicas[1].configs_changed(["t"])
     records = [Record(index, now_ms + after, None, b"v") for index, after in enumerate((0, 11, -11, 10, -10))]
     (answer,) = network.produce(1, build_batch(records))
     assert (answer.error, [bad.place for bad in answer.bad_records]) == (ErrorCode.INVALID_TIMESTAMP, [1, 2])

@@ -86,6 +86,8 @@ class Parts:
         self._logs = logs
         self._topic_configs = topic_configs
         self._settings = settings
+        self._changed_topics: dict[str, None] = {}
+        """Topics whose settings changed in this turn of the reactor."""
         settings.listen(self._broker_config_changed)
         self._cluster_id = cluster_id
         self._broker_id = broker_id
@@ -313,8 +315,15 @@ class Parts:
 
     def topic_config_changed(self, topic: str) -> None:
         """The topic's effective settings are other ones now."""
-        self.replicas.config_changed(topic)
+        if not self._changed_topics:
+            # What all topics inherit changes them all: one look over the replicas for all of them.
+            self._reactor.callLater(0, self._apply_topic_configs)
+        self._changed_topics[topic] = None
         self.controller.topic_config_changed(topic, self._topic_configs.overrides(topic))
+
+    def _apply_topic_configs(self) -> None:
+        topics, self._changed_topics = self._changed_topics, {}
+        self.replicas.configs_changed(topics)
 
     def _broker_config_changed(self) -> None:
         self.controller.settings_changed(controller_settings(self._settings.config, self._zk.agreed_timeout_s))

@@ -7,7 +7,7 @@ of its own (produce, consume, offset_queries, follower_reads, following), a part
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -223,11 +223,11 @@ class Replicas:
                     heard[follower] = max(at, heard.get(follower, at))
         return heard
 
-    def config_changed(self, topic: str) -> None:
-        """The topic's settings changed: from now on they hold."""
-        config = self._topic_config(topic)
+    def configs_changed(self, topics: Collection[str]) -> None:
+        """The settings of these topics changed: from now on they hold."""
         for replica in list(self._table.replicas.values()):
-            if replica.partition.topic == topic:
+            if replica.partition.topic in topics:
+                config = self._topic_config(replica.partition.topic)
                 self._guard(replica, "its settings changed", partial(replica.config_changed, config))
 
     def brokers_changed(self) -> None:
