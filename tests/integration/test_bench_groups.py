@@ -1,4 +1,4 @@
-"""``zkbroker-bench groups`` as a person runs it, small: all groups rebalance, no offset is lost. No figure is judged."""
+"""``zkbroker-bench groups`` as a person runs it, small: all groups rebalance, no offset is lost."""
 
 from __future__ import annotations
 

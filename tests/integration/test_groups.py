@@ -90,10 +90,8 @@ class Member(threading.Thread):
 
 
 @contextmanager
-def members(
-    cluster: Cluster, group: str, topic: str, count: int, acknowledged: dict[int, int]
-) -> Iterator[list[Member]]:
-    started = [Member(cluster, group, topic, acknowledged) for _ in range(count)]
+def three_members(cluster: Cluster, group: str, topic: str, acknowledged: dict[int, int]) -> Iterator[list[Member]]:
+    started = [Member(cluster, group, topic, acknowledged) for _ in range(3)]
     for member in started:
         member.start()
     try:
