@@ -7,11 +7,10 @@ import struct
 
 from zkbroker.coordinator.fields import STRING_BYTES_MAX
 
-
 CACHED_GROUPS_MAX = 4_096
 CACHED_NAME_LENGTH_MAX = 256
-"""Hashes of names up to this length are kept, of so many (a megabyte): each heartbeat of each member asks for one, and a
-fifth of its cost was this."""
+"""Hashes of names up to this length are kept, of so many (a megabyte): each heartbeat of each member asks for one, and
+a fifth of its cost was this."""
 
 
 def java_hash(text: str) -> int:
@@ -28,7 +27,7 @@ def partition_for(group_id: str, partitions: int) -> int:
     if len(group_id) <= CACHED_NAME_LENGTH_MAX:
         hashed = _cached_hash(group_id)
     else:
-        # No longer id is ever stored: wherever it goes, it is refused there. Hashing megabytes would hold up the reactor.
+        # No longer id is ever stored: wherever it goes, it is refused. Hashing megabytes would hold up the reactor.
         hashed = java_hash(group_id[:STRING_BYTES_MAX])
     return (0 if hashed == -(1 << 31) else abs(hashed)) % partitions
 
