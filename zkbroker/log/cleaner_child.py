@@ -22,6 +22,7 @@ from zkbroker.model.errors import BrokerError
 NICE = 10
 OTHER_BYTES_MAX = 1536 * 1024 * 1024
 """Memory besides the map: the interpreter, and one batch unpacked and packed again."""
+READ_BYTES = 65536
 _PAUSE_S_MAX = 1.0
 
 
@@ -64,14 +65,26 @@ def _say(value: dict[str, object]) -> None:
 
 def main() -> int:
     """Returns the exit status: 0 when the job is done, 1 with the reason on standard output."""
-    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    source = sys.stdin.buffer
-    job = CleanerJob.from_json(source.readline())
+    # Straight from the descriptor: a thread that waits in a stream's lock would have the interpreter abort at its end.
+    source = sys.stdin.fileno()
+    received = bytearray()
+    while b"\n" not in received:
+        data = os.read(source, READ_BYTES)
+        if not data:
+            return 2
+        received += data
+    line, _, rest = bytes(received).partition(b"\n")
+    job = CleanerJob.from_json(line)
+    wanted: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def listen() -> None:
-        while line := source.readline():
-            lines.put(line)
-        os._exit(2)
+        data = rest
+        while True:
+            for _ in range(data.count(b"\n")):
+                wanted.put(None)
+            data = os.read(source, READ_BYTES)
+            if not data:
+                os._exit(2)
 
     threading.Thread(target=listen, daemon=True).start()
     os.nice(NICE)
@@ -79,7 +92,7 @@ def main() -> int:
     work = clean(job, Disk(), Throttle(job.io_bytes_per_second).pay)
     try:
         while True:
-            lines.get()
+            wanted.get()
             try:
                 cleaned = next(work)
             except StopIteration as done:
