@@ -8,13 +8,13 @@ import pytest
 
 from tests.unit.test_config_topics import broker
 from zkbroker.model.config.changes import (
-    SETTINGS_BYTES_MAX,
     ConfigChange,
     Operation,
     changed_broker_settings,
     changed_topic_settings,
 )
 from zkbroker.model.config.dynamic import with_dynamic
+from zkbroker.model.config.topics import SETTINGS_BYTES_MAX, validate_topic_overrides
 from zkbroker.model.errors import BrokerError, ErrorCode
 
 SET, DELETE, APPEND, SUBTRACT = Operation
@@ -149,6 +149,12 @@ def test_settings_that_a_znode_cannot_hold_are_refused() -> None:
     with pytest.raises(BrokerError, match="bytes of settings") as refused:
         topic({}, ("leader.replication.throttled.replicas", SET, "1:1," * (SETTINGS_BYTES_MAX // 4)))
     assert refused.value.error is ErrorCode.INVALID_REQUEST
+    with pytest.raises(BrokerError, match="bytes of settings"):
+        # Each of these takes six bytes in JSON.
+        brokers({"left.by.kafka": "é" * (SETTINGS_BYTES_MAX // 6)}, ("max.connections", SET, "1"))
+    # The same for a topic that is to be made: the controller's session would lose its connection again and again.
+    pairs = {"leader.replication.throttled.replicas": ",".join(["1:1"] * (SETTINGS_BYTES_MAX // 4))}
+    assert "bytes of settings" in (validate_topic_overrides(pairs) or "")
 
 
 def test_a_broker_as_it_is_now() -> None:

@@ -10,12 +10,9 @@ from zkbroker.model.config.dynamic_keys import DYNAMIC_ONLY_KEYS, dynamic_key, l
 from zkbroker.model.config.keys import Key, Scope
 from zkbroker.model.config.table import BROKER_KEYS, closest, prefixed_key
 from zkbroker.model.config.topic_table import TOPIC_KEYS
-from zkbroker.model.config.topics import validate_topic_overrides
+from zkbroker.model.config.topics import size_problem, validate_topic_overrides
 from zkbroker.model.config.values import LIST, format_value, printable, split_list
 from zkbroker.model.errors import BrokerError, ErrorCode
-
-SETTINGS_BYTES_MAX = 512 * 1024
-"""All settings of one entity together: a znode holds 1 MB at most, and every broker reads it."""
 
 
 class Operation(IntEnum):
@@ -120,11 +117,9 @@ def _changed(
         if operation in (Operation.APPEND, Operation.SUBTRACT):
             value = _list_changed(name, settings.get(name), Operation(operation), value, key_of(name))
         settings[name] = value
-    size = sum(len(name) + len(text) for name, text in settings.items() if isinstance(text, str))
-    if size > SETTINGS_BYTES_MAX:
-        raise BrokerError(
-            ErrorCode.INVALID_REQUEST, f"{size} bytes of settings: one resource has {SETTINGS_BYTES_MAX} at most"
-        )
+    problem = size_problem(settings)
+    if problem is not None:
+        raise BrokerError(ErrorCode.INVALID_REQUEST, problem)
     return settings
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any, NamedTuple
@@ -15,6 +16,10 @@ from zkbroker.model.config.values import LONG_MAX, Value, printable
 from zkbroker.model.topic_config import TopicConfig
 
 _FIELDS = tuple((field.name, field.name.replace("_", ".")) for field in fields(TopicConfig))
+
+
+SETTINGS_BYTES_MAX = 512 * 1024
+"""All settings of one entity together as JSON: a request to ZooKeeper has 1 MB at most."""
 
 
 class Origin(NamedTuple):
@@ -102,11 +107,23 @@ def resolve_topic_config(
     return TopicConfig(**found), problems
 
 
+def size_problem(settings: Mapping[str, str | None]) -> str | None:
+    """Why these settings are too many for one znode, None when they are not. ZooKeeper closes the connection on which a
+    larger one comes, whoever's session it is."""
+    size = len(json.dumps(settings))
+    if size <= SETTINGS_BYTES_MAX:
+        return None
+    return f"{size} bytes of settings: one resource has {SETTINGS_BYTES_MAX} at most"
+
+
 def validate_topic_overrides(overrides: Mapping[str, str | None]) -> str | None:
     """Why these settings cannot be a topic's, in Kafka's words for INVALID_CONFIG; None when they can."""
     empty = sorted(name for name, text in overrides.items() if text is None)
     if empty:
         return f"Null value not supported for topic configs: {','.join(empty)}"
+    problem = size_problem(overrides)
+    if problem is not None:
+        return problem
     values: dict[str, Value] = {name: key.default for name, key in TOPIC_KEYS.items()}
     for name, text in overrides.items():
         key = TOPIC_KEYS.get(name)
