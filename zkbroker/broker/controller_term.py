@@ -180,9 +180,10 @@ class Term:
         self.event(lambda: self.controller.rules_changed(settings.rules()))
 
     def topic_config_changed(self, topic: str, overrides: Mapping[str, str]) -> None:
-        """A topic's own settings are other ones now."""
-        if self.is_ready:
-            self.event(lambda: self.controller.topic_rules_changed(topic, rules_of(overrides)))
+        """A topic's settings are other ones now, perhaps only those that it inherits."""
+        rules = rules_of(overrides)
+        if self.is_ready and self.controller.image.rules.get(topic) != rules:
+            self.event(lambda: self.controller.topic_rules_changed(topic, rules))
 
     def when_ready(self) -> Deferred[None]:
         """Fires once the cluster is read. Fails with BrokerError NOT_CONTROLLER if the term ends before."""
