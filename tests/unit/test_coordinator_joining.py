@@ -70,6 +70,20 @@ def test_a_group_that_was_empty_waits_again_but_is_not_put_off() -> None:
     assert joined(scene, ticket).generation == 3, "1 of a, 2 of nobody"
 
 
+def test_the_second_empty_spell_is_not_put_off_for_members_of_the_first() -> None:
+    scene = Scene()
+    scene.join("a", rebalance_ms=3000)
+    scene.join("b", rebalance_ms=3000)  # nothing is left to put it off
+    scene.wait(3)
+    assert scene.state() == "CompletingRebalance"
+    scene.leave("a", "b")
+    assert scene.state() == "Empty"
+    scene.ids["a"] = ""
+    ticket = scene.join("a")
+    scene.wait(3)
+    assert joined(scene, ticket).generation == 3
+
+
 def test_everybody_leaves_during_the_initial_delay() -> None:
     scene = Scene()
     ticket = scene.join("a")

@@ -341,6 +341,30 @@ def test_a_rebalance_begins_while_a_static_member_is_stored() -> None:
         assert scene.answers[ticket].generation == 2  # type: ignore[union-attr]
 
 
+def test_a_static_member_comes_back_before_it_asked_for_its_assignment() -> None:
+    """It is still to be asked for, under the new member id."""
+    scene = rebalanced("a", instance="i-a", session_ms=300_000, rebalance_ms=20_000)
+    scene.join("b", instance="i-b", session_ms=300_000, rebalance_ms=20_000)
+    scene.join("a", instance="i-a", session_ms=300_000, rebalance_ms=20_000)
+    scene.sync("a", assign={"b": b"2"}, instance="i-a")
+    scene.written()
+    come_back(scene, "b", session_ms=300_000, rebalance_ms=20_000)
+    scene.written()
+    scene.shard._context.groups["g"].check_members()
+    scene.wait(20)
+    assert scene.beat("b", instance="i-b") is ErrorCode.UNKNOWN_MEMBER_ID
+    assert scene.lines[-1].endswith("no SyncGroup came from i-b-3")
+
+
+def test_a_static_member_comes_back_to_a_full_group() -> None:
+    scene = static("a", "b")
+    scene.shard.settings = scene.settings._replace(members_max=2)
+    assert scene.answers[scene.join("c")].error is ErrorCode.GROUP_MAX_SIZE_REACHED  # type: ignore[union-attr]
+    ticket = come_back(scene, "b")
+    scene.written()
+    assert scene.answers[ticket].error is NONE  # type: ignore[union-attr]
+
+
 def test_two_processes_claim_one_instance() -> None:
     scene = static("a", "b")
     first = come_back(scene, "b")

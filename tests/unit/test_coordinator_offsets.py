@@ -340,6 +340,17 @@ def test_an_unused_member_id_does_not_keep_a_group_from_being_deleted() -> None:
     assert scene.shard.next_deadline() is None
 
 
+def test_an_unused_member_id_is_gone_though_the_group_was_not_deleted() -> None:
+    scene = Scene()
+    simple(scene, {T0: 1})
+    scene.written()
+    scene.join("a", known=True)
+    scene.delete()
+    scene.written(ErrorCode.NOT_ENOUGH_REPLICAS)
+    assert scene.answers[scene.join("a", known=True)].error is ErrorCode.UNKNOWN_MEMBER_ID  # type: ignore[union-attr]
+    assert scene.state() == "Empty"
+
+
 def test_many_offsets_are_deleted_in_batches_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zkbroker.coordinator.removal.TOMBSTONES_BYTES_MAX", 40)
     scene = Scene()

@@ -204,7 +204,6 @@ class Group:
 
     def begin_generation(self, now_ms: int) -> None:
         self.generation = self.generation + 1 if self.generation < GENERATION_MAX else 1
-        self.pending_sync.clear()
         if self.members:
             self.protocol_name = self.chosen_protocol()
             if self.protocol_name is None:

@@ -48,7 +48,7 @@ class Joins:
         if group.state is DEAD:
             self._refuse(ticket, ErrorCode.COORDINATOR_NOT_AVAILABLE, request.member_id)
             return
-        if not self._has_room(group, request.member_id):
+        if not self._has_room(group, request):
             if request.member_id:
                 group.remove(request.member_id)
                 context.expect_no_more(group, request.member_id)
@@ -61,11 +61,15 @@ class Joins:
             self._join_new(group, ticket, request)
         self._rebalances.complete_if_joined(group)
 
-    def _has_room(self, group: Group, member_id: str) -> bool:
+    def _has_room(self, group: Group, request: JoinGroup) -> bool:
         """While a group rebalances, those who joined count: the last to join are left out if it has become too large
-        (``group.max.size`` was lowered). Else all members count, for they have all joined."""
+        (``group.max.size`` was lowered). Else all members count, for they have all joined. A static member that comes
+        back takes no more room than before (in Kafka it has to wait for its own session to end)."""
         limit = self._context.settings.members_max
-        member = group.members.get(member_id)
+        member_id: str | None = request.member_id
+        if not member_id and request.group_instance_id is not None:
+            member_id = group.static_ids.get(request.group_instance_id)
+        member = group.members.get(member_id) if member_id is not None else None
         if group.state is PREPARING:
             return (member is not None and member.join_ticket is not None) or group.awaiting_join < limit
         if group.state in (COMPLETING, STABLE):

@@ -35,6 +35,7 @@ class Rebalances:
         group.step(GroupEvent.REBALANCE_WANTED, context.now.wall_ms)
         if was_empty:
             delay_ms = context.settings.initial_rebalance_delay_ms
+            group.is_put_off_again = False
             group.initial_delay = InitialDelay(delay_ms, max(group.rebalance_timeout_ms - delay_ms, 0))
             context.timers.set(JoinTimer(group.group_id), context.deadline(delay_ms))
         else:
