@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from twisted.internet import defer
 
+from tests.fakes.consuming import FakeCall, FakeConsumeSession, FakeRepeated
 from tests.fakes.partition_log import FakeLog
 from tests.fakes.settings import FakeSettings
 from zkbroker.kafka.ports import (
@@ -58,52 +59,6 @@ LIMITS = ListenerLimits(
 )
 
 
-class FakeCall:
-    """A request that is held back; ``cancel`` is the listener's."""
-
-    def __init__(self, run: Callable[[], None]) -> None:
-        self.run = run
-        self.is_cancelled = False
-
-    def cancel(self) -> None:
-        self.is_cancelled = True
-
-
-class FakeConsumeSession:
-    """ConsumeSession: remembers rows, and what of each was told."""
-
-    def __init__(self, broker: FakeBroker) -> None:
-        self.broker = broker
-        self.rows: dict[tuple[str, int], ConsumeRow] = {}
-        self.told: dict[tuple[str, int], int] = {}
-        self.is_closed = False
-
-    @property
-    def size(self) -> int:
-        return len(self.rows)
-
-    def update(self, rows: Sequence[ConsumeRow], forgotten: Sequence[ConsumeRow]) -> None:
-        self.rows.update({(row.topic_id or row.topic, row.partition): row for row in rows})
-        for row in forgotten:
-            self.rows.pop((row.topic_id or row.topic, row.partition), None)
-
-    def fetch(self, options: ConsumeOptions, done: Callable[[list[ConsumedRow]], None]) -> FakeCall | None:
-        keys = list(self.rows)
-
-        def answer(found: list[ConsumedRow]) -> None:
-            news = []
-            for key, row in zip(keys, found, strict=True):
-                if row.error or row.records or self.told.get(key) != row.high_watermark:
-                    self.told[key] = row.high_watermark
-                    news.append(row._replace(topic_id=self.rows[key].topic_id))
-            done(news)
-
-        return self.broker.consume(options, list(self.rows.values()), answer)
-
-    def close(self) -> None:
-        self.is_closed = True
-
-
 class FakeBroker:
     """DataPort, MetadataPort, AdminPort and ProducerIdPort of one broker, number 1, controller of itself."""
 
@@ -136,6 +91,8 @@ class FakeBroker:
         self.deleted: list[TopicToDelete] = []
         """What the last request to delete topics asked for."""
         self.produced: list[ProduceRow] = []
+        self.repeated: FakeRepeated | None = None
+        """The last one opened."""
         self.deletions: list[tuple[int, list[DeleteRow]]] = []
         """Requests to delete records: timeout, rows."""
 
@@ -247,6 +204,10 @@ class FakeBroker:
         self.waiting[call] = None
         self.reactor.callLater(options.max_wait_ms / 1000, finish)  # type: ignore[attr-defined]
         return call
+
+    def open_repeated(self, rows: Sequence[ConsumeRow]) -> FakeRepeated:
+        self.repeated = FakeRepeated(self, rows)
+        return self.repeated
 
     def open_session(self) -> FakeConsumeSession:
         return FakeConsumeSession(self)

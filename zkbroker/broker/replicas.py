@@ -39,6 +39,7 @@ from zkbroker.kafka.ports import (
     OffsetRow,
     ProducedRow,
     ProduceRow,
+    RepeatedConsume,
 )
 from zkbroker.log.dirs import LogDirs
 from zkbroker.model.channel import IsrAnswer
@@ -286,6 +287,9 @@ class Replicas:
         self, options: ConsumeOptions, rows: Sequence[ConsumeRow], done: Callable[[list[ConsumedRow]], None]
     ) -> Cancellable | None:
         return self._consumes.consume(options, rows, done)
+
+    def open_repeated(self, rows: Sequence[ConsumeRow]) -> RepeatedConsume:
+        return self._consumes.open_repeated(rows)
 
     def open_session(self) -> ConsumeSession:
         return self._consumes.open_session()

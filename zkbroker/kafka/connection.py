@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 REQUESTS_IN_FLIGHT_MAX = 100
 """Requests of one connection that are begun and not answered; past it the connection is not read."""
 
+FRAME_CLAIM_BYTES = 16_384
+"""Memory that a frame claims when its length is known and the rest is not here yet."""
+
 WRITE_SLICE_BYTES = 262_144
 """A larger answer is given to the transport in such slices, so that the client's progress is seen and no more than a
 slice is copied at once."""
@@ -67,13 +70,15 @@ class KafkaConnection(Protocol):
         """The one Fetch that is begun: its answer can be large, so the next one waits until it is written."""
         self._parked: Request | None = None
         """A JoinGroup or SyncGroup without an answer."""
+        self.repeated: Any = None
         self._unsent: deque[bytes | memoryview] = deque()
         """Pieces of large answers that the transport has no room for yet."""
         self._unsent_bytes = 0
         self.last_sent_at = self.last_received_at
         self._close_when_sent = False
         self._claimed_bytes = 0
-        self._frame_is_claimed = False
+        self._frame_claimed_bytes = 0
+        """Of the frame begun; 0 between frames."""
         self._is_write_paused = False
         self._is_reading = True
         self._is_working = False
@@ -113,6 +118,7 @@ class KafkaConnection(Protocol):
                 request.cancellable.cancel()
                 request.cancellable = None
         self._requests.clear()
+        self.repeat(None)
         self._held = None
         self._fetch = None
         self._parked = None
@@ -145,7 +151,7 @@ class KafkaConnection(Protocol):
     @property
     def is_inside_frame(self) -> bool:
         """The rest of a frame is awaited, for which memory is claimed already."""
-        return self._frame_is_claimed and self._is_reading
+        return self._frame_claimed_bytes > 0 and self._is_reading
 
     @property
     def has_unsent(self) -> bool:
@@ -224,15 +230,13 @@ class KafkaConnection(Protocol):
             if request is None:
                 if not frames.begin_frame():
                     return True
-                if not self._frame_is_claimed:
-                    if not self.factory.memory.claim(self, frames.frame_size):
-                        return False
-                    self._claimed_bytes += frames.frame_size
-                    self._frame_is_claimed = True
+                if not self._claim_frame():
+                    return False
                 frame = frames.next_frame()
                 if frame is None:
                     return True
-                self._frame_is_claimed = False
+                self._frame_claimed_bytes = 0
+                self.factory.memory.frame_ended(self)
                 request = self._parse(frame)
             if not self._may_begin(request):
                 self._held = request
@@ -240,6 +244,18 @@ class KafkaConnection(Protocol):
             self._held = None
             self._begin(request)
         return False
+
+    def _claim_frame(self) -> bool:
+        """Claim memory for what is here of the frame begun and as much again, FRAME_CLAIM_BYTES at first."""
+        size, claimed, arrived = self.frames.frame_size, self._frame_claimed_bytes, self.frames.arrived_bytes
+        if claimed and (arrived < claimed or claimed == size):
+            return True
+        wanted = min(size, max(FRAME_CLAIM_BYTES, 2 * arrived)) - claimed
+        if not self.factory.memory.claim(self, wanted, claimed > 0):
+            return False
+        self._claimed_bytes += wanted
+        self._frame_claimed_bytes = claimed + wanted
+        return True
 
     def _parse(self, frame: bytes) -> Request:
         """The request header, version 1 or 2. Raises one of DECODE_ERRORS, also for APIs that are not served."""
@@ -292,6 +308,12 @@ class KafkaConnection(Protocol):
             api.serve(self.factory.services, request, message)
         except Exception:
             self.request_failed(request, message, Failure())
+
+    def repeat(self, repeated: Any) -> None:
+        """Connection: a Fetch that may come again."""
+        kept, self.repeated = self.repeated, repeated
+        if kept is not None and kept is not repeated:
+            kept.close()
 
     # Answers out
 

@@ -59,6 +59,8 @@ class FetchMessage(NamedTuple):
     """In the order of the topics; with topic ids their names are still empty."""
     forgotten: list[tuple[FetchTopic, list[int]]]
     """What the session need not hold any more: partitions by topic."""
+    body: bytes = b""
+    """All of it as it came, for a client that may repeat it; empty for a small one."""
 
 
 def decode_body(reader: Reader, version: int) -> FetchMessage:

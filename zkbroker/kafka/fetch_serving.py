@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from zkbroker.kafka.fetch import TOPIC_IDS_FROM, FetchMessage, FetchTopic, decode_body, encode_body
+from zkbroker.kafka.fetch import TOPIC_IDS_FROM, Chunk, FetchMessage, FetchTopic, decode_body, encode_body
 from zkbroker.kafka.fetch_sessions import FINAL_EPOCH, INITIAL_EPOCH, NO_SESSION, Session
 from zkbroker.kafka.messages import topic_id_from_bytes, topic_id_to_bytes
-from zkbroker.kafka.ports import Cancellable, ConsumedRow, ConsumeOptions, ConsumeRow
+from zkbroker.kafka.ports import Cancellable, ConsumedRow, ConsumeOptions, ConsumeRow, RepeatedConsume
 from zkbroker.kafka.request import Api, Request, Services, guarded
 from zkbroker.kafka.versions import BY_KEY, FETCH
 from zkbroker.kafka.wire import encode_string
@@ -16,9 +16,23 @@ from zkbroker.model.errors import ErrorCode
 _FLEXIBLE_FROM = BY_KEY[FETCH].flexible_from
 _LOWEST = BY_KEY[FETCH].lowest
 
+REPEATED_BYTES_MIN = 1024
+"""A request of less, some thirty partitions, is not worth being remembered."""
+REPEATED_ROWS_MAX = 10_000
+"""What one connection may have remembered: some 600 bytes for each."""
+
 
 def decode(request: Request) -> FetchMessage:
-    return decode_body(request.reader(), request.version)
+    """A client without a session repeats its request word for word while nothing comes: that is read once."""
+    repeated: Repeated | None = request.connection.repeated
+    if repeated is not None:
+        if repeated.is_again(request):
+            request.reader()
+            return repeated.message
+        request.connection.repeat(None)
+    size = request.size - request.body_offset
+    body = request.frame[request.body_offset :] if request.frame is not None and size >= REPEATED_BYTES_MIN else b""
+    return decode_body(request.reader(), request.version)._replace(body=body)
 
 
 def serve(services: Services, request: Request, message: FetchMessage) -> None:
@@ -48,6 +62,33 @@ def refuse(request: Request, message: FetchMessage, error: ErrorCode, text: str 
 # Without a session
 
 
+class Repeated:
+    """The last request of a connection, whose answer held nothing, and that answer as it was encoded."""
+
+    __slots__ = ("chunks", "data", "message", "rows", "size", "version")
+
+    def __init__(self, version: int, message: FetchMessage, data: RepeatedConsume) -> None:
+        self.version = version
+        self.message = message
+        self.data = data
+        self.rows: Sequence[ConsumedRow] = ()
+        self.chunks: list[Chunk] = []
+        self.size = 0
+
+    def is_again(self, request: Request) -> bool:
+        """Is this the same request?"""
+        frame = request.frame
+        return (
+            frame is not None
+            and request.version == self.version
+            and request.size - request.body_offset == len(self.message.body)
+            and frame.endswith(self.message.body)
+        )
+
+    def close(self) -> None:
+        self.data.close()
+
+
 def _serve_whole(services: Services, request: Request, message: FetchMessage) -> None:
     rows, refused = message.rows, None
     if request.version >= TOPIC_IDS_FROM:
@@ -65,7 +106,31 @@ def _serve_whole(services: Services, request: Request, message: FetchMessage) ->
     if not rows:
         done([])
         return
+    if message.body and refused is None and len(rows) <= REPEATED_ROWS_MAX:
+        _serve_repeated(services, request, message, rows)
+        return
     cancellable = services.data.consume(_options(services, message), rows, guarded(request, message, done))
+    if not request.is_done:
+        request.cancellable = cancellable
+
+
+def _serve_repeated(services: Services, request: Request, message: FetchMessage, rows: Sequence[ConsumeRow]) -> None:
+    connection = request.connection
+    repeated: Repeated | None = connection.repeated
+    if repeated is None or repeated.message is not message:
+        repeated = Repeated(request.version, message, services.data.open_repeated(rows))
+    connection.repeat(repeated)
+
+    def done(answers: list[ConsumedRow]) -> None:
+        if repeated.rows is not answers:
+            repeated.rows = answers
+            repeated.chunks, repeated.size = encode_body(request.version, message.topics, answers, services)
+        chunks, size = repeated.chunks, repeated.size
+        if not repeated.data.is_idle:
+            connection.repeat(None)
+        request.answer_chunks(chunks, size)
+
+    cancellable = repeated.data.fetch(_options(services, message), guarded(request, message, done))
     if not request.is_done:
         request.cancellable = cancellable
 
@@ -211,7 +276,7 @@ def _options(services: Services, message: FetchMessage) -> ConsumeOptions:
     return ConsumeOptions(
         message.max_wait_ms,
         message.min_bytes,
-        min(message.max_bytes, services.limits.fetch_max_bytes),
+        min(message.max_bytes, services.answer_bytes_max()),
         message.isolation_level == 1,
     )
 

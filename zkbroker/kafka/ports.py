@@ -160,6 +160,24 @@ class ConsumeSession(Protocol):
         ...
 
 
+class RepeatedConsume(Protocol):
+    """A request without a session, which its client may repeat word for word while nothing comes."""
+
+    @property
+    def is_idle(self) -> bool:
+        """The last answer held nothing to read and no error: it is worth keeping this for another ``fetch``."""
+        ...
+
+    def fetch(self, options: ConsumeOptions, done: Callable[[list[ConsumedRow]], None]) -> Cancellable | None:
+        """As ``DataPort.consume``, with the same options each time. ``done`` gets the very list of the last time when
+        nothing has changed since."""
+        ...
+
+    def close(self) -> None:
+        """It will not be repeated."""
+        ...
+
+
 class DataPort(Protocol):
     """Records in and out of the partitions this broker leads. Callbacks come on the reactor thread, also at once."""
 
@@ -179,6 +197,10 @@ class DataPort(Protocol):
         self, options: ConsumeOptions, rows: Sequence[ConsumeRow], done: Callable[[list[ConsumedRow]], None]
     ) -> Cancellable | None:
         """Read up to the high watermark; wait up to ``max_wait_ms`` while there is less than ``min_bytes``."""
+        ...
+
+    def open_repeated(self, rows: Sequence[ConsumeRow]) -> RepeatedConsume:
+        """A request of these rows, to be closed by whoever opened it."""
         ...
 
     def open_session(self) -> ConsumeSession:

@@ -26,6 +26,13 @@ Chunks = Sequence[bytes | memoryview]
 class Connection(Protocol):
     """The connection as a request sees it."""
 
+    repeated: Any
+    """The last Fetch, if its client may send it again word for word (``fetch_serving.Repeated``), or None."""
+
+    def repeat(self, repeated: Any) -> None:
+        """Keep this instead; what was kept before is closed."""
+        ...
+
     @property
     def client_host(self) -> str:
         """The client's address as Kafka writes it, ``/127.0.0.1``."""
@@ -54,6 +61,8 @@ class Services(NamedTuple):
     groups: GroupPort
     coordinators: CoordinatorPort
     fetch_sessions: FetchSessions
+    answer_bytes_max: Callable[[], int]
+    """How much a Fetch may be answered with now."""
 
 
 class Request:
