@@ -45,6 +45,11 @@ class Frames:
         """Bytes of the frame begun, -1 between frames."""
         return self._size
 
+    @property
+    def arrived_bytes(self) -> int:
+        """How many bytes of the frame begun are here."""
+        return self._pieces_bytes + min(len(self._rest) - self._rest_offset, self._size - self._pieces_bytes)
+
     def feed(self, data: bytes) -> None:
         """Take bytes from the network. Call ``next_frame`` until it has no more before feeding again, or the
         remainder is copied."""

@@ -28,8 +28,11 @@ READY_POLL_S = 0.05
 SWEEP_S = 5.0
 """How often idle connections are looked for; less with a small connections.max.idle.ms."""
 
-STALL_S = 30.0
+STALL_S = 10.0
 """A frame or answer that stands still so long while others wait for memory costs its connection."""
+
+ANSWER_BYTES_MIN = 64 * 1024
+"""What a Fetch may be answered with however much memory the unread answers of others take."""
 
 COMPLAINTS_PER_S = 1.0
 """Lines a second about connections that are closed for what they sent."""
@@ -82,6 +85,7 @@ class KafkaFactory(ServerFactory):
             fetch_sessions
             if fetch_sessions is not None
             else FetchSessions(limits.fetch_sessions_max, clock, random.randint),
+            self.answer_bytes_max,
         )
         self.memory = memory if memory is not None else RequestMemory(limits.queued_max_request_bytes)
         self.unsent_memory = RequestMemory(limits.queued_max_request_bytes)
@@ -136,6 +140,13 @@ class KafkaFactory(ServerFactory):
             connection.close()
 
     # The connections' side
+
+    def answer_bytes_max(self) -> int:
+        """``fetch.max.bytes``, or less where so many clients who all stopped reading would take the memory that answers
+        may take: a few hundred of them are to keep nobody else waiting."""
+        left = self.unsent_memory.limit_bytes - self.unsent_memory.used_bytes
+        share = max(ANSWER_BYTES_MIN, left // (1 + len(self.connections) // 4))
+        return min(self.limits.fetch_max_bytes, share)
 
     def connection_opened(self, connection: KafkaConnection) -> None:
         self.connections[connection] = None
