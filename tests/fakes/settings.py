@@ -13,6 +13,7 @@ from zkbroker.kafka.config_ports import (
     QuotaFilter,
     ResourceChanges,
     ResourceResult,
+    ScramUser,
 )
 from zkbroker.model.config.entry import ConfigEntry
 from zkbroker.model.errors import BrokerError, ErrorCode
@@ -31,6 +32,7 @@ class FakeSettings:
         self.folders: list[LogDirDescription] = []
         self.producers = PartitionProducers(ErrorCode.NONE)
         self.quotas: list[Quota] = []
+        self.scram_users: list[ScramUser] = []
 
     def alter_configs(
         self, resources: Sequence[ResourceChanges], is_incremental: bool, validate_only: bool
@@ -60,3 +62,9 @@ class FakeSettings:
     def describe_client_quotas(self, filters: Sequence[QuotaFilter], is_strict: bool) -> Deferred[list[Quota]]:
         self.asked.append((list(filters), is_strict))
         return succeed(self.quotas) if self.error is None else fail(BrokerError(self.error))
+
+    def describe_scram_users(self, names: Sequence[str] | None) -> Deferred[list[ScramUser]]:
+        self.asked.append((names,))
+        if self.error is not None:
+            return fail(BrokerError(self.error))
+        return succeed([user for user in self.scram_users if names is None or user.name in names])

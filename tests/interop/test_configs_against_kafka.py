@@ -220,6 +220,9 @@ def test_log_folders_producers_and_quotas(run: Comparison) -> None:
                 parts = [{"entity_type": kind, "match_type": how, "match": name} for kind, how, name in components]
                 fields = {"components": parts, "strict": strict}
                 run.ask(f"quotas {components} {strict}", v.DESCRIBE_CLIENT_QUOTAS, version, **fields)
+    for users in (None, [], ["nobody"], ["nobody", "nobody"], [""]):
+        rows = None if users is None else [{"name": name} for name in users]
+        run.ask(f"scram users {users}", v.DESCRIBE_USER_SCRAM_CREDENTIALS, 0, users=rows)
     run.check()
 
 

@@ -14,7 +14,7 @@ from zkbroker.broker.dynamic_settings import CurrentSettings
 from zkbroker.broker.metadata import ClusterMetadata
 from zkbroker.broker.settings_admin import SettingsAdmin
 from zkbroker.broker.topic_configs import TopicConfigs
-from zkbroker.kafka.config_ports import QuotaFilter, ResourceChanges, ResourceResult
+from zkbroker.kafka.config_ports import QuotaFilter, ResourceChanges, ResourceResult, ScramUser
 from zkbroker.model.cluster import ClusterDelta
 from zkbroker.model.config import resolve_topic_config
 from zkbroker.model.config.changes import ConfigChange
@@ -274,3 +274,22 @@ def test_quotas_that_stand_in_the_znodes() -> None:
     assert quotas(world, QuotaFilter("client-id", True), strict=True) == [client]
     assert quotas(world, QuotaFilter("ip", True)) == [ip]
     assert quotas(world, QuotaFilter("ip", False)) == []
+
+
+def test_users_with_scram_credentials_in_the_znodes() -> None:
+    world = World()
+    assert wait(world, world.one.admin.describe_scram_users(None)) == []
+    credential = "salt=YQ==,stored_key=Yg==,server_key=Yw==,iterations=4096"
+    for path, data in {
+        "users": b"",
+        "users/alice": znode.encode({"SCRAM-SHA-256": credential, "SCRAM-SHA-512": "salt=YQ==,iterations=5000"}),
+        "users/a%40b": znode.encode({"SCRAM-SHA-512": credential}),
+        "users/<default>": znode.encode({"SCRAM-SHA-256": credential}),
+        "users/quotas": znode.encode({"producer_byte_rate": "1"}),
+        "users/garbled": b"rubbish",
+        "users/odd": znode.encode({"SCRAM-SHA-256": "iterations=many"}),
+    }.items():
+        world.zookeeper.write(Create(f"/config/{path}", data))
+    both, one = ScramUser("alice", ((1, 4096), (2, 5000))), ScramUser("a@b", ((2, 4096),))
+    assert sorted(wait(world, world.one.admin.describe_scram_users(None))) == sorted([both, one])
+    assert wait(world, world.one.admin.describe_scram_users(["nope", "a@b", "quotas", "odd"])) == [one]

@@ -17,6 +17,7 @@ from zkbroker.kafka.config_ports import (
     Quota,
     QuotaFilter,
     ResourceChanges,
+    ScramUser,
 )
 from zkbroker.kafka.versions import (
     ALTER_CONFIGS,
@@ -24,6 +25,7 @@ from zkbroker.kafka.versions import (
     DESCRIBE_CONFIGS,
     DESCRIBE_LOG_DIRS,
     DESCRIBE_PRODUCERS,
+    DESCRIBE_USER_SCRAM_CREDENTIALS,
     INCREMENTAL_ALTER_CONFIGS,
 )
 from zkbroker.model.config.changes import ConfigChange
@@ -218,3 +220,33 @@ def test_quotas_that_nobody_can_have(components: list[Any], error: str, message:
     assert response.error_code.name == error
     assert response.error_message.startswith(message)
     assert response.entries is None
+
+
+def test_users_with_scram_credentials() -> None:
+    listener = Listener()
+    settings = listener.broker.settings
+    settings.scram_users = [ScramUser("b", ((1, 4096),)), ScramUser("a", ((1, 8192), (2, 5000)))]
+
+    def described(names: list[str] | None) -> list[tuple[str, str, list[tuple[int, int]]]]:
+        users = None if names is None else [{"name": name} for name in names]
+        response = ask(listener, DESCRIBE_USER_SCRAM_CREDENTIALS, 0, users=users)
+        return [
+            (row.user, row.error_code.name, [(one.mechanism, one.iterations) for one in row.credential_infos])
+            for row in response.results
+        ]
+
+    everybody = [("a", "none", [(1, 8192), (2, 5000)]), ("b", "none", [(1, 4096)])]
+    assert described(None) == described([]) == everybody
+    assert described(["b", "nope", "", "a", "a"]) == [
+        ("b", "none", [(1, 4096)]),
+        ("nope", "resource_not_found", []),
+        ("", "resource_not_found", []),
+        ("a", "duplicate_resource", []),
+    ]
+    assert settings.asked[-1] == (["b", "nope"],)
+    count = len(settings.asked)
+    assert described(["a", "a"]) == [("a", "duplicate_resource", [])]
+    assert len(settings.asked) == count
+    settings.error = ErrorCode.REQUEST_TIMED_OUT
+    response = ask(listener, DESCRIBE_USER_SCRAM_CREDENTIALS, 0, users=None)
+    assert (response.error_code.name, response.results) == ("request_timed_out", ())

@@ -16,7 +16,7 @@ from tests.fakes.broker import FakeBroker
 from tests.fakes.kafka_client import Listener
 from zkbroker.cli import configs, log_dirs
 from zkbroker.cli._config_entities import DEFAULT, Entity, Wish, parse_added, parse_entity, parse_wish
-from zkbroker.kafka.config_ports import LogDescription, LogDirDescription, Quota, ResourceChanges
+from zkbroker.kafka.config_ports import LogDescription, LogDirDescription, Quota, ResourceChanges, ScramUser
 from zkbroker.kafka.ports import BrokerView
 from zkbroker.model.config.changes import ConfigChange
 from zkbroker.model.errors import ErrorCode
@@ -206,6 +206,12 @@ def test_quotas(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
         "consumer_byte_rate=2000.0, request_percentage=5.5\n"
     )
     assert run(configs, served, capsys, "--describe", "--user", "a", "--client-defaults") == (0, line, "")
+    served.broker.settings.scram_users = [ScramUser("b", ((1, 4096), (2, 5000)))]
+    both = "SCRAM-SHA-256=iterations=4096, SCRAM-SHA-512=iterations=5000"
+    line = f"SCRAM credential configs for user-principal 'b' are {both}\n"
+    served.broker.settings.quotas = []
+    assert run(configs, served, capsys, "--describe", "--entity-type", "users") == (0, line, "")
+    assert run(configs, served, capsys, "--describe", "--user", "nope") == (0, "", "")
     status, _, err = run(configs, served, capsys, "--alter", "--user", "a", "--add-config", "x=1")
     assert status == 1 and err.startswith("users cannot be altered: ")
 

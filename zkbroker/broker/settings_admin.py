@@ -12,6 +12,7 @@ from zkbroker.broker.config_changes import ConfigChanges
 from zkbroker.broker.loggers import describe_loggers
 from zkbroker.broker.metadata import ClusterMetadata
 from zkbroker.broker.replicas import Replicas
+from zkbroker.broker.scram_users import read_scram_users
 from zkbroker.broker.topic_configs import TopicConfigs
 from zkbroker.kafka.config_ports import (
     ActiveProducer,
@@ -22,6 +23,7 @@ from zkbroker.kafka.config_ports import (
     QuotaFilter,
     ResourceChanges,
     ResourceResult,
+    ScramUser,
 )
 from zkbroker.log.dirs import LogDirs
 from zkbroker.log.space import UNKNOWN
@@ -149,5 +151,17 @@ class SettingsAdmin:
         try:
             quotas: list[Quota] = yield read_client_quotas(self._zk, filters, is_strict)
         except (ConnectionLossError, SessionExpiredError):
-            raise BrokerError(ErrorCode.REQUEST_TIMED_OUT, "ZooKeeper did not answer") from None
+            raise _unanswered() from None
         return quotas
+
+    @inlineCallbacks
+    def describe_scram_users(self, names: Sequence[str] | None) -> Generator[Deferred[Any], Any, list[ScramUser]]:
+        try:
+            users: list[ScramUser] = yield read_scram_users(self._zk, names)
+        except (ConnectionLossError, SessionExpiredError):
+            raise _unanswered() from None
+        return users
+
+
+def _unanswered() -> BrokerError:
+    return BrokerError(ErrorCode.REQUEST_TIMED_OUT, "ZooKeeper did not answer")

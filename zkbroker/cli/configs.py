@@ -11,8 +11,21 @@ from typing import Any
 
 from zkbroker.cli import _common as common
 from zkbroker.cli._broker_client import Brokers, error_text
-from zkbroker.cli._config_entities import ENTITY_TYPES, Entity, Wish, add_entity_flags, parse_entity, parse_wish
-from zkbroker.kafka.versions import DESCRIBE_CLIENT_QUOTAS, DESCRIBE_CONFIGS, INCREMENTAL_ALTER_CONFIGS
+from zkbroker.cli._config_entities import (
+    DEFAULT,
+    ENTITY_TYPES,
+    Entity,
+    Wish,
+    add_entity_flags,
+    parse_entity,
+    parse_wish,
+)
+from zkbroker.kafka.versions import (
+    DESCRIBE_CLIENT_QUOTAS,
+    DESCRIBE_CONFIGS,
+    DESCRIBE_USER_SCRAM_CREDENTIALS,
+    INCREMENTAL_ALTER_CONFIGS,
+)
 from zkbroker.model.config.changes import Operation
 from zkbroker.model.errors import ErrorCode
 
@@ -45,6 +58,7 @@ SOURCES = {
     5: "DEFAULT_CONFIG",
     6: "DYNAMIC_BROKER_LOGGER_CONFIG",
 }
+MECHANISMS = {1: "SCRAM-SHA-256", 2: "SCRAM-SHA-512"}
 _TOPIC_SOURCE, _BROKER_SOURCE, _DEFAULT_BROKER_SOURCE, _LOGGER_SOURCE = 1, 2, 3, 6
 
 
@@ -228,7 +242,7 @@ def _describe_quotas(brokers: Brokers, entity: Entity, as_json: bool) -> None:
     if answer.error_code != ErrorCode.NONE:
         text = error_text(answer.error_code, answer.error_message)
         raise common.CommandError(f"Error while executing config command : {text}")
-    documents = []
+    documents: list[dict[str, Any]] = []
     for entry in answer.entries or ():
         parts = sorted(entry.entity, key=lambda part: list(QUOTA_WORDS).index(part.entity_type))
         values = {row.key: row.value for row in sorted(entry.values, key=lambda row: str(row.key))}
@@ -236,8 +250,26 @@ def _describe_quotas(brokers: Brokers, entity: Entity, as_json: bool) -> None:
         if not as_json:
             who = ", ".join(_quota_words(part.entity_type, part.entity_name) for part in parts)
             print(f"Quota configs for {who} are {', '.join(f'{key}={value}' for key, value in values.items())}")
+    if entity.kind == "users" and entity.child is None and entity.name != DEFAULT:
+        documents += _describe_credentials(brokers, entity, as_json)
     if as_json:
         print(json.dumps({"version": 1, "entities": documents}))
+
+
+def _describe_credentials(brokers: Brokers, entity: Entity, as_json: bool) -> list[dict[str, Any]]:
+    users = None if entity.name is None else [{"name": entity.name}]
+    answer = brokers.any(DESCRIBE_USER_SCRAM_CREDENTIALS, {"users": users})
+    documents: list[dict[str, Any]] = []
+    for row in answer.results:
+        # A user without credentials is no mistake: he may have quotas.
+        credentials = {MECHANISMS.get(one.mechanism, "UNKNOWN"): one.iterations for one in row.credential_infos}
+        if not credentials:
+            continue
+        documents.append({"entity": {"user": row.user}, "scramIterations": credentials})
+        if not as_json:
+            shown = ", ".join(f"{name}=iterations={count}" for name, count in credentials.items())
+            print(f"SCRAM credential configs for user-principal '{row.user}' are {shown}")
+    return documents
 
 
 def _component(entity: Entity) -> dict[str, Any]:

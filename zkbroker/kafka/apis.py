@@ -20,6 +20,7 @@ from zkbroker.kafka import (
     offsets,
     produce,
     producer_ids,
+    scram_users,
 )
 from zkbroker.kafka import reassignments as reassignments_apis
 from zkbroker.kafka import topics as topics_apis
@@ -40,6 +41,7 @@ from zkbroker.kafka.versions import (
     DESCRIBE_GROUPS,
     DESCRIBE_LOG_DIRS,
     DESCRIBE_PRODUCERS,
+    DESCRIBE_USER_SCRAM_CREDENTIALS,
     ELECT_LEADERS,
     FETCH,
     FIND_COORDINATOR,
@@ -91,6 +93,7 @@ APIS: dict[int, Api] = {
     INCREMENTAL_ALTER_CONFIGS: alter_configs.INCREMENTAL_ALTER_CONFIGS_API,
     OFFSET_DELETE: group_offsets.OFFSET_DELETE_API,
     DESCRIBE_CLIENT_QUOTAS: client_quotas.API,
+    DESCRIBE_USER_SCRAM_CREDENTIALS: scram_users.API,
     DESCRIBE_CLUSTER: cluster.API,
     DESCRIBE_PRODUCERS: active_producers.API,
 }

@@ -88,6 +88,13 @@ class Quota(NamedTuple):
     values: Mapping[str, float]
 
 
+class ScramUser(NamedTuple):
+    """A user and the (mechanism, iterations) of each of his SCRAM credentials; mechanisms by Kafka's numbers."""
+
+    name: str
+    credentials: tuple[tuple[int, int], ...]
+
+
 class SettingsPort(Protocol):
     """Part of AdminPort. What fails is in the results; a Deferred that fails is a mistake of ours or a BrokerError for
     the whole request."""
@@ -118,4 +125,8 @@ class SettingsPort(Protocol):
 
     def describe_client_quotas(self, filters: Sequence[QuotaFilter], is_strict: bool) -> Deferred[list[Quota]]:
         """The quotas of the entities that have every component of ``filters``; with ``is_strict`` no other."""
+        ...
+
+    def describe_scram_users(self, names: Sequence[str] | None) -> Deferred[list[ScramUser]]:
+        """The users with SCRAM credentials: of ``names``, or all of them."""
         ...

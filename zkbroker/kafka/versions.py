@@ -52,6 +52,7 @@ DELETE_GROUPS = 42
 INCREMENTAL_ALTER_CONFIGS = 44
 OFFSET_DELETE = 47
 DESCRIBE_CLIENT_QUOTAS = 48
+DESCRIBE_USER_SCRAM_CREDENTIALS = 50
 DESCRIBE_CLUSTER = 60
 DESCRIBE_PRODUCERS = 61
 
@@ -86,6 +87,7 @@ RANGES: tuple[ApiRange, ...] = (
     ApiRange(INCREMENTAL_ALTER_CONFIGS, "incremental_alter_configs", 0, 1, 1),
     ApiRange(OFFSET_DELETE, "offset_delete", 0, 0, 1),
     ApiRange(DESCRIBE_CLIENT_QUOTAS, "describe_client_quotas", 0, 1, 1),
+    ApiRange(DESCRIBE_USER_SCRAM_CREDENTIALS, "describe_user_scram_credentials", 0, 0, 0),
     ApiRange(DESCRIBE_CLUSTER, "describe_cluster", 0, 1, 0),
     ApiRange(DESCRIBE_PRODUCERS, "describe_producers", 0, 0, 0),
 )
