@@ -75,6 +75,10 @@ class Round(NamedTuple):
     unexpected: list[str]
     canary_before_p99_ms: float
     canary_during_p99_ms: float
+    cpu_s: float
+    """What the other two brokers used from the kill until the last group was stable, together."""
+    waited_s: float
+    """Of these, the one that waited most for a processor."""
 
     def line(self) -> str:
         return (
@@ -83,7 +87,8 @@ class Round(NamedTuple):
             f"{self.lost_offsets}\n"
             f"  unrelated producer: p99 {self.producer_before_p99_ms:.1f} ms before, "
             f"{self.producer_during_p99_ms:.1f} ms during; canary: p99 {self.canary_before_p99_ms:.1f} ms before, "
-            f"{self.canary_during_p99_ms:.1f} ms during"
+            f"{self.canary_during_p99_ms:.1f} ms during\n"
+            f"  the brokers used {self.cpu_s:.2f} s of CPU until then; one waited {self.waited_s:.2f} s for a processor"
         )
 
 
@@ -269,6 +274,9 @@ class _Round:
             await asyncio.sleep(BEFORE_S)
             generations = {name: max(member.generation for member in group) for name, group in groups.items()}
             acknowledged = {member: member.acknowledged_offset for member in members}
+            survivors = [self._cluster.brokers[one] for one in others]
+            cpu_s = sum(broker.cpu_seconds() for broker in survivors)
+            waits = [broker.waited_by_thread() for broker in survivors]
             self._cluster.brokers[victim].kill()
             killed_s = time.monotonic()
             for member in members:
@@ -277,6 +285,8 @@ class _Round:
             await self._wait(stable, groups, generations, "have rebalanced")
             groups_s = [max(member.stable_at_s for member in group) - killed_s for group in groups.values()]
             stable_s = time.monotonic()
+            cpu_s = sum(broker.cpu_seconds() for broker in survivors) - cpu_s
+            waited_s = max(broker.waited_seconds(wait) for broker, wait in zip(survivors, waits, strict=True))
             lost = await self._count_lost(acknowledged)
             until_s = max(stable_s, killed_s + AFTER_S_MIN)
             await asyncio.sleep(max(0.0, until_s - time.monotonic()))
@@ -295,6 +305,8 @@ class _Round:
             [line for member in members for line in member.unexpected],
             self._canary.delay(before_s, killed_s).p99_ms,
             self._canary.delay(killed_s, until_s).p99_ms,
+            cpu_s,
+            waited_s,
         )
 
     async def _wait(
