@@ -72,6 +72,12 @@ class FakeRepeated:
         self.is_idle = False
         self.is_closed = False
 
+    def renew(self, rows: Sequence[ConsumeRow]) -> bool:
+        if sorted(rows) != sorted(self.rows):
+            return False
+        self.rows, self.answers = rows, []
+        return True
+
     def fetch(self, options: ConsumeOptions, done: Callable[[list[ConsumedRow]], None]) -> FakeCall | None:
         def answer(found: list[ConsumedRow]) -> None:
             if found != self.answers:

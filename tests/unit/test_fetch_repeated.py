@@ -45,6 +45,34 @@ def test_what_is_idle_is_not_looked_at_again(broker: Broker, looks: list[int]) -
     assert [row.partition for row in answers[0]] == list(range(COUNT))
 
 
+def test_another_order_is_the_same_request(broker: Broker, looks: list[int]) -> None:
+    repeated = broker.replicas.open_repeated(rows_at())
+    answers: list[list[ConsumedRow]] = []
+    repeated.fetch(AT_ONCE, answers.append)
+    looks.clear()
+    turned = [*rows_at()[3:], *rows_at()[:3]]
+    assert repeated.renew(turned)
+    repeated.fetch(AT_ONCE, answers.append)
+    assert looks == [] and repeated.is_idle
+    assert answers[1] == [*answers[0][3:], *answers[0][:3]]
+    assert not repeated.renew(turned[1:]) and not repeated.renew([*turned[1:], turned[1]])
+    assert not repeated.renew([turned[0]._replace(offset=1), *turned[1:]])
+    assert not repeated.renew([turned[0]._replace(topic="u"), *turned[1:]])
+    twice = broker.replicas.open_repeated([turned[0], *turned])
+    assert not twice.renew([turned[0], *turned]), "one row in two places"
+    twice.fetch(AT_ONCE, answers.append)
+    assert len(answers[2]) == COUNT + 1
+
+
+def test_another_isolation_level_is_another_request(broker: Broker, looks: list[int]) -> None:
+    repeated = broker.replicas.open_repeated(rows_at())
+    repeated.fetch(AT_ONCE, lambda rows: None)
+    looks.clear()
+    repeated.renew(rows_at())
+    repeated.fetch(AT_ONCE._replace(read_committed=True), lambda rows: None)
+    assert looks == list(range(COUNT))
+
+
 def test_news_between_two_of_them_are_in_the_next(broker: Broker) -> None:
     repeated = broker.replicas.open_repeated(rows_at())
     answers: list[list[ConsumedRow]] = []
@@ -97,6 +125,11 @@ def test_it_is_answered_as_if_it_came_for_the_first_time(tmp_path: Path, seed: i
                 assert not any(row.error or row.records for row in fresh)
                 world.network.run(0.6)
             kept += repeated.is_idle
+            if rng.random() < 0.5:
+                rng.shuffle(rows)
+                if not repeated.renew(rows):
+                    repeated.close()
+                    repeated = world.replicas.open_repeated(rows)
             again: list[list[ConsumedRow]] = []
             repeated.fetch(AT_ONCE, again.append)
             fresh = []

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 
 from zkbroker.broker.consume_request import ConsumeRequest
 from zkbroker.broker.replica_table import ReplicaTable
-from zkbroker.broker.watches import Watches
+from zkbroker.broker.watches import Watch, Watches
 from zkbroker.kafka.ports import Cancellable, ConsumedRow, ConsumeOptions, ConsumeRow
 
 
 class Consumes:
-    """Fills ``DataPort.consume`` and ``open_session``."""
+    """Fills ``DataPort.consume``, ``open_repeated`` and ``open_session``."""
 
     def __init__(self, table: ReplicaTable) -> None:
         self._table = table
@@ -39,7 +39,12 @@ class RepeatedRequest:
         self._table = table
         self._watches = Watches()
         self._watches.add_rows(rows)
+        self._order = list(self._watches.all)
+        """In which the rows were asked for, and are answered."""
+        self._by_place: dict[tuple[str, int], Watch] = {}
+        """By topic and partition, from the first repetition on."""
         self._answers: list[ConsumedRow] | None = None
+        self._read_committed = False
         self._request: ConsumeRequest | None = None
 
     def __repr__(self) -> str:
@@ -49,10 +54,32 @@ class RepeatedRequest:
     def is_idle(self) -> bool:
         return self._answers is not None and not self._watches.changed
 
+    def renew(self, rows: Sequence[ConsumeRow]) -> bool:
+        watches = self._by_place
+        if not watches:
+            watches = self._by_place = {(watch.row.topic, watch.row.partition): watch for watch in self._order}
+        count = len(self._order)
+        if len(rows) != count or len(watches) != count:
+            return False
+        order = []
+        for row in rows:
+            watch = watches.get((row.topic, row.partition))
+            if watch is None or watch.row != row:
+                return False
+            order.append(watch)
+        if len(dict.fromkeys(order)) != count:
+            return False
+        self._order, self._answers = order, None
+        return True
+
     def fetch(self, options: ConsumeOptions, done: Callable[[list[ConsumedRow]], None]) -> Cancellable | None:
-        def answered(rows: list[ConsumedRow]) -> None:
+        if options.read_committed != self._read_committed:
+            self._read_committed = options.read_committed
+            self._watches.look_at_all()
+
+        def answered(_: list[ConsumedRow]) -> None:
             if self._answers is None or request.has_looked:
-                self._answers = rows
+                self._answers = [watch.answer for watch in self._order if watch.answer is not None]
             done(self._answers)
 
         request = self._request = ConsumeRequest(

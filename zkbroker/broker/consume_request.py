@@ -178,7 +178,10 @@ class ConsumeRequest:
 
     def _finish(self) -> None:
         done, watches = self._done, self._watches
-        if self._is_whole:
+        rows: list[ConsumedRow] = []
+        if self._is_kept:
+            pass  # whoever keeps the watches finds their answers there
+        elif self._is_whole:
             rows = [watch.answer for watch in watches.all if watch.answer is not None]
         else:
             rows = watches.answered(self._queue)

@@ -23,13 +23,11 @@ REPEATED_ROWS_MAX = 10_000
 
 
 def decode(request: Request) -> FetchMessage:
-    """A client without a session repeats its request word for word while nothing comes: that is read once."""
+    """A client without a session repeats its request while nothing comes; word for word it is read once."""
     repeated: Repeated | None = request.connection.repeated
-    if repeated is not None:
-        if repeated.is_again(request):
-            request.reader()
-            return repeated.message
-        request.connection.repeat(None)
+    if repeated is not None and repeated.is_again(request):
+        request.reader()
+        return repeated.message
     size = request.size - request.body_offset
     body = request.frame[request.body_offset :] if request.frame is not None and size >= REPEATED_BYTES_MIN else b""
     return decode_body(request.reader(), request.version)._replace(body=body)
@@ -85,6 +83,13 @@ class Repeated:
             and frame.endswith(self.message.body)
         )
 
+    def takes(self, version: int, message: FetchMessage, rows: Sequence[ConsumeRow]) -> bool:
+        """Does this one ask for the same, in another order?"""
+        if not self.data.renew(rows):
+            return False
+        self.version, self.message, self.rows = version, message, ()
+        return True
+
     def close(self) -> None:
         self.data.close()
 
@@ -109,6 +114,7 @@ def _serve_whole(services: Services, request: Request, message: FetchMessage) ->
     if message.body and refused is None and len(rows) <= REPEATED_ROWS_MAX:
         _serve_repeated(services, request, message, rows)
         return
+    request.connection.repeat(None)
     cancellable = services.data.consume(_options(services, message), rows, guarded(request, message, done))
     if not request.is_done:
         request.cancellable = cancellable
@@ -117,7 +123,7 @@ def _serve_whole(services: Services, request: Request, message: FetchMessage) ->
 def _serve_repeated(services: Services, request: Request, message: FetchMessage, rows: Sequence[ConsumeRow]) -> None:
     connection = request.connection
     repeated: Repeated | None = connection.repeated
-    if repeated is None or repeated.message is not message:
+    if repeated is None or not (repeated.message is message or repeated.takes(request.version, message, rows)):
         repeated = Repeated(request.version, message, services.data.open_repeated(rows))
     connection.repeat(repeated)
 
@@ -170,6 +176,7 @@ class _SessionFetch:
 
 def _begin(services: Services, request: Request, message: FetchMessage) -> None:
     """A whole request that offers a session: it begins with the answer, if there is room."""
+    request.connection.repeat(None)
     session = Session(services.data.open_session(), request.version >= TOPIC_IDS_FROM)
     _update(services, message, session)
 

@@ -161,16 +161,20 @@ class ConsumeSession(Protocol):
 
 
 class RepeatedConsume(Protocol):
-    """A request without a session, which its client may repeat word for word while nothing comes."""
+    """A request without a session, which its client may repeat while nothing comes."""
 
     @property
     def is_idle(self) -> bool:
         """The last answer held nothing to read and no error: it is worth keeping this for another ``fetch``."""
         ...
 
+    def renew(self, rows: Sequence[ConsumeRow]) -> bool:
+        """Are these the same rows, perhaps in another order (librdkafka begins with another partition each time)? Then
+        the next answer is in this order."""
+        ...
+
     def fetch(self, options: ConsumeOptions, done: Callable[[list[ConsumedRow]], None]) -> Cancellable | None:
-        """As ``DataPort.consume``, with the same options each time. ``done`` gets the very list of the last time when
-        nothing has changed since."""
+        """As ``DataPort.consume``. ``done`` gets the very list of the last time when nothing has changed since."""
         ...
 
     def close(self) -> None:
