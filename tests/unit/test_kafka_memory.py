@@ -11,7 +11,7 @@ import pytest
 from tests.fakes.kafka_client import Listener, Transport, frames_of, request_bytes, response_of
 from tests.unit.test_kafka_connection import batch, correlations, fetch_request, produce_request
 from zkbroker.kafka.connection import FRAME_CLAIM_BYTES, KafkaConnection
-from zkbroker.kafka.listener import ANSWER_BYTES_MIN
+from zkbroker.kafka.listener import ANSWER_BYTES_MIN, ELDER_S
 
 
 def make_listener(limit_bytes: int) -> Listener:
@@ -130,3 +130,21 @@ def test_what_an_answer_may_take() -> None:
     assert listener.factory.answer_bytes_max() == 100_000_000 // 101
     listener.factory.unsent_memory.add(99_000_000)
     assert listener.factory.answer_bytes_max() == ANSWER_BYTES_MIN
+
+
+def test_a_request_that_trickles_in_holds_up_the_others_for_a_minute_at_most() -> None:
+    listener = make_listener(20_000)
+    elder, elder_transport = listener.connect()
+    elder.dataReceived(produce(200_000)[:60_000])
+    elder.dataReceived(b"x" * 60_000)
+    assert listener.factory.memory.elder is elder
+    other, transport = listener.connect()
+    other.dataReceived(produce(10))
+    for _ in range(int(ELDER_S / 5)):
+        elder.dataReceived(b"x")
+        assert not elder_transport.is_closed
+        listener.clock.advance(5)
+    listener.clock.pump([5, 5])
+    assert elder_transport.is_closed
+    elder.connectionLost(None)
+    assert correlations(transport.take()) == [1]

@@ -31,6 +31,9 @@ SWEEP_S = 5.0
 STALL_S = 10.0
 """A frame or answer that stands still so long while others wait for memory costs its connection."""
 
+ELDER_S = 60.0
+"""How long one frame may hold up those who wait for memory to finish theirs, however busily it arrives."""
+
 ANSWER_BYTES_MIN = 64 * 1024
 """What a Fetch may be answered with however much memory the unread answers of others take."""
 
@@ -94,6 +97,8 @@ class KafkaFactory(ServerFactory):
         self.connections: dict[KafkaConnection, None] = {}
         self._waiting_ready: dict[KafkaConnection, float] = {}
         """Connections with a request held since then."""
+        self._elder: tuple[object, float] = (None, 0.0)
+        """Who may go on past the memory's limit, and since when it was seen."""
         self._sweep_call: Any = None
         self._ready_call: Any = None
         self._complained_at = -COMPLAINTS_PER_S
@@ -199,6 +204,9 @@ class KafkaFactory(ServerFactory):
         idle_since = now - self.limits.connections_max_idle_ms / 1000
         stalled_since = now - STALL_S
         memory_is_short = bool(self.memory.waiting)
+        if self.memory.elder is not self._elder[0]:
+            self._elder = (self.memory.elder, now)
+        has_slow_elder = memory_is_short and self._elder[1] < now - ELDER_S
         unsent_is_short = bool(self.unsent_memory.waiting)
         for connection in list(self.connections):
             active_at = max(connection.last_received_at, connection.last_sent_at)
@@ -208,4 +216,6 @@ class KafkaFactory(ServerFactory):
                 connection.close("an answer that is not read keeps others waiting for memory")
             elif memory_is_short and connection.is_inside_frame and connection.last_received_at < stalled_since:
                 connection.close("a request that stopped arriving keeps others waiting for memory")
+            elif has_slow_elder and connection is self._elder[0]:
+                connection.close("a request that arrives slowly keeps others waiting for memory")
         self._schedule_sweep()
