@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from zkbroker.coordinator.effects import Answer, Effects, GroupAnswer, GroupRequest, Log, Now, Write
+from zkbroker.coordinator.group import Group
 from zkbroker.coordinator.records import GroupRecord
 from zkbroker.coordinator.settings import GroupSettings
 from zkbroker.coordinator.shard import GroupShard
@@ -233,3 +234,19 @@ class Scene:
             self.sync(client, group, {name: name.encode() for name in clients})
         self.all_written()
         assert self.state(group) == "Stable"
+
+
+def check_members(group: Group) -> None:
+    """The invariants that take a look at every member."""
+    group.check()
+    support: dict[str, int] = {}
+    for member_id, member in group.members.items():
+        assert member.member_id == member_id
+        for name in member.protocols:
+            support[name] = support.get(name, 0) + 1
+    assert support == group._support
+    statics = {each.group_instance_id: each.member_id for each in group.members.values() if each.group_instance_id}
+    assert statics == group.static_ids
+    assert group.pending_sync <= group.members.keys()
+    assert not group.pending.keys() & group.members.keys()
+    assert group.awaiting_join == sum(member.join_ticket is not None for member in group.members.values())

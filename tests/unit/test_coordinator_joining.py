@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.coordinator_scene import NONE, Scene
+from tests.unit.coordinator_scene import NONE, Scene, check_members
 from zkbroker.model.errors import ErrorCode
 from zkbroker.model.groups import JoinAnswer
 from zkbroker.model.limits import GROUP_PENDING_MEMBERS_MAX
@@ -225,7 +225,7 @@ def test_a_full_group() -> None:
     assert third not in scene.answers, "b has not joined, and may never"
     assert refused(scene, "b") == JoinAnswer(ErrorCode.GROUP_MAX_SIZE_REACHED)
     assert {row.member_id for row in joined(scene, ticket).members} == {"a-1", joined(scene, third).member_id}
-    scene.shard._context.groups["g"].check_members()
+    check_members(scene.shard._context.groups["g"])
 
 
 # --- protocols ---
@@ -252,7 +252,7 @@ def test_of_protocols_named_twice_the_first_counts() -> None:
     ticket = scene.ask("a", twice)
     scene.wait(3)
     assert [row.metadata for row in joined(scene, ticket).members] == [b"meta"]
-    scene.shard._context.groups["g"].check_members()
+    check_members(scene.shard._context.groups["g"])
 
 
 # --- rebalances ---

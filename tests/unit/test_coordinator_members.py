@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.coordinator_scene import NONE, Scene
+from tests.unit.coordinator_scene import NONE, Scene, check_members
 from zkbroker.coordinator.records import read_group_value
 from zkbroker.model.errors import ErrorCode
 from zkbroker.model.groups import (
@@ -350,7 +350,7 @@ def test_a_static_member_comes_back_before_it_asked_for_its_assignment() -> None
     scene.written()
     come_back(scene, "b", session_ms=300_000, rebalance_ms=20_000)
     scene.written()
-    scene.shard._context.groups["g"].check_members()
+    check_members(scene.shard._context.groups["g"])
     scene.wait(20)
     assert scene.beat("b", instance="i-b") is ErrorCode.UNKNOWN_MEMBER_ID
     assert scene.lines[-1].endswith("no SyncGroup came from i-b-3")

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tests.unit.coordinator_scene import Scene
+from tests.unit.coordinator_scene import Scene, check_members
 from zkbroker.coordinator.effects import Answer, Effects, Write
 from zkbroker.coordinator.group import Group
 from zkbroker.coordinator.records import (
@@ -165,7 +165,7 @@ class History(Scene):
         context = self.shard._context
         timers = set(context.timers._deadlines)
         for group in context.groups.values():
-            group.check_members()
+            check_members(group)
             timers -= self.check_timers(group)
         assert not timers, f"timers of nobody: {timers}"
         for group_id in GROUPS:
