@@ -3,6 +3,7 @@ reader of znodes, and taking over from Kafka."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -55,7 +56,7 @@ def test_kcat_asks_for_offsets(cluster: Cluster) -> None:
 # -- our own tools, as a user runs them
 
 
-def test_our_tools(cluster: Cluster) -> None:
+def test_our_tools(cluster: Cluster, tmp_path: Path) -> None:
     bootstrap = ("--bootstrap-server", cluster.bootstrap)
     create = ("--create", "--topic", "tools", "--partitions", "2", "--replication-factor", "3")
     done = run_cli("topics", *bootstrap, *create, "--config", "retention.ms=86400000")
@@ -79,6 +80,15 @@ def test_our_tools(cluster: Cluster) -> None:
     done = run_cli("get_offsets", *bootstrap, "--topic", "tools")
     ends = [int(line.split(":")[2]) for line in done.stdout.splitlines()]
     assert len(ends) == 2 and sum(ends) == 3
+    wanted = [{"topic": "tools", "partition": number, "offset": offset} for number, offset in ((0, -1), (1, 9))]
+    (tmp_path / "offsets.json").write_text(json.dumps({"partitions": wanted, "version": 1}))
+    done = run_cli("delete_records", *bootstrap, "--offset-json-file", str(tmp_path / "offsets.json"))
+    assert (done.returncode, done.stderr) == (0, "")
+    *_, good, bad = done.stdout.splitlines()
+    assert good == f"partition: tools-0\tlow_watermark: {ends[0]}"
+    assert bad.startswith("partition: tools-1\terror: org.apache.kafka.common.errors.OffsetOutOfRangeException")
+    done = run_cli("get_offsets", *bootstrap, "--topic", "tools", "--time", "earliest")
+    assert done.stdout.splitlines() == [f"tools:0:{ends[0]}", "tools:1:0"]
     assert run_cli("topics", *bootstrap, "--alter", "--topic", "tools", "--partitions", "4").returncode == 0
     cluster.wait_for(lambda: len(cluster.partitions("tools")) == 4, "there are four partitions")
     assert run_cli("topics", *bootstrap, "--delete", "--topic", "tools").returncode == 0
