@@ -129,7 +129,8 @@ def noise_of(seed: int) -> bytes:
     return bytes(out)
 
 
-def test_a_corrupt_batch_is_left_out_and_named(networks: Any) -> None:
+@pytest.mark.parametrize(("place", "why"), [(-2, "its CRC does not match"), (16, "it has magic 3")])
+def test_a_corrupt_batch_is_left_out_and_named(networks: Any, place: int, why: str) -> None:
     network = networks(1)
     network.elect(1, 0)
     write(network, keyed((b"a", b"1")))
@@ -138,14 +139,14 @@ def test_a_corrupt_batch_is_left_out_and_named(networks: Any) -> None:
     log.tail.clear()
     path = Path(log.active.path)
     data = bytearray(path.read_bytes())
-    data[len(data) // 2 - 2] ^= 1
+    data[place if place > 0 else len(data) // 2 + place] ^= 1
     path.write_bytes(data)
     network.replicas[1].registration_lost()
     world = Coordinators(network)
     network.elect(1, 1)
     network.run()
     assert world.shard.replayed == [(b"b", b"1")]
-    assert [line for line in world.lines if "the batch at offset 0 is left out" in line]
+    assert [line for line in world.lines if f"the batch at offset 0 is left out: {why}" in line]
 
 
 def test_an_empty_log_is_loaded_at_once(networks: Any) -> None:

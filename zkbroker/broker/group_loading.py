@@ -23,7 +23,7 @@ from zkbroker.broker.slices import Steps
 from zkbroker.coordinator.shard import GroupShard
 from zkbroker.log.log import Log, LogRead
 from zkbroker.model.errors import BrokerError, ErrorCode
-from zkbroker.records.batch import BatchHeader, batches, crc_of
+from zkbroker.records.batch import HEADER_BYTES, BatchHeader, crc_of, read_header
 from zkbroker.records.record import end_transaction_of, plain_body, records_in
 
 RECORDS_AT_ONCE = 16
@@ -141,13 +141,15 @@ class GroupLoading:
             self._position = self._end
             return
         for chunk in read.chunks:
-            for place, header in batches(chunk):
+            for place, header in _batches_of(chunk):
                 if header.last_offset >= self._position:
                     yield from self._take_batch(chunk, place, header)
         self._position = read.next_offset
 
     def _take_batch(self, chunk: bytes | memoryview, place: int, header: BatchHeader) -> Steps:
         try:
+            if header.magic != 2:
+                raise BrokerError(ErrorCode.CORRUPT_MESSAGE, f"it has magic {header.magic}")
             if crc_of(chunk, place, header.size) != header.crc:
                 raise BrokerError(ErrorCode.CORRUPT_MESSAGE, "its CRC does not match")
             if header.is_control:
@@ -200,6 +202,17 @@ class GroupLoading:
                     return
         while self._tenure.holds and not shard.take_up():
             yield None
+
+
+def _batches_of(chunk: bytes | memoryview) -> Iterator[tuple[int, BatchHeader]]:
+    """(place, header) of each, by what their headers say of their sizes; nothing else about them is looked at."""
+    place = 0
+    while place + HEADER_BYTES <= len(chunk):
+        header = read_header(chunk, place)
+        if header.size < HEADER_BYTES or place + header.size > len(chunk):
+            return
+        yield place, header
+        place += header.size
 
 
 def _or_raise(result: _R | Failure) -> _R:

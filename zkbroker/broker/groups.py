@@ -286,7 +286,10 @@ class Groups:
 
     def _write(self, waiting: list[GroupPartition]) -> None:
         for held in waiting:
-            held.write()
+            try:
+                held.write()
+            except Exception as error:
+                self._shared.fatal(f"writing of {held!r}", error)
 
     # Time
 
