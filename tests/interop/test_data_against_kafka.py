@@ -103,6 +103,25 @@ def test_fetch_sessions(run: Comparison, version: int) -> None:
     run.check()
 
 
+def test_zstd_for_clients_that_do_not_know_it(run: Comparison) -> None:
+    packed, plain = create(run, compression_type="zstd"), create(run)
+    for topic in (packed, plain):
+        produce(run, "to be packed", topic, batch(b"v"))
+    for version in served(v.FETCH):
+        for topic in (packed, plain):
+
+            def answer(peer: Peer, topic: str = topic, version: int = version) -> Any:
+                named = {"topic_id": peer.ids[topic]} if version >= 13 else {"topic": topic}
+                topics = [{**named, "partitions": [{"partition": 0, "fetch_offset": 0, **ROW}]}]
+                fields = {"replica_id": -1, "max_wait": 20, "min_bytes": 1, "max_bytes": 10**6, "session_epoch": -1}
+                found = peer.ask(v.FETCH, version, topics=topics, **fields)
+                row = found["responses"][0]["partitions"][0]
+                return row["error_code"], bool(row["records"])
+
+            run.both(f"fetch zstd {topic} v{version}", answer)
+    run.check()
+
+
 def test_names_and_ids_in_one_session(run: Comparison) -> None:
     t = create(run)
     for first, then in ((12, 13), (13, 12)):

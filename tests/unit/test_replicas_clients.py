@@ -80,6 +80,19 @@ def test_a_client_is_told_that_its_leader_epoch_is_old_or_too_new(networks: Any)
     assert network.consume(2, 0, epoch=5)[0].error is ErrorCode.NOT_LEADER_OR_FOLLOWER
 
 
+def test_who_does_not_know_zstd_gets_none_of_it(networks: Any) -> None:
+    network = networks(1)
+    network.elect(1, 0)
+    network.produce(1, batch(b"a"))
+    options = ConsumeOptions(0, 1, 1000, knows_zstd=False)
+    for codec, error in (("producer", ErrorCode.NONE), ("zstd", ErrorCode.UNSUPPORTED_COMPRESSION_TYPE)):
+        network.config = TopicConfig(compression_type=codec)
+        network.replicas[1].config_changed("t")
+        answers: list[Any] = []
+        network.replicas[1].consume(options, [ConsumeRow("t", 0, 0, 1000)], answers.extend)
+        assert (answers[0].error, bool(answers[0].records)) == (error, error is ErrorCode.NONE)
+
+
 def test_unknown_partitions(networks: Any) -> None:
     network = networks(1)
     assert network.consume(1, 0)[0].error is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION

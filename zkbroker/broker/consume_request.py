@@ -216,6 +216,8 @@ class ConsumeRequest:
         log = replica.log
         if row.topic_id and row.topic_id != log.topic_id:
             return self._refused(row, ErrorCode.INCONSISTENT_TOPIC_ID)
+        if not self._options.knows_zstd and log.config.compression_type == "zstd":
+            return self._refused(row, ErrorCode.UNSUPPORTED_COMPRESSION_TYPE)
         if watch.replica is not replica and (self._is_kept or not self._is_whole):
             watch.register(replica)
         mark = _Mark(replica, leader, self._options.read_committed)

@@ -15,6 +15,7 @@ from zkbroker.model.errors import ErrorCode
 
 _FLEXIBLE_FROM = BY_KEY[FETCH].flexible_from
 _LOWEST = BY_KEY[FETCH].lowest
+_ZSTD_FROM = 10
 
 REPEATED_BYTES_MIN = 1024
 """A request of less, some thirty partitions, is not worth being remembered."""
@@ -115,7 +116,7 @@ def _serve_whole(services: Services, request: Request, message: FetchMessage) ->
         _serve_repeated(services, request, message, rows)
         return
     request.connection.repeat(None)
-    cancellable = services.data.consume(_options(services, message), rows, guarded(request, message, done))
+    cancellable = services.data.consume(_options(services, request, message), rows, guarded(request, message, done))
     if not request.is_done:
         request.cancellable = cancellable
 
@@ -136,7 +137,7 @@ def _serve_repeated(services: Services, request: Request, message: FetchMessage,
             connection.repeat(None)
         request.answer_chunks(chunks, size)
 
-    cancellable = repeated.data.fetch(_options(services, message), guarded(request, message, done))
+    cancellable = repeated.data.fetch(_options(services, request, message), guarded(request, message, done))
     if not request.is_done:
         request.cancellable = cancellable
 
@@ -225,7 +226,7 @@ def _fetch(
         waiting.over()
         answer(rows)
 
-    waiting.fetch = session.data.fetch(_options(services, message), guarded(request, message, done))
+    waiting.fetch = session.data.fetch(_options(services, request, message), guarded(request, message, done))
     if not request.is_done:
         request.cancellable = waiting
 
@@ -279,12 +280,13 @@ def _by_topic(
 # What both need
 
 
-def _options(services: Services, message: FetchMessage) -> ConsumeOptions:
+def _options(services: Services, request: Request, message: FetchMessage) -> ConsumeOptions:
     return ConsumeOptions(
         message.max_wait_ms,
         message.min_bytes,
         min(message.max_bytes, services.answer_bytes_max()),
         message.isolation_level == 1,
+        request.version >= _ZSTD_FROM,
     )
 
 

@@ -81,6 +81,8 @@ class ConsumeOptions(NamedTuple):
     min_bytes: int
     max_bytes: int
     read_committed: bool = False
+    knows_zstd: bool = True
+    """Else partitions that are stored in it (``compression.type``) are refused (KIP-110)."""
 
 
 class OffsetRow(NamedTuple):
