@@ -17,10 +17,9 @@ import pytest
 from kio.index import load_request_schema
 
 from tests.fakes.kafka_client import request_bytes
-from tests.harness.brokers import Cluster, wait_until
+from tests.harness.brokers import wait_until
 from tests.harness.differential import T0, Comparison, Peer, batch, build, frame, now_ms, record
-from tests.harness.kafka_differences import ACCEPTED, SETTINGS, can_create, create, gives_ids, new_name, produce, served
-from tests.harness.zookeeper import ZooKeeperEnsemble
+from tests.harness.kafka_differences import ACCEPTED, can_create, create, gives_ids, new_name, produce, served
 from zkbroker.kafka import versions as v
 
 pytestmark = [
@@ -30,30 +29,14 @@ pytestmark = [
 EPOCHS = ("current_leader_epoch", "last_fetched_epoch")
 
 
-NAMES = ("kafka", "zkbroker")
-
-
 @pytest.fixture(scope="module")
-def peers(ensemble: ZooKeeperEnsemble, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Peer, Peer]]:
-    clusters = [
-        Cluster(ensemble.connect_string, tmp_path_factory.mktemp(name), 1, SETTINGS, kafka=name == "kafka")
-        for name in NAMES
-    ]
-    try:
-        for cluster in clusters:
-            for broker in cluster.brokers.values():
-                broker.start()
-        for cluster in clusters:
-            cluster.start()
-        kafka, ours = (Peer(name, cluster.brokers[1].port) for name, cluster in zip(NAMES, clusters, strict=True))
-        for peer in (kafka, ours):
-            wait_until(lambda peer=peer: can_create(peer), f"{peer} has a controller", 90)  # type: ignore[misc]
-        yield kafka, ours
-        kafka.close()
-        ours.close()
-    finally:
-        for cluster in clusters:
-            cluster.close()
+def peers(kafka_and_ours: tuple[int, int]) -> Iterator[tuple[Peer, Peer]]:
+    kafka, ours = Peer("kafka", kafka_and_ours[0]), Peer("zkbroker", kafka_and_ours[1])
+    for peer in (kafka, ours):
+        wait_until(lambda peer=peer: can_create(peer), f"{peer} has a controller", 90)  # type: ignore[misc]
+    yield kafka, ours
+    kafka.close()
+    ours.close()
 
 
 @pytest.fixture
