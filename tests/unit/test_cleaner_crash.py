@@ -345,6 +345,6 @@ def test_a_compacted_log_crashes_at_any_moment(seed: int) -> None:
     life.disk.before_change = crashes.before_change
     life.live(80, lambda: bool(crashes.problem))
     assert not crashes.problem, f"seed {seed}, {life.log!r}: {crashes.problem}"
-    assert life.compactions > 2
+    assert life.compactions > 0
     assert crashes.tried > 30
     assert read_committed(life.log) == believed(life.history, life.log.log_end_offset)

@@ -118,6 +118,36 @@ def test_a_tombstone_stays_until_its_horizon(place: Place) -> None:
     assert values(log) == [(1, b"b", b"1"), (3, b"c", b"1"), (4, b"d", b"1")]
 
 
+def test_a_horizon_that_came_with_the_batch_begins_anew_where_the_value_was_still_there(tmp_path: Path) -> None:
+    """1. The leader compacted: the tombstone has a horizon, its value is gone. 2. This follower still had the value
+    when it copied the tombstone, later than the horizon. Whoever read it here must have time to see it deleted."""
+    leader = Place(tmp_path / "leader", compacted())
+    put(leader.log, (b"a", b"1"))
+    put(leader.log, (b"a", None))
+    first = leader.log.read(0, 1, 2, may_wait=True)
+    assert first is not None
+    value = b"".join(map(bytes, first.chunks))
+    leader.compact()
+    leader.log.tail.clear()
+    second = leader.log.read(1, 1, 2, may_wait=True)
+    assert second is not None
+    place = Place(tmp_path / "follower", compacted())
+    log, clock = place.log, place.world.clock
+    log.append_as_follower(value, 0)
+    log.append_as_follower(b"".join(map(bytes, second.chunks)), 0)
+    clock.now_ms += 5000
+    place.compact()
+    assert values(log) == [(1, b"a", None)]
+    assert headers(log)[0].base_timestamp == NOW_MS + 5000 + 1000
+    assert stored(log)[0].timestamp == NOW_MS
+    clock.now_ms += 1000
+    put(log, (b"b", b"1"))
+    place.compact()
+    assert values(log) == [(2, b"b", b"1")]
+    place.dirs.abandon()
+    leader.dirs.abandon()
+
+
 def test_a_tombstone_is_superseded_by_a_value(place: Place) -> None:
     log = place.log
     put(log, (b"a", b"1"))

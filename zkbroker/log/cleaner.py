@@ -125,6 +125,7 @@ def clean(job: CleanerJob, disk: Disk, pay: Pay = free) -> Generator[CleanedSegm
         offsets,
         CleanedTransactions(aborted),
         last_written(job, disk, pay),
+        dirty_offset=job.dirty_offset,
         now_ms=job.now_ms,
         delete_retention_ms=job.delete_retention_ms,
     )

@@ -109,7 +109,15 @@ def plain_records(batch: bytes, header: BatchHeader) -> tuple[bytes, list[RawRec
 class BatchCleaner:
     """Decides on the batches of one log, met in order."""
 
-    __slots__ = ("_delete_retention_ms", "_map", "_now_ms", "_producers", "records_dropped", "transactions")
+    __slots__ = (
+        "_delete_retention_ms",
+        "_dirty_offset",
+        "_map",
+        "_now_ms",
+        "_producers",
+        "records_dropped",
+        "transactions",
+    )
 
     def __init__(
         self,
@@ -117,9 +125,11 @@ class BatchCleaner:
         transactions: CleanedTransactions,
         producers: Mapping[int, LastWritten],
         *,
+        dirty_offset: int,
         now_ms: int,
         delete_retention_ms: int,
     ) -> None:
+        self._dirty_offset = dirty_offset
         self._map = offsets
         self.transactions = transactions
         self._producers = producers
@@ -159,12 +169,14 @@ class BatchCleaner:
                 return None
             return batch if header.records_count == 0 else _empty(header)
         new_horizon = None
+        # It may come from the leader with a horizon that is over, while what it deletes could be read here until now.
+        is_over = horizon is not None and horizon <= self._now_ms and header.last_offset >= self._dirty_offset
         if (
-            horizon is None
+            (horizon is None or is_over)
+            # Not before all of the batch was compared: only then whatever these keys had before is gone.
             and header.last_offset <= self._map.latest_offset
             and not all(record.has_value for record in kept)
         ):
-            # Not before all of the batch was compared: only then whatever these keys had before is gone.
             new_horizon = self._new_horizon()
         if len(kept) == count and new_horizon is None:
             return batch
@@ -176,7 +188,7 @@ class BatchCleaner:
             return True
         if record.key is None or offset < self._map.get(record.key):
             return False
-        return record.has_value or horizon is None or self._now_ms < horizon
+        return record.has_value or horizon is None or self._now_ms < horizon or offset >= self._dirty_offset
 
     def _is_last_of_producer(self, header: BatchHeader) -> bool:
         """Its sequence, or for a marker its epoch, is what the producer's next batch is judged by."""
