@@ -100,6 +100,18 @@ def test_partitions_are_added() -> None:
     assert (again.error, again.message) == (ErrorCode.INVALID_PARTITIONS, "Topic already has 3 partitions.")
 
 
+def test_the_topic_of_groups_keeps_its_partitions() -> None:
+    cluster = Cluster()
+    cluster.create("__consumer_offsets")
+    more = [PartitionsToAdd("__consumer_offsets", 3)]
+    [result] = cluster.wait(cluster.controller.create_partitions(more, 30_000, False))
+    assert (result.error, result.message) == (
+        ErrorCode.INVALID_PARTITIONS,
+        "The number of partitions of '__consumer_offsets' cannot be changed.",
+    )
+    assert cluster.state(TopicPartition("__consumer_offsets", 2)) is None
+
+
 def test_requests_are_refused_with_kafkas_errors() -> None:
     cluster = Cluster()
     cluster.create("a.b")

@@ -12,6 +12,10 @@ from zkbroker.model.channel import NewTopic
 from zkbroker.model.errors import BrokerError, ErrorCode
 from zkbroker.model.topics import topic_name_error
 
+KEYED_TOPICS = frozenset(("__consumer_offsets", "__transaction_state"))
+"""What coordinators keep lies where the hash of its key modulo the number of partitions says: with another number it
+would be looked for elsewhere. (Kafka allows it, and forgets the offsets of most groups.)"""
+
 RandomBelow = Callable[[int], int]
 """A random integer from 0 up to, not including, the argument."""
 
@@ -61,6 +65,8 @@ def plan_partitions(
     topic = image.topics.get(name)
     if topic is None:
         raise BrokerError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"The topic '{name}' does not exist.")
+    if name in KEYED_TOPICS:
+        raise BrokerError(ErrorCode.INVALID_PARTITIONS, f"The number of partitions of '{name}' cannot be changed.")
     if any(is_moving(placement) for placement in topic.partitions.values()):
         raise BrokerError(
             ErrorCode.REASSIGNMENT_IN_PROGRESS,
