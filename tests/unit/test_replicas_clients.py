@@ -84,10 +84,11 @@ def test_who_does_not_know_zstd_gets_none_of_it(networks: Any) -> None:
     network = networks(1)
     network.elect(1, 0)
     network.produce(1, batch(b"a"))
+    network.run()
     options = ConsumeOptions(0, 1, 1000, knows_zstd=False)
     for codec, error in (("producer", ErrorCode.NONE), ("zstd", ErrorCode.UNSUPPORTED_COMPRESSION_TYPE)):
         network.config = TopicConfig(compression_type=codec)
-        network.replicas[1].config_changed("t")
+        network.replicas[1].configs_changed(["t"])
         answers: list[Any] = []
         network.replicas[1].consume(options, [ConsumeRow("t", 0, 0, 1000)], answers.extend)
         assert (answers[0].error, bool(answers[0].records)) == (error, error is ErrorCode.NONE)
