@@ -20,9 +20,9 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def markdown(outcomes: Sequence[Outcome], columns: Sequence[Column]) -> str:
-    """Two tables, clients by feature and Kafka's tools by version; below them what each mark needs to be understood."""
+    """Two tables, clients by feature and Kafka's tools by version; below them what clients lack, and why cells fail."""
     lines: list[str] = []
-    notes: dict[str, int] = {}
+    failures: list[str] = []
     by_place = {(one.cell.column, one.cell.group, one.cell.row): one for one in outcomes}
     libraries = {column.name: column.library for column in columns}
     for is_tools in (False, True):
@@ -35,23 +35,27 @@ def markdown(outcomes: Sequence[Outcome], columns: Sequence[Column]) -> str:
             cells = []
             for name in names:
                 found = by_place.get((name, group, row))
-                mark = "" if found is None else MARKS[found.kind]
-                if found is not None and found.reason:
-                    mark += f" {notes.setdefault(_note(found), len(notes) + 1)}"
-                cells.append(mark)
+                cells.append("" if found is None else _mark(found, failures))
             rows.append([row, *cells])
-        lines += [*_table(["Tool" if is_tools else "", *(f"{name} ({libraries[name]})" for name in names)], rows), ""]
-    if notes:
-        lines += [f"✓ passes, ✗ fails, – the client has no such thing. {_notes(notes)}", ""]
+        head = ["Tool" if is_tools else "", *(_title(name, libraries[name]) for name in names)]
+        lines += [*_table(head, rows), ""]
+    lacks = dict.fromkeys(one.reason for one in outcomes if one.kind == NOT_APPLICABLE)
+    if lacks:
+        lines += [f"–: {'; '.join(lacks)}.", ""]
+    lines += [f"{number}. {reason}" for number, reason in enumerate(failures, 1)]
     return "\n".join(lines)
 
 
-def _note(outcome: Outcome) -> str:
-    return outcome.reason
+def _title(name: str, library: str) -> str:
+    """The library's name is left out where it is the client's, too."""
+    return library if library.startswith(f"{name} ") else f"{name} ({library})"
 
 
-def _notes(notes: dict[str, int]) -> str:
-    return " ".join(f"({number}) {text}." for text, number in notes.items())
+def _mark(outcome: Outcome, failures: list[str]) -> str:
+    if outcome.kind != FAIL:
+        return MARKS[outcome.kind]
+    failures.append(f"{outcome.cell.label}: {outcome.reason}")
+    return f"{MARKS[FAIL]} {len(failures)}"
 
 
 def machine_readable(outcomes: Sequence[Outcome], columns: Sequence[Column]) -> str:

@@ -31,7 +31,7 @@ JOBS = 3
 
 @pytest.fixture(scope="module")
 def outcomes(ensemble: ZooKeeperEnsemble, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Cell, Outcome]]:
-    """All cells beside each other, because most of their time is waiting; what failed is tried once more by itself."""
+    """All cells beside each other, because most of their time is waiting."""
     folder = tmp_path_factory.mktemp("interop")
     with Cluster(ensemble.connect_string, folder, overrides=SETTINGS) as cluster, clients_of(cluster) as clients:
         yield {one.cell: one for one in run_cells(cluster, clients, chosen(None, is_short=True), JOBS, lambda _: None)}
@@ -48,9 +48,11 @@ def test_the_table() -> None:
     cells = {name: Cell(name, "records", "gzip", True) for name in ("one", "two")}
     outcomes = [Outcome(cells["one"], PASS), Outcome(cells["two"], NOT_APPLICABLE, "two has no gzip")]
     text = markdown(outcomes, columns).splitlines()
-    assert text[:3] == ["||one (library 1)|two (library 2)|", "|---|---|---|", "|gzip|✓|– 1|"]
-    assert "(1) two has no gzip." in text[4]
-    assert '"outcome": "does not apply"' in machine_readable(outcomes, columns)
+    assert text[:5] == ["||one (library 1)|two (library 2)|", "|---|---|---|", "|gzip|✓|–|", "", "–: two has no gzip."]
+    outcomes[1] = Outcome(cells["two"], FAIL, "it is broken")
+    text = markdown(outcomes, columns).splitlines()
+    assert (text[2], text[-1]) == ("|gzip|✓|✗ 1|", "1. two / records / gzip: it is broken")
+    assert '"outcome": "fail"' in machine_readable(outcomes, columns)
 
 
 def test_a_cell_that_fails_says_where_and_is_none_of_the_others(ensemble: ZooKeeperEnsemble) -> None:
