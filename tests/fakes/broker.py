@@ -408,16 +408,20 @@ def serve(port: int) -> None:
     from twisted.internet import reactor
     from twisted.logger import Logger, globalLogBeginner, textFileLogObserver
 
+    from tests.fakes.groups import FakeGroups
     from zkbroker.kafka.listener import KafkaFactory, preload_hot
 
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)])
     broker = FakeBroker("127.0.0.1", port, reactor)
+    groups = FakeGroups()
     factory = KafkaFactory(
         listener_name="PLAINTEXT",
         data=broker,
         metadata=broker,
         admin=broker,
         producer_ids=broker,
+        groups=groups,
+        coordinators=groups,
         limits=LIMITS,
         clock=MonotonicClock(reactor),
         reactor=reactor,

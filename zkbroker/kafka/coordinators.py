@@ -28,9 +28,6 @@ def serve(services: Services, request: Request, message: SimpleNamespace) -> Non
     if key_type not in (KEY_OF_GROUP, KEY_OF_TRANSACTION):
         refuse(request, message, ErrorCode.INVALID_REQUEST, f"unknown coordinator type {key_type}")
         return
-    if services.coordinators is None:
-        refuse(request, message, ErrorCode.COORDINATOR_NOT_AVAILABLE, "there are no coordinators yet")
-        return
     brokers = {view.broker_id: view for view in services.metadata.brokers(services.listener)}
     rows = []
     for key in _keys(request, message):

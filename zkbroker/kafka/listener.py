@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Protocol, ServerFactory
@@ -58,6 +58,8 @@ class KafkaFactory(ServerFactory):
         metadata: MetadataPort,
         admin: AdminPort,
         producer_ids: ProducerIdPort,
+        groups: GroupPort,
+        coordinators: CoordinatorPort,
         limits: ListenerLimits,
         clock: Clock,
         reactor: Any,
@@ -65,8 +67,6 @@ class KafkaFactory(ServerFactory):
         fatal: Callable[[str, BaseException], None],
         memory: RequestMemory | None = None,
         fetch_sessions: FetchSessions | None = None,
-        groups: GroupPort | None = None,
-        coordinators: CoordinatorPort | None = None,
     ) -> None:
         self.listener_name = listener_name
         self.limits = limits
@@ -82,9 +82,8 @@ class KafkaFactory(ServerFactory):
             limits,
             listener_name,
             {},
-            # None: the APIs of groups are not advertised yet.
-            cast(GroupPort, groups),
-            cast(CoordinatorPort, coordinators),
+            groups,
+            coordinators,
             fetch_sessions
             if fetch_sessions is not None
             else FetchSessions(limits.fetch_sessions_max, clock, random.randint),
