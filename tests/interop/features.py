@@ -311,8 +311,8 @@ def static(scene: Scene) -> None:
         two.leave()
 
 
-@feature("groups", "listed, described, deleted", "confluent-kafka", "aiokafka")
-def administer_groups(scene: Scene) -> None:
+@feature("groups", "groups listed and described, offsets read", "confluent-kafka", "aiokafka")
+def describe_groups(scene: Scene) -> None:
     client = scene.client
     client.groups()
     topic = scene.topic(2)
@@ -327,6 +327,17 @@ def administer_groups(scene: Scene) -> None:
         member.leave()
     scene.until(lambda: client.describe_group(group) == ("empty", 0), "the group is empty")
     assert client.group_offsets(group, topic, [0, 1])[1] == 3
+
+
+@feature("groups", "groups deleted", "kafka-python")
+def delete_groups(scene: Scene) -> None:
+    client = scene.client
+    topic = scene.topic()
+    group = f"group-{scene.name}"
+    scene.cluster.produce(topic, [b"a"])
+    member = client.join(group, topic)
+    scene.until(lambda: len(member.received()) == 1, "the member reads all")
+    member.leave()
     client.delete_group(group)
     assert group not in client.groups()
 
