@@ -14,11 +14,14 @@ from confluent_kafka import KafkaException, Producer
 
 from tests.harness.brokers import Cluster
 from tests.harness.zookeeper import ZooKeeperEnsemble
+from tests.unit.cleaner_tools import compact, compacted
+from tests.unit.log_tools import TOPIC_ID, World
 from zkbroker.records.batch import batches
 from zkbroker.records.record import records_of
 
 pytestmark = pytest.mark.timeout(300)
 LIBS = os.environ.get("ZKBROKER_KAFKA_LIBS", "")
+DATA = Path(__file__).parent.parent / "data" / "kafka-3.9.1"
 KEYS = 20
 SETTINGS = {
     "log.cleaner.backoff.ms": 200,
@@ -112,6 +115,40 @@ def read_map(cluster: Cluster, topic: str, end: int) -> dict[str, str]:
     finally:
         consumer.close()
     return found
+
+
+def kafka_dump(*arguments: str) -> str:
+    """What Kafka's own tool says."""
+    done = subprocess.run(
+        ["java", "-cp", f"{LIBS}/*", "kafka.tools.DumpLogSegments", *arguments],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Exception" not in done.stderr, done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(not LIBS, reason="ZKBROKER_KAFKA_LIBS names no folder with Kafka 3.9's jars")
+def test_kafka_reads_what_was_compacted(tmp_path: Path) -> None:
+    """Its own logs after our compaction: batches, indexes, aborted transactions, the records of groups."""
+    shutil.copytree(DATA / "data", tmp_path / "data")
+    place = tmp_path / "data" / "__consumer_offsets-0"
+    place.mkdir()
+    shutil.copy(DATA / "consumer_offsets" / "1.log", place / "00000000000000000000.log")
+    (place / "partition.metadata").write_text(f"version: 0\ntopic_id: {TOPIC_ID}")
+    world = World(tmp_path / "data", config=compacted(index_interval_bytes=100))
+    dirs = world.open()
+    for log in dirs.logs.values():
+        assert compact(dirs, log) is not None or log.log_start_offset == log.log_end_offset
+    dirs.close(1)
+    files = [path for path in (tmp_path / "data").glob("golden-*/*") if path.suffix in (".log", ".index", ".timeindex")]
+    files += (tmp_path / "data").glob("golden-*/*.txnindex")
+    text = kafka_dump("--deep-iteration", "--files", ",".join(str(path) for path in files if path.stat().st_size))
+    assert text.count("isvalid: true") == text.count("baseOffset: ") > 10
+    assert "Mismatch" not in text and "Found" not in text and "invalid bytes" not in text
+    text = kafka_dump("--offsets-decoder", "--files", ",".join(str(path) for path in place.glob("*.log")))
+    keys = [line.partition("key: ")[2].partition(" payload:")[0] for line in text.splitlines() if " key: " in line]
+    assert len(keys) == len(set(keys)) > 3
 
 
 def test_a_compacted_topic_through_its_life(cluster: Cluster, ensemble: ZooKeeperEnsemble) -> None:
