@@ -32,9 +32,6 @@ def take_batch(
 ) -> None:
     """A batch of a producer was appended (or is read again): bring the states up to it. Raises OSError."""
     if header.attributes & CONTROL_BIT:
-        if header.records_count == 0:
-            # The whole transaction was compacted away, and then its marker.
-            return
         marker = end_transaction_of(data, header, place)
         if marker is not None:
             completed = producers.transaction_ended(

@@ -165,7 +165,8 @@ def records_in(body: bytes, header: BatchHeader) -> Iterator[Record]:
 
 
 def end_transaction_of(batch: bytes | memoryview, header: BatchHeader, position: int = 0) -> EndTransaction | None:
-    """The marker of a control batch; None for a control record of another kind. Raises as ``records_of``."""
+    """The marker of a control batch; None for a control record of another kind, and for a batch that a compaction
+    emptied, as the whole transaction is gone. Raises as ``records_of``."""
     for record in records_of(batch, header, position):
         key, value = record.key, record.value
         if key is None or len(key) < 4 or value is None:
@@ -176,7 +177,7 @@ def end_transaction_of(batch: bytes | memoryview, header: BatchHeader, position:
         if len(value) < 6:
             raise corrupt(f"the marker at {header.base_offset} is too short")
         return EndTransaction(kind == 1, _END_TXN_VALUE.unpack_from(value)[1])
-    raise corrupt(f"the control batch at {header.base_offset} is empty")
+    return None
 
 
 def check_records(batch: bytes | memoryview, header: BatchHeader, *, keys_required: bool) -> list[Record]:
