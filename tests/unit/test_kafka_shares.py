@@ -7,7 +7,7 @@ from typing import Any
 from tests.fakes.kafka_client import Listener, frames_of, request_bytes
 from tests.unit.kafka_group_tools import request
 from zkbroker.kafka import versions as v
-from zkbroker.kafka.shares import SLICE_S, Shares
+from zkbroker.kafka.shares import PAUSE_S, SLICE_S, Shares
 
 
 class World:
@@ -47,6 +47,7 @@ class Client:
         if self.world.shares.claim(self):
             self.world.begun.append(self.name)
             self.world.now += self.cost_s
+            self.world.shares.ended()
 
 
 def test_each_turn_has_a_slice_and_who_came_first_is_first() -> None:
@@ -67,12 +68,20 @@ def test_a_newcomer_waits_behind_the_line_though_time_is_left() -> None:
     world = World()
     Client(world, "long", 2 * SLICE_S)
     Client(world, "waiting")
-    world.now = -1.0
+    world.now += 1.0
     Client(world, "newcomer")
     assert world.begun == ["long"]
-    world.now = 1.0
     world.turn()
     assert world.begun == ["long", "waiting", "newcomer"]
+
+
+def test_requests_that_come_one_by_one_need_no_turn_of_their_own() -> None:
+    world = World()
+    for name in "abc":
+        Client(world, name, 2 * SLICE_S)
+        world.now += PAUSE_S
+    assert world.begun == ["a", "b", "c"]
+    assert world.calls == []
 
 
 def test_whoever_has_gone_is_forgotten() -> None:
@@ -89,14 +98,11 @@ def test_a_connection_waits_for_its_turn_with_what_comes_behind_and_loses_nothin
     listener = Listener()
     shares = listener.factory.shares
     connection, transport = listener.connect()
-    shares._until = -1.0
-    shares._call = object()
+    shares.ended()
     for number in range(3):
         connection.dataReceived(request_bytes(request(v.HEARTBEAT, 4, group_id="g", member_id="m"), number))
     connection.dataReceived(request_bytes(request(v.METADATA, 4, topics=[]), 3))
     assert frames_of(transport.take()) == []
-    shares._call = None
-    shares._next_turn()
     listener.clock.advance(0)
     answers = frames_of(transport.take())
     assert [int.from_bytes(answer[:4], "big") for answer in answers] == [0, 1, 2, 3]
@@ -106,8 +112,7 @@ def test_a_lost_connection_is_not_waited_for() -> None:
     listener = Listener()
     shares = listener.factory.shares
     connection, _ = listener.connect()
-    shares._until = -1.0
-    shares._call = object()
+    shares.ended()
     connection.dataReceived(request_bytes(request(v.HEARTBEAT, 4, group_id="g", member_id="m"), 1))
     connection.connectionLost()
     assert repr(shares) == "Shares(0 waiting)"

@@ -15,6 +15,9 @@ from zkbroker.model.clock import Clock
 SLICE_S = 0.002
 """Of one turn. The last request that begins in it may take longer."""
 
+PAUSE_S = 0.001
+"""With so long a time between two requests there is no crowd, and the slice begins anew without another turn."""
+
 
 class Claimant(Protocol):
     def share_came(self) -> None:
@@ -23,17 +26,21 @@ class Claimant(Protocol):
 
 
 class Shares:
-    """Who may begin in this turn, and the line of those who wait for the next."""
+    """Who may begin in this turn, and the line of those who wait for the next. A request that comes alone costs no
+    turn of its own."""
 
     def __init__(self, reactor: Any, clock: Clock) -> None:
         self._reactor = reactor
         self._clock = clock
         self._until = 0.0
-        """The end of this turn's slice, while ``_call`` says that the turn lasts."""
+        """The end of the slice."""
         self._call: Any = None
+        """Of the next turn, while somebody waits for it."""
         self._waiting: dict[Claimant, None] = {}
         self._called: Claimant | None = None
         """Whose turn it is."""
+        self._ended_at = float("-inf")
+        """When the last one had been worked on."""
 
     def __repr__(self) -> str:
         return f"Shares({len(self._waiting)} waiting)"
@@ -43,14 +50,21 @@ class Shares:
         if claimant is self._called:
             self._called = None
             return True
-        now = self._clock.monotonic()
-        if self._call is None:
-            self._until = now + SLICE_S
-            self._call = self._reactor.callLater(0, self._next_turn)
-        if now < self._until and not self._waiting:
-            return True
+        if not self._waiting:
+            now = self._clock.monotonic()
+            if now < self._until:
+                return True
+            if now - self._ended_at >= PAUSE_S:
+                self._until = now + SLICE_S
+                return True
         self._waiting[claimant] = None
+        if self._call is None:
+            self._call = self._reactor.callLater(0, self._next_turn)
         return False
+
+    def ended(self) -> None:
+        """The request that was begun has been worked on, whether or not it is answered yet."""
+        self._ended_at = self._clock.monotonic()
 
     def forget(self, claimant: Claimant) -> None:
         """Its connection is gone."""
@@ -64,12 +78,11 @@ class Shares:
 
     def _next_turn(self) -> None:
         self._call = None
-        if not self._waiting:
-            return
         self._until = self._clock.monotonic() + SLICE_S
-        self._call = self._reactor.callLater(0, self._next_turn)
         while self._waiting and self._clock.monotonic() < self._until:
             self._called = claimant = next(iter(self._waiting))
             del self._waiting[claimant]
             claimant.share_came()
         self._called = None
+        if self._waiting and self._call is None:
+            self._call = self._reactor.callLater(0, self._next_turn)
