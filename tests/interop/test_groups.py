@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from tests.harness.brokers import Cluster
+from tests.harness.brokers import Cluster, run_cli
 from tests.harness.differential import Peer
 from tests.harness.zookeeper import ZooKeeperEnsemble
 from tests.interop.__main__ import SETTINGS
@@ -107,6 +107,22 @@ def test_a_group_of_all_clients_outlives_its_coordinator(group_cluster: Cluster,
         for member in members:
             member.leave()
     cluster.wait_for(lambda: committed(cluster, group, topic, partitions) == [6] * partitions, "all was committed")
+
+
+def test_our_console_consumer_goes_on_where_its_group_was(group_cluster: Cluster) -> None:
+    cluster = group_cluster
+    cluster.create_topic("console", 2, 3)
+    wait_known(cluster, "console", 2)
+    flags = ("--bootstrap-server", cluster.bootstrap, "--topic", "console", "--group", "console", "--from-beginning")
+    for partition in range(2):
+        cluster.produce("console", [b"%d-%d" % (partition, number) for number in range(10)], partition)
+    first = run_cli("console_consumer", *flags, "--max-messages", "7")
+    assert (first.returncode, first.stderr) == (0, "Processed a total of 7 messages\n")
+    assert sum(max(0, offset) for offset in committed(cluster, "console", "console", 2)) == 7  # printed, not only read
+    second = run_cli("console_consumer", *flags, "--max-messages", "13")
+    assert sorted(first.stdout.split() + second.stdout.split()) == [f"{p}-{n}" for p in range(2) for n in range(10)]
+    third = run_cli("console_consumer", *flags, "--timeout-ms", "3000")
+    assert (third.returncode, third.stdout) == (0, "")
 
 
 def rows_of(text: str) -> list[str]:

@@ -51,6 +51,7 @@ def test_help_teaches_by_examples(name: str, capsys: pytest.CaptureFixture[str])
         ("console_consumer", [*BOOTSTRAP, "--topic", "t", "--offset", "3"]),
         ("console_consumer", [*BOOTSTRAP, "--topic", "t", "--partition", "0", "--offset", "soon"]),
         ("console_consumer", [*BOOTSTRAP]),
+        ("console_consumer", [*BOOTSTRAP, "--topic", "t", "--partition", "0", "--group", "g"]),
         ("console_producer", [*BOOTSTRAP]),
         ("console_producer", [*BOOTSTRAP, "--topic", "t", "--property", "parse.key"]),
         ("server_stop", ["--all", "conf/broker-1.yaml"]),
@@ -197,3 +198,11 @@ def test_brokers_are_found_by_their_command_line(tmp_path: Any) -> None:
     assert [broker.pid for broker in found] == [11, 12]
     assert found[0].config_path == os.path.realpath(tmp_path / "conf/b.yaml")
     assert re.fullmatch(r"/etc/b\.yaml", found[1].config_path)
+
+
+def test_a_group_has_one_name() -> None:
+    assert console_consumer.group_of(None, {}, {"client.id": "c"}) is None
+    assert console_consumer.group_of("g", {"group.id": "g"}, {}) == "g"
+    assert console_consumer.group_of(None, {}, {"group.id": "h"}) == "h"
+    with pytest.raises(common.CommandError, match="Detected group ids: 'g', 'h'"):
+        console_consumer.group_of("g", {"group.id": "h"}, {})

@@ -1,6 +1,7 @@
 """``zkbroker-console-consumer``: print a topic's records; Kafka's kafka-console-consumer.sh in flags and output.
 
-It reads all partitions itself and belongs to no consumer group.
+Without a group it reads all partitions itself and joins, stores and commits nothing; with one it shares the topic's
+partitions with the group's other members and commits what it has printed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import argparse
 import re
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 from confluent_kafka import (
@@ -38,6 +40,8 @@ EXAMPLES = """\
   one partition from an offset on, until nothing has come for three seconds:
     zkbroker-console-consumer --bootstrap-server localhost:9092 --topic orders --partition 0 --offset 1000 \\
         --timeout-ms 3000
+  as a member of a group, which goes on where it was when it is started again:
+    zkbroker-console-consumer --bootstrap-server localhost:9092 --topic orders --group billing --from-beginning
 """
 
 
@@ -111,7 +115,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--consumer.config", dest="consumer_config", metavar="FILE", help="property file of the client")
     parser.add_argument("--isolation-level", default="read_uncommitted", choices=["read_uncommitted", "read_committed"])
-    parser.add_argument("--group", metavar="ID", help="refused: brokers have no consumer groups yet")
+    parser.add_argument("--group", metavar="ID", help="consume as a member of this group, and commit what is printed")
     parser.add_argument("--skip-message-on-error", action="store_true", help="go on after a record that cannot be read")
     return parser
 
@@ -122,18 +126,23 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     start = _start_offset(arguments)
-    if arguments.group:
-        raise common.CommandError(f"{PROG}: --group: zkbroker has no consumer groups yet; leave the flag away")
     properties = common.read_properties(arguments.formatter_config)
     properties.update(common.key_values(arguments.property, "--property"))
     formatter = Formatter(properties)
-    config = common.client_config(
-        arguments.bootstrap_server,
+    layers = (
         common.read_properties(arguments.consumer_config),
         common.key_values(arguments.consumer_property, "--consumer-property"),
+    )
+    arguments.group = group_of(arguments.group, *layers)
+    if arguments.group is not None and arguments.partition is not None:
+        raise common.UsageError("options group and partition cannot be specified together")
+    config = common.client_config(
+        arguments.bootstrap_server,
+        *layers,
         defaults={
-            "group.id": "console-consumer",  # librdkafka wants one; nothing is joined, stored or committed
-            "enable.auto.commit": False,
+            # Without a group librdkafka wants the name of one all the same.
+            "group.id": "console-consumer" if arguments.group is None else arguments.group,
+            "enable.auto.commit": arguments.group is not None,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "earliest" if arguments.from_beginning else "latest",
             "enable.partition.eof": False,
@@ -150,6 +159,18 @@ def _run(arguments: argparse.Namespace) -> int:
     finally:
         consumer.close()
         print(f"Processed a total of {printed} messages", file=sys.stderr)
+
+
+def group_of(flag: str | None, *layers: Mapping[str, str]) -> str | None:
+    """The group's id, which may be given by the flag or as a property. Raises CommandError when they do not agree."""
+    named = [flag, *(layer.get("group.id") for layer in layers)]
+    found = list(dict.fromkeys(name for name in named if name is not None))
+    if len(found) > 1:
+        raise common.CommandError(
+            "The group ids provided in different places (directly using '--group', via '--consumer-property', or via "
+            f"'--consumer.config') do not match. Detected group ids: {', '.join(map(repr, found))}"
+        )
+    return found[0] if found else None
 
 
 def _start_offset(arguments: argparse.Namespace) -> int:
@@ -193,7 +214,10 @@ class _Loop:
 
     def _read(self) -> None:
         arguments = self._arguments
-        self._assign_all(first=True)
+        if arguments.group is None:
+            self._assign_all(first=True)
+        else:
+            self._subscribe()
         idle_since = checked = time.monotonic()
         while arguments.max_messages < 0 or self._printed < arguments.max_messages:
             wanted = BATCH_RECORDS
@@ -205,24 +229,47 @@ class _Loop:
                 idle_since = now
             elif 0 <= arguments.timeout_ms <= (now - idle_since) * 1000:
                 return
-            if arguments.partition is None and now - checked > NEW_PARTITIONS_CHECK_S:
+            if arguments.group is None and arguments.partition is None and now - checked > NEW_PARTITIONS_CHECK_S:
                 checked = now
                 self._assign_all(first=False)
 
     def _print(self, messages: list[Message]) -> int:
         out = sys.stdout.buffer
         count = 0
+        last: dict[tuple[str | None, int | None], Message] = {}
         for message in messages:
             error = message.error()
             if error is None:
                 self._formatter.write(message, out)
                 count += 1
+                last[message.topic(), message.partition()] = message
             elif not self._arguments.skip_message_on_error and not _passes(error):
                 raise KafkaException(error)
         if count:
             out.flush()
         self._printed += count
+        if self._arguments.group is not None:
+            for message in last.values():
+                self._store(message)
         return count
+
+    def _store(self, message: Message) -> None:
+        """To be committed: what was printed, never what was only read."""
+        try:
+            self._consumer.store_offsets(message)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError._STATE:
+                raise
+            # The partition went to another member meanwhile, who will print the record again.
+
+    def _subscribe(self) -> None:
+        """Raises CommandError when there is no such topic."""
+        if self._arguments.topic is not None:
+            self._wanted_partitions(must_exist=True)
+            self._consumer.subscribe([self._arguments.topic])
+        else:
+            expression = self._arguments.include.replace(",", "|")
+            self._consumer.subscribe([f"^({expression})$"])
 
     def _assign_all(self, first: bool) -> None:
         """Take every wanted partition that is not read yet; those found later are read from their beginning."""
