@@ -16,6 +16,7 @@ from zkbroker.broker.metadata import ClusterMetadata
 from zkbroker.broker.producer_ids import ProducerIds
 from zkbroker.broker.replicas import Replicas
 from zkbroker.broker.settings import listener_limits
+from zkbroker.kafka.connection_counts import ConnectionCounts
 from zkbroker.kafka.fetch_sessions import FetchSessions
 from zkbroker.kafka.listener import KafkaFactory
 from zkbroker.kafka.memory import RequestMemory
@@ -55,6 +56,7 @@ class Listeners:
         settings.listen(lambda: self._limits_changed(listener_limits(settings.config)))
         memory = RequestMemory(limits.queued_max_request_bytes)
         fetch_sessions = FetchSessions(limits.fetch_sessions_max, clock, source.randint)
+        counts = ConnectionCounts()
         self._factories = [
             KafkaFactory(
                 listener_name=endpoint.listener,
@@ -71,6 +73,7 @@ class Listeners:
                 groups=groups.groups,
                 coordinators=groups.topic,
                 fetch_sessions=fetch_sessions,
+                counts=counts,
             )
             for endpoint in config.kafka_listeners
         ]

@@ -6,6 +6,7 @@ from zkbroker.broker.controller_settings import ControllerSettings
 from zkbroker.broker.detection import DetectionSettings
 from zkbroker.broker.peers import PeerSettings
 from zkbroker.broker.replica import ReplicaSettings
+from zkbroker.kafka.connection_counts import parse_overrides
 from zkbroker.kafka.ports import ListenerLimits
 from zkbroker.log.cleaner_choice import CleanerSettings
 from zkbroker.model.config import BrokerConfig
@@ -120,5 +121,7 @@ def listener_limits(config: BrokerConfig) -> ListenerLimits:
         fetch_max_bytes=config.get_int("fetch.max.bytes"),
         request_timeout_ms=config.get_int("request.timeout.ms"),
         auto_create_topics=config.get_bool("auto.create.topics.enable"),
+        max_connections_per_ip=config.get_int("max.connections.per.ip"),
+        max_connections_overrides=parse_overrides(config.get_list("max.connections.per.ip.overrides")),
         fetch_sessions_max=config.get_int("max.incremental.fetch.session.cache.slots"),
     )

@@ -12,6 +12,7 @@ from twisted.logger import Logger
 
 from zkbroker.kafka.apis import preload_hot
 from zkbroker.kafka.connection import KafkaConnection
+from zkbroker.kafka.connection_counts import ConnectionCounts
 from zkbroker.kafka.fetch_sessions import FetchSessions
 from zkbroker.kafka.group_ports import CoordinatorPort, GroupPort
 from zkbroker.kafka.memory import RequestMemory
@@ -42,8 +43,8 @@ COMPLAINTS_PER_S = 1.0
 
 
 class KafkaFactory(ServerFactory):
-    """Twisted factory of one listener. ``memory`` and ``fetch_sessions`` are shared between the listeners of a broker
-    where they are given.
+    """Twisted factory of one listener. ``memory``, ``fetch_sessions`` and ``counts`` are shared between the listeners
+    of a broker where they are given.
 
     ``fatal(where, error)`` is called when an invariant is broken. It is the owner's to end the process.
     """
@@ -67,6 +68,7 @@ class KafkaFactory(ServerFactory):
         fatal: Callable[[str, BaseException], None],
         memory: RequestMemory | None = None,
         fetch_sessions: FetchSessions | None = None,
+        counts: ConnectionCounts | None = None,
     ) -> None:
         self.listener_name = listener_name
         self.limits = limits
@@ -94,6 +96,7 @@ class KafkaFactory(ServerFactory):
         """Answers that wait for their clients to read: no Fetch begins while there is more than the limit."""
         self.shares = Shares(reactor, clock)
         self.connections: dict[KafkaConnection, None] = {}
+        self.counts = ConnectionCounts() if counts is None else counts
         self._waiting_ready: dict[KafkaConnection, float] = {}
         """Connections with a request held since then."""
         self._elder: tuple[object, float] = (None, 0.0)
@@ -119,9 +122,10 @@ class KafkaFactory(ServerFactory):
         self.shares.stop()
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
-        """None, which closes the connection, when there are ``max.connections`` already."""
-        if len(self.connections) >= self.limits.max_connections:
-            self.complain(str(addr), f"there are max.connections ({self.limits.max_connections}) already")
+        """None, which closes the connection, when there are too many already, in all or of that address."""
+        refusal = self.counts.refusal(getattr(addr, "host", ""), self.limits)
+        if refusal is not None:
+            self.complain(str(addr), refusal)
             return None
         return KafkaConnection(self)
 
@@ -154,9 +158,12 @@ class KafkaFactory(ServerFactory):
 
     def connection_opened(self, connection: KafkaConnection) -> None:
         self.connections[connection] = None
+        transport: Any = connection.transport
+        self.counts.opened(connection, getattr(transport.getPeer(), "host", ""))
 
     def connection_closed(self, connection: KafkaConnection) -> None:
         self.connections.pop(connection, None)
+        self.counts.closed(connection)
         self._waiting_ready.pop(connection, None)
 
     def wait_until_ready(self, connection: KafkaConnection) -> None:

@@ -6,6 +6,7 @@ Topics travel by name here; the API files translate topic ids with ``MetadataPor
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
@@ -374,4 +375,7 @@ class ListenerLimits(NamedTuple):
     fetch_max_bytes: int
     request_timeout_ms: int
     auto_create_topics: bool
+    max_connections_per_ip: int = 2**31 - 1
+    max_connections_overrides: Mapping[str, int] = MappingProxyType({})
+    """``max.connections.per.ip`` of single addresses."""
     fetch_sessions_max: int = 1000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from zkbroker.model.config.values import Matching, Value
 
-LATER_LIMITS = "not yet: only the number of all connections is limited"
+LATER_LIMITS = "not yet: only the number of connections is limited"
 LATER_QUOTAS = "not yet: there are no quotas"
 LATER_SECURITY = "not yet: clients do not authenticate"
 LATER_TRANSACTIONS = "not yet: there are no transactions"

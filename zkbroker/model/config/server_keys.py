@@ -128,21 +128,20 @@ _CONNECTIONS_AND_REQUESTS = (
         at_least(0),
         scope=CLUSTER_WIDE,
     ),
-    accepted(
+    supported(
         "max.connections.per.ip",
         INT,
         INT_MAX,
         "How many connections one address may hold.",
         at_least(0),
-        note=LATER_LIMITS,
         scope=CLUSTER_WIDE,
     ),
-    accepted(
+    supported(
         "max.connections.per.ip.overrides",
         STRING,
         "",
-        "Other limits for single addresses or names, as host:count pairs.",
-        note=LATER_LIMITS,
+        "Other limits for single addresses, as address:count pairs.",
+        note="Names are taken, but not looked up: only addresses have an effect.",
         scope=CLUSTER_WIDE,
     ),
     accepted(
