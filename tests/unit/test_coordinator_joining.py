@@ -150,17 +150,33 @@ def test_an_unused_member_id_is_no_static_members() -> None:
 
 
 def test_the_oldest_of_too_many_unused_member_ids_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all groups together: of those that are nothing but that, nothing is left."""
     assert GROUP_PENDING_MEMBERS_MAX >= 1000
     monkeypatch.setattr("zkbroker.coordinator.joining.GROUP_PENDING_MEMBERS_MAX", 2)
     scene = Scene()
-    for client in "abc":
-        scene.join(client, known=True)
-    assert refused(scene, "a", known=True) == JoinAnswer(ErrorCode.UNKNOWN_MEMBER_ID, "a-1")
-    assert list(scene.shard._context.groups["g"].pending) == ["b-2", "c-3"]
+    for number, client in enumerate("abc"):
+        scene.join(client, f"g{number}", known=True)
+    assert scene.shard.group_ids() == ("g1", "g2")
     assert len(scene.shard._context.timers) == 2
-    ticket = scene.join("c", known=True)
+    assert refused(scene, "a", group="g0", known=True) == JoinAnswer(ErrorCode.UNKNOWN_MEMBER_ID, "a-1")
+    ticket = scene.join("c", "g2", known=True)
     scene.wait(3)
     assert joined(scene, ticket).member_id == "c-3"
+    for client in ("d", "e", "f"):
+        scene.join(client, "g3", known=True)
+    assert joined(scene, scene.join("c", "g2")).generation == 1, "an id that is used is not taken back"
+    assert scene.shard.group_ids() == ("g2", "g3")
+
+
+def test_a_rebalance_goes_on_without_a_member_id_that_was_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zkbroker.coordinator.joining.GROUP_PENDING_MEMBERS_MAX", 1)
+    scene = Scene()
+    scene.stable("a")
+    scene.join("b", known=True)
+    ticket = scene.join("a")
+    assert ticket not in scene.answers
+    scene.join("c", "h", known=True)
+    assert joined(scene, ticket).generation == 2
 
 
 # --- refusals ---

@@ -12,7 +12,7 @@ from zkbroker.coordinator.fields import shown
 from zkbroker.coordinator.members import Member, loaded_member
 from zkbroker.coordinator.offsets import GroupOffsets
 from zkbroker.coordinator.records import NO_TIMESTAMP, StoredGroup
-from zkbroker.coordinator.states import EMPTY, PREPARING, STABLE, GroupEvent, after
+from zkbroker.coordinator.states import DEAD, EMPTY, PREPARING, STABLE, GroupEvent, after
 from zkbroker.coordinator.subscription import PROTOCOL_TYPE, subscribed_topics
 from zkbroker.model.errors import ErrorCode, InvariantViolation
 from zkbroker.model.groups import DescribedGroup, JoinedMember, ListedGroup
@@ -271,7 +271,7 @@ class Group:
         count = len(self.members)
         wrong = (
             (self.state is EMPTY and count > 0)
-            or (count == 0 and self.state not in (EMPTY, PREPARING) and self.state.value != "Dead")
+            or (count == 0 and self.state not in (EMPTY, PREPARING, DEAD))
             or (self.leader_id not in self.members if count else self.leader_id is not None)
             or not 0 <= self.awaiting_join <= count
             or len(self.pending_sync) > count

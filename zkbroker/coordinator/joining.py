@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from zkbroker.coordinator.context import ShardContext
 from zkbroker.coordinator.fields import fits, shown
 from zkbroker.coordinator.group import Group
@@ -30,6 +32,8 @@ class Joins:
     def __init__(self, context: ShardContext, rebalances: Rebalances) -> None:
         self._context = context
         self._rebalances = rebalances
+        self._given_out: deque[tuple[str, str]] = deque()
+        """The last (group id, member id) of those that members were given to join with."""
 
     def join(self, ticket: int, request: JoinGroup) -> None:
         context, settings = self._context, self._context.settings
@@ -84,15 +88,23 @@ class Joins:
         if instance_id is not None and instance_id in group.static_ids:
             self._replace(group, ticket, request, instance_id, member_id)
         elif instance_id is None and request.requires_known_member_id:
-            while len(group.pending) >= GROUP_PENDING_MEMBERS_MAX:
-                oldest = next(iter(group.pending))
-                group.remove(oldest)
-                context.expect_no_more(group, oldest)
             group.pending[member_id] = None
             context.expect_within(group, member_id, request.session_timeout_ms)
             self._refuse(ticket, ErrorCode.MEMBER_ID_REQUIRED, member_id)
+            self._given_out.append((group.group_id, member_id))
+            if len(self._given_out) > GROUP_PENDING_MEMBERS_MAX:
+                self._take_back(*self._given_out.popleft())
         else:
             self._add(group, ticket, request, member_id)
+
+    def _take_back(self, group_id: str, member_id: str) -> None:
+        """Unless it was used."""
+        group = self._context.groups.get(group_id)
+        if group is not None and member_id in group.pending:
+            group.remove(member_id)
+            self._context.expect_no_more(group, member_id)
+            self._rebalances.complete_if_joined(group)
+            self._context.drop_if_hollow(group_id)
 
     def _join_known(self, group: Group, ticket: int, request: JoinGroup) -> None:
         if request.member_id in group.pending and request.group_instance_id is None:

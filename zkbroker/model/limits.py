@@ -46,10 +46,10 @@ PARTITIONS_CREATED_MAX = 10_000
 
 # --- consumer groups -------------------------------------------------------------------------------------------------
 
-GROUP_PENDING_MEMBERS_MAX = 10_000
-"""Member ids of a group that were given out and not used yet. A client uses its own one round trip later; past this the
-oldest is taken back (its client asks for another), so that a client which asks for ids in a loop does not eat the
-memory until they time out."""
+GROUP_PENDING_MEMBERS_MAX = 4_000
+"""Member ids that the groups of one partition gave out and that are not used yet. A client uses its own one round trip
+later; past this the oldest is taken back (its client asks for another), so that whoever asks for ids in a loop, in one
+group or in ever new ones, does not eat the memory until they time out, half an hour later."""
 
 GROUP_MEMBER_NAME_LENGTH_MAX = 1_000
 """Characters of a client id or instance id that go into a member id, which must fit in 32,767 bytes."""
