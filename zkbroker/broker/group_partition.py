@@ -82,6 +82,7 @@ class GroupPartition:
         return f"GroupPartition({self.partition} {state} {len(self._tickets)} waiting)"
 
     def ask(self, request: GroupRequest, done: Done) -> _Ticket | None:
+        """Only while this broker may answer: what is answered at once is not asked about again."""
         self._last_ticket = number = self._last_ticket + 1
         ticket = self._tickets[number] = _Ticket(request, done)
         try:
@@ -89,7 +90,7 @@ class GroupPartition:
         except Exception:
             del self._tickets[number]
             raise
-        self.run(effects)
+        self.run(effects, is_sure=True)
         return ticket if number in self._tickets else None
 
     def tick(self) -> None:
@@ -118,7 +119,7 @@ class GroupPartition:
             return
         self.run(effects)
 
-    def run(self, effects: Effects) -> None:
+    def run(self, effects: Effects, *, is_sure: bool = False) -> None:
         """Writes are put in line before the first answer is given: that may bring the client's next request at once,
         whose own writes come after these."""
         answers: list[Answer] = []
@@ -132,14 +133,15 @@ class GroupPartition:
                 self._shared.log(effect.line)
         self._shared.deadline_changed(self)
         for answer in answers:
-            self._answer(answer)
+            self._answer(answer, is_sure)
+            is_sure = False  # whatever that brought about
 
-    def _answer(self, effect: Answer) -> None:
+    def _answer(self, effect: Answer, is_sure: bool) -> None:
         ticket = self._tickets.pop(effect.ticket, None)
         if ticket is None:
             return
         answer = effect.answer
-        if ticket.done is not None and not self._shared.coordinator_log.may_answer(self.tenure):
+        if ticket.done is not None and not is_sure and not self._shared.coordinator_log.may_answer(self.tenure):
             # Another may coordinate by now, and know better.
             answer = refused(ticket.request, ErrorCode.NOT_COORDINATOR)
         self._send(ticket, answer)
