@@ -386,6 +386,17 @@ def test_what_a_person_writes_for_brokers_holds_without_a_notification(path: str
     assert world.min_isr("plain") == 5
 
 
+def test_what_is_to_be_read_again_may_be_forgotten_meanwhile() -> None:
+    world = World()
+    world.start()
+    world.configs.load("t")
+    again = world.configs.read_again("t")
+    world.configs.forget("t")
+    wait(world, again)
+    world.settle()
+    assert not world.configs.knows("t")
+
+
 def test_what_was_written_is_read_again_though_a_read_was_under_way() -> None:
     world = World()
     world.start()

@@ -21,6 +21,7 @@ from zkbroker.kafka.config_ports import (
 )
 from zkbroker.model.clock import Clock
 from zkbroker.model.config.changes import changed_broker_settings, changed_topic_settings
+from zkbroker.model.config.values import printable
 from zkbroker.model.errors import BrokerError, ErrorCode
 from zkbroker.zookeeper.client import (
     ANY_VERSION,
@@ -168,7 +169,8 @@ class ConfigChanges:
                     text = "ZooKeeper did not answer: it is not known whether the change was made"
                     raise BrokerError(ErrorCode.REQUEST_TIMED_OUT, text) from None
                 yield deferLater(self._reactor, LOOK_AGAIN_S)
-        self._log(f"settings of {entity_type}/{entity} were changed: {', '.join(sorted(settings)) or 'none is left'}")
+        names = ", ".join(printable(name, 100) for name in sorted(settings))
+        self._log(f"settings of {entity_type}/{entity} were changed: {names or 'none is left'}")
         yield from self._hold_here(entity_type, entity)
 
     def _read(self, path: str) -> Deferred[tuple[dict[str, str], int | None]]:
@@ -197,8 +199,9 @@ class ConfigChanges:
     def _hold_here(self, entity_type: str, entity: str) -> Generator[Deferred[Any], Any, None]:
         """Whoever describes what he has altered sees it, at least at this broker: others hear of it in a moment."""
         try:
-            if entity_type == "topics":
-                yield self._topic_configs.read_again(entity)
+            if entity_type != "brokers":
+                if self._metadata.topic(entity) is not None:
+                    yield self._topic_configs.read_again(entity)
             else:
                 yield self._topic_configs.read_brokers_again()
         except (ConnectionLossError, SessionExpiredError):

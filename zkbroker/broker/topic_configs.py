@@ -129,7 +129,12 @@ class TopicConfigs:
             return self.load(topic)
         waiting: Deferred[None] = Deferred()
         under_way.append(waiting)
-        return waiting.addCallback(lambda _: self.load(topic))
+
+        def then(_: None) -> Deferred[None] | None:
+            # Not of one that was forgotten meanwhile: nobody would ever forget it again.
+            return self.load(topic) if topic in self._overrides else None
+
+        return waiting.addCallback(then)
 
     def read_brokers_again(self) -> Deferred[None]:
         """Read the settings of this broker and of all brokers now."""
