@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.python.failure import Failure
 
 from zkbroker.broker.replica import ColdRead, Replica
 from zkbroker.broker.replica_table import ReplicaTable
+from zkbroker.broker.throttles import Throttle, is_throttled
 from zkbroker.log.log import LogRead
 from zkbroker.model.channel import FollowerContact
 from zkbroker.model.errors import BrokerError, ErrorCode, InvariantViolation
@@ -27,6 +30,9 @@ class FollowerReads:
         self._crowded_out: dict[tuple[str, int], None] = {}
         """Partitions whose read from disk found no room."""
         table.shared.cold_read_released = self.released
+        self._throttled: dict[tuple[str, int], None] = {}
+        """Partitions that a throttled follower waits for: told again when the time of ``_throttle_timer`` has come."""
+        self._throttle_timer: Any = None
 
     def follower_fetched(
         self, contact: FollowerContact, row: FetchRow, listener: FetchSessionListener
@@ -85,6 +91,10 @@ class FollowerReads:
         log = replica.log
         records = b""
         if row.offset != log.log_end_offset:
+            throttle = self._throttle_of(replica, leader, contact.broker_id)
+            if throttle is not None and (delay_s := throttle.delay_s()) > 0:
+                self._look_later(replica, delay_s)
+                return None
             cold = replica.cold_reads.get(contact.broker_id) if replica.cold_reads else None
             if cold is not None and cold.leader is leader and cold.offset == row.offset:
                 if cold.records is None:
@@ -107,6 +117,8 @@ class FollowerReads:
                     if cold.error is not ErrorCode.NONE:
                         return self._error(row, cold.error, replica, leader)
                     records = cold.records or b""
+            if throttle is not None:
+                throttle.took(len(records))
         return FetchedRow(
             row.topic,
             row.partition,
@@ -129,6 +141,32 @@ class FollowerReads:
             replica.leader.follower_left(contact)
         if all(other.broker_id != contact.broker_id for other in replica.listeners.values()):
             self._drop(replica, contact.broker_id)
+
+    def _throttle_of(self, replica: Replica, leader: LeaderState, broker_id: int) -> Throttle | None:
+        """What paces this follower's reads; None for one that acks=all waits for, and for what nobody throttles."""
+        shared, named = self._table.shared, replica.log.config.leader_replication_throttled_replicas
+        if not named or shared.throttles is None or leader.waits_for(broker_id, shared.clock.monotonic()):
+            return None
+        # It names the replica that sends.
+        return shared.throttles.leader if is_throttled(named, replica.partition.partition, shared.broker_id) else None
+
+    def _look_later(self, replica: Replica, delay_s: float) -> None:
+        self._throttled[replica.partition] = None
+        if self._throttle_timer is None:
+            self._throttle_timer = self._table.shared.reactor.callLater(delay_s, self._look_again)
+
+    def _look_again(self) -> None:
+        self._throttle_timer = None
+        waiting, self._throttled = self._throttled, {}
+        for partition in waiting:
+            replica = self._table.replicas.get(partition)
+            if replica is not None:
+                replica.tell_followers()
+
+    def stop(self) -> None:
+        if self._throttle_timer is not None:
+            self._throttle_timer.cancel()
+            self._throttle_timer = None
 
     # Reads from disk
 

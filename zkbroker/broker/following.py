@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from zkbroker.broker.replica import Replica
 from zkbroker.broker.replica_table import ReplicaTable
+from zkbroker.broker.throttles import Throttle, is_throttled
 from zkbroker.model.errors import BrokerError, ErrorCode, InvariantViolation
 from zkbroker.model.topics import TopicPartition
 from zkbroker.partition.follower import AppendFetched, Effect, Retry, StartAgainAt, TruncateTo
@@ -35,6 +36,18 @@ class Following:
     def in_sync(self, partition: TopicPartition) -> bool:
         replica = self._table.replicas.get(partition)
         return replica is not None and replica.follower is not None and replica.follower.is_in_sync
+
+    def catch_up_delay_s(self, partition: TopicPartition) -> float:
+        """How long nothing may be fetched of a replica that is not in sync; 0.0: now."""
+        throttle = self._throttle_of(self._table.replicas.get(partition))
+        return 0.0 if throttle is None else throttle.delay_s()
+
+    def _throttle_of(self, replica: Replica | None) -> Throttle | None:
+        throttles = self._table.shared.throttles
+        if throttles is None or replica is None or replica.follower is None or replica.follower.is_in_sync:
+            return None
+        named, broker_id = replica.log.config.follower_replication_throttled_replicas, self._table.shared.broker_id
+        return throttles.follower if is_throttled(named, replica.partition.partition, broker_id) else None
 
     def fetched(self, request: FetchRow, answer: FetchedRow) -> None:
         partition = TopicPartition(request.topic, request.partition)
@@ -101,6 +114,9 @@ class Following:
     def _append(self, replica: Replica, answer: FetchedRow, leader_epoch: int) -> None:
         follower, log = replica.follower, replica.log
         if answer.records:
+            throttle = self._throttle_of(replica)
+            if throttle is not None:
+                throttle.took(len(answer.records))
             log.append_as_follower(answer.records, leader_epoch)
         if follower is None:
             return

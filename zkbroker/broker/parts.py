@@ -37,6 +37,7 @@ from zkbroker.broker.settings import (
 )
 from zkbroker.broker.settings_admin import SettingsAdmin
 from zkbroker.broker.status import Status
+from zkbroker.broker.throttles import ReplicationThrottles
 from zkbroker.broker.topic_configs import TopicConfigs
 from zkbroker.log.dirs import LogDirs
 from zkbroker.log.log import Log
@@ -147,6 +148,9 @@ class Parts:
             settings=fetcher_settings(config, timeout_s),
         )
         self.replicas.fetchers = self._fetchers
+        self._throttles = ReplicationThrottles(clock, settings.config)
+        self.replicas.throttle(self._throttles)
+        self._fetchers.catch_up_delay_s = self.replicas.catch_up_delay_s
         self.node = Node(
             broker_id=broker_id,
             clock=clock,
@@ -326,6 +330,7 @@ class Parts:
         self.replicas.configs_changed(topics)
 
     def _broker_config_changed(self) -> None:
+        self._throttles.settings_changed(self._settings.config)
         self.controller.settings_changed(controller_settings(self._settings.config, self._zk.agreed_timeout_s))
 
     def dir_failed(self, folder: str, reason: str, partitions: list[TopicPartition]) -> None:

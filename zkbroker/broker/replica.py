@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from zkbroker.broker.delayed import Deadlines, OffsetWaiters, Turn
 from zkbroker.broker.isr_proposals import IsrProposals
+from zkbroker.broker.throttles import ReplicationThrottles
 from zkbroker.kafka.ports import CurrentLeader
 from zkbroker.log.log import Log
 from zkbroker.model.channel import FollowerContact, IsrAnswer
@@ -70,6 +71,7 @@ class Shared:
     mark_news: Turn[Replica]
     """Replicas whose high watermark moved and whose followers may not know."""
     fetchers: FetcherPort | None = None
+    throttles: ReplicationThrottles | None = None
     is_lossy: Callable[[TopicPartition], bool] = lambda partition: False
     """It may lack records that it is counted for, and nothing in ZooKeeper is known to say otherwise."""
     cold_read_released: Callable[[int], None] | None = None

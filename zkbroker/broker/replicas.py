@@ -24,6 +24,7 @@ from zkbroker.broker.offset_queries import OffsetQueries
 from zkbroker.broker.produce import Produces
 from zkbroker.broker.replica import Replica, ReplicaSettings, Shared
 from zkbroker.broker.replica_table import ReplicaTable
+from zkbroker.broker.throttles import ReplicationThrottles
 from zkbroker.kafka.ports import (
     Cancellable,
     ConsumedRow,
@@ -114,6 +115,7 @@ class Replicas:
         # The ports' hot calls go straight to whoever does the work.
         self.follower_fetched = self._follower_reads.follower_fetched
         self.read_for_follower = self._follower_reads.read_for_follower
+        self.catch_up_delay_s = self._following.catch_up_delay_s
 
     def __repr__(self) -> str:
         return f"Replicas({self._shared.broker_id} replicas={len(self._table.replicas)})"
@@ -125,6 +127,10 @@ class Replicas:
     @fetchers.setter
     def fetchers(self, fetchers: FetcherPort) -> None:
         self._shared.fetchers = fetchers
+
+    def throttle(self, throttles: ReplicationThrottles) -> None:
+        """How many bytes per second replicas that catch up may cost."""
+        self._shared.throttles = throttles
 
     @property
     def controller(self) -> Send | None:
@@ -379,6 +385,7 @@ class Replicas:
             self._lag_timer.cancel()
             self._lag_timer = None
         self._proposals.stop()
+        self._follower_reads.stop()
         self._shared.woken.stop()
         self._shared.mark_news.stop()
         self._shared.deadlines.stop()

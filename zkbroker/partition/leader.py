@@ -380,16 +380,22 @@ class LeaderState:
             if follower.log_end_offset < offset:
                 offset = follower.log_end_offset
         for follower in self._joining:
-            if (
-                follower.log_end_offset < offset
-                and now - follower.last_caught_up_at <= self.lag_seconds_max
-                and self._is_eligible(follower)
-            ):
+            if follower.log_end_offset < offset and self._is_about_to_join(follower, now):
                 offset = follower.log_end_offset
         if offset <= self.high_watermark:
             return NOTHING
         self.high_watermark = offset
         return (RaiseHighWatermark(offset),)
+
+    def _is_about_to_join(self, follower: FollowerProgress, now: float) -> bool:
+        return now - follower.last_caught_up_at <= self.lag_seconds_max and self._is_eligible(follower)
+
+    def waits_for(self, broker_id: int, now: float) -> bool:
+        """Does the high watermark wait for this follower? Then nobody may slow it down."""
+        follower = self.followers.get(broker_id)
+        if follower is None:
+            return False
+        return follower in self._members or follower in self._retained or self._is_about_to_join(follower, now)
 
     def _broker_epoch_of(self, broker_id: int) -> int:
         if broker_id == self.broker_id:

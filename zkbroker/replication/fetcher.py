@@ -7,6 +7,7 @@ is decided what is asked, when, and which answers still count.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from zkbroker.model.clock import Clock
@@ -78,6 +79,8 @@ class Fetchers:
         self._counts: dict[int, int] = {}
         """How many partitions are followed from each leader."""
         self._is_resting = False
+        self.catch_up_delay_s: Callable[[TopicPartition], float] = lambda partition: 0.0
+        """How long nothing may be fetched of a partition that catches up: replication throttles (KIP-73)."""
 
     def rest(self) -> None:
         """Follow nobody any more. A broker that has handed over and fetches on catches up; its leader then wants it

@@ -191,7 +191,7 @@ class LeaderFetcher:
 
     def _gather(self, rows: dict[int, list[tuple[FetchRow, bool]]]) -> None:
         """Move what can be sent now from ``dirty`` to the rows of its session."""
-        follower = self._fetchers.follower
+        fetchers, follower = self._fetchers, self._fetchers.follower
         for followed in list(self.dirty):
             row = follower.fetch_row(followed.partition)
             if row is None:
@@ -202,6 +202,14 @@ class LeaderFetcher:
             session = self.sessions[0 if follower.in_sync(followed.partition) else 1]
             if followed.session is session and row == followed.row and followed.state is not FollowState.TO_ASK:
                 del self.dirty[followed]
+                continue
+            delay_s = fetchers.catch_up_delay_s(followed.partition) if session.number == CATCH_UP_SESSION else 0.0
+            if delay_s > 0:
+                del self.dirty[followed]
+                followed.state = FollowState.BACKING_OFF
+                followed.retry_at = fetchers.shell.clock.monotonic() + delay_s
+                fetchers.waiting[followed] = None
+                fetchers.alarm.at_latest(followed.retry_at)
                 continue
             changed = rows[session.number]
             if len(session.unanswered) >= FETCHES_IN_FLIGHT_MAX or len(changed) >= FETCH_PARTITIONS_SENT:

@@ -4,31 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from zkbroker.model.config.keys import Key, Scope, Support, accepted
-from zkbroker.model.config.notes import LATER_QUOTAS
+from zkbroker.model.config.keys import Key, Scope, Support, accepted, supported
 from zkbroker.model.config.table import BROKER_KEYS, index_keys, prefixed_key
 from zkbroker.model.config.values import LONG, LONG_MAX, Value, ValueProblem, at_least, split_list
 
 # Kafka's DynamicConfig.Broker: not in its KafkaConfig, so no file may set them.
 DYNAMIC_ONLY_KEYS: Mapping[str, Key] = index_keys(
     (
-        accepted(
+        supported(
             "leader.replication.throttled.rate",
             LONG,
             LONG_MAX,
             "Bytes per second that this broker sends of the replicas that leader.replication.throttled.replicas names.",
             at_least(0),
-            note=LATER_QUOTAS,
             scope=Scope.CLUSTER_WIDE,
         ),
-        accepted(
+        supported(
             "follower.replication.throttled.rate",
             LONG,
             LONG_MAX,
             "Bytes per second that this broker fetches of the replicas that follower.replication.throttled.replicas"
             " names.",
             at_least(0),
-            note=LATER_QUOTAS,
             scope=Scope.CLUSTER_WIDE,
         ),
         accepted(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zkbroker.model.config.keys import Key, accepted, refused, supported
-from zkbroker.model.config.notes import LATER_QUOTAS, NO_TIERS, THROTTLED, VERSION
+from zkbroker.model.config.notes import NO_TIERS, THROTTLED, VERSION
 from zkbroker.model.config.values import (
     BOOLEAN,
     DOUBLE,
@@ -71,24 +71,22 @@ KAFKA_TOPIC_KEYS: tuple[Key, ...] = (
         at_least(1),
     ),
     supported("flush.ms", LONG, LONG_MAX, "After how many milliseconds a record is forced to disk.", at_least(0)),
-    accepted(
+    supported(
         "follower.replication.throttled.replicas",
         LIST,
         (),
-        "Replicas whose fetching is throttled, as partition:broker pairs or *.",
+        "Replicas whose fetching is throttled while they catch up, as partition:broker pairs or *.",
         THROTTLED,
-        note=LATER_QUOTAS,
     ),
     supported(
         "index.interval.bytes", INT, 4096, "After how many bytes of records an index gets its next entry.", at_least(0)
     ),
-    accepted(
+    supported(
         "leader.replication.throttled.replicas",
         LIST,
         (),
-        "Replicas whose sending is throttled, as partition:broker pairs or *.",
+        "Replicas whose sending to others that catch up is throttled, as partition:broker pairs or *.",
         THROTTLED,
-        note=LATER_QUOTAS,
     ),
     accepted(
         "local.retention.bytes",
