@@ -73,6 +73,14 @@ def test_wrong_usage(arguments: str, complaint: str, capsys: pytest.CaptureFixtu
     assert complaint in captured.err
 
 
+@pytest.mark.parametrize("flags", ["--list", "--describe --group g", "--delete --group g", "--describe --all-groups"])
+def test_no_broker_answers(flags: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert consumer_groups.main([*BOOTSTRAP, "--timeout", "100", *flags.split()]) == 1
+    captured = capsys.readouterr()
+    [line] = (captured.out + captured.err).strip().splitlines()
+    assert line.startswith("Error: Executing consumer group command failed due to no broker answered")
+
+
 def test_help_teaches_by_examples(capsys: pytest.CaptureFixture[str]) -> None:
     assert consumer_groups.main(["--help"]) == 0
     assert consumer_groups.PROG in capsys.readouterr().out.partition("examples:")[2]

@@ -94,7 +94,7 @@ class GroupAdmin:
         )
         found = self._result(future)
         if found.errors:
-            raise found.errors[0]
+            raise KafkaException(found.errors[0])
         listings = (
             Listing(one.group_id, _TYPE_WORDS.get(one.type, UNKNOWN), _STATE_WORDS.get(one.state, UNKNOWN))
             for one in found.valid
@@ -189,6 +189,8 @@ class GroupAdmin:
         try:
             self._result(future)
         except KafkaException as error:
+            if error.args[0].code() < 0:
+                raise  # the client's own: no broker answered
             return str(error.args[0].name())
         return None
 
