@@ -167,3 +167,20 @@ def test_folders_and_producers_are_those_of_the_disk(cluster: Cluster) -> None:
     assert (producer.last_sequence, producer.producer_epoch, producer.current_txn_start_offset) == (9, 0, -1)
     assert followed.error_code == 6  # NOT_LEADER_OR_FOLLOWER
     connection.close()
+
+
+def test_the_controller_goes_by_what_holds_for_all_brokers(cluster: Cluster) -> None:
+    """1. Broker 1 is the ISR alone. 2. It dies. 3. Broker 2, controller by now, may lead only once that is allowed."""
+    cluster.create_topic("x", assignment=[[1, 2]], config={"min.insync.replicas": "1"})
+    one, two = cluster.brokers[1], cluster.brokers[2]
+    two.stop()
+    cluster.wait_isr("x", [1])
+    cluster.produce("x", [SMALL], acks="1", enable_idempotence=False)
+    one.kill()
+    two.start()
+    cluster.wait_for(lambda: cluster.controller_id() == 2 and cluster.live_ids() == [2], "broker 2 is controller")
+    cluster.wait_for(lambda: cluster.leader("x") == -1, "nobody leads")
+    write(cluster, DEFAULT, unclean_leader_election_enable="true")
+    cluster.wait_for(lambda: cluster.leader("x") == 2, "broker 2 leads")
+    assert cluster.isr("x") == [2]
+    cluster.zookeeper.delete(DEFAULT)
