@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,30 @@ def test_a_kill_in_the_middle_of_a_move_loses_nothing(cluster: Cluster, tmp_path
     assert writer.failures == []
     for number in (0, 1):
         assert [value for _, value in cluster.consume(topic, number)] == writer.sent[number]
+
+
+def test_a_throttled_move_takes_its_time_and_nobody_else_does(cluster: Cluster, tmp_path: Path) -> None:
+    """4 MB at 1 MB/s; who writes meanwhile with acks=all waits for the ISR only."""
+    cluster.create_topic("slow", assignment=[[1, 2]], config={"min.insync.replicas": "2"})
+    cluster.produce("slow", [bytes([65 + number]) * 100_000 for number in range(40)])
+    path = plan(tmp_path / "moves.json", {"slow": [[3, 4]]})
+    writer = SteadyWriter(cluster, "s", "slow", [0], per_second=50)
+    began = time.monotonic()
+    told = reassign(cluster, "--execute", "--throttle", "1000000", "--reassignment-json-file", path)
+    assert "The inter-broker throttle limit was set to 1000000 B/s" in told
+    writer.start()
+    told = reassign(cluster, "--verify", "--reassignment-json-file", path)
+    assert "Reassignment of partition slow-0 is still in progress." in told
+    assert re.search(r"  broker 3: copying, [0-9,]+ of [0-9,]+ bytes", told), told
+    cluster.wait_for(lambda: is_at_rest(cluster, "slow", [3, 4]), "it has moved")
+    assert time.monotonic() - began > 2.5
+    told = json.loads(reassign(cluster, "--verify", "--json", "--reassignment-json-file", path))
+    assert [row["state"] for row in told["partitions"]] == ["completed"]
+    config, _ = cluster.zookeeper.get("/config/topics/slow")
+    assert b"throttled" not in config
+    writer.stop()
+    assert writer.failures == []
+    assert len(cluster.consume("slow")) == 40 + len(writer.sent[0])
 
 
 def test_an_old_tool_writes_the_znode(cluster: Cluster) -> None:
