@@ -123,7 +123,11 @@ def _cluster(arguments: argparse.Namespace) -> Iterator[tuple[str, list[int]]]:
         ensemble = LocalEnsemble(Path(folder))
         try:
             ensemble.start()
-            settings = {"min.insync.replicas": min(2, arguments.brokers), "zookeeper.session.timeout.ms": 6000}
+            settings = {
+                "min.insync.replicas": min(2, arguments.brokers),
+                "offsets.topic.replication.factor": min(3, arguments.brokers),
+                "zookeeper.session.timeout.ms": 6000,
+            }
             with LocalCluster(ensemble.connect, Path(folder), arguments.brokers, settings) as cluster:
                 yield cluster.bootstrap, [broker.pid for broker in cluster.brokers.values()]
                 cluster.stop()
