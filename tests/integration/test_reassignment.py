@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ ELECT = "org.apache.kafka.tools.LeaderElectionCommand"
 
 @pytest.fixture(scope="module")
 def four(ensemble: ZooKeeperEnsemble, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with Cluster(ensemble.connect_string, tmp_path_factory.mktemp("four"), 4) as running:
+    running = Cluster(ensemble.connect_string, tmp_path_factory.mktemp("four"), 4)
+    with running:
         yield running
 
 
@@ -106,7 +108,7 @@ def test_a_kill_in_the_middle_of_a_move_loses_nothing(cluster: Cluster, tmp_path
     cluster.brokers[killed].kill()
     cluster.restart(killed)
     for number, replicas in ((0, [4, 3, 2]), (1, [3, 4, 1])):
-        cluster.wait_for(lambda n=number, r=replicas: is_at_rest(cluster, topic, r, n), f"{topic}-{number} has moved")
+        cluster.wait_for(partial(is_at_rest, cluster, topic, replicas, number), f"{topic}-{number} has moved")
     cluster.wait_for(lambda: not has_folder(cluster, 1, topic) and not has_folder(cluster, 2, topic, 1), "data is gone")
     writer.stop()
     assert writer.failures == []
