@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from tests.harness.brokers import kafka_class_path, wait_until
 from tests.harness.differential import Accepted, Comparison, Peer, batch
 from tests.harness.kafka_differences import ACCEPTED, create, produce, served
 from tests.interop.test_against_kafka import peers
+from zkbroker.cli import configs, log_dirs
 from zkbroker.kafka import versions as v
 
 __all__ = ["peers"]
@@ -47,7 +47,7 @@ def described(run: Comparison, case: str, kind: int, name: str, keys: list[str] 
     run.ask(f"configs {case}", v.DESCRIBE_CONFIGS, version, resources=rows, include_synonyms=True)
 
 
-def obeyed(run: Comparison, name: str, key: str, value: str) -> None:
+def obeyed(run: Comparison, name: str, key: str, value: str, *peers: Peer) -> None:
     """Kafka's brokers hear of their settings some time after the answer."""
     rows = [{"resource_type": 4, "resource_name": name, "configuration_keys": [key]}]
 
@@ -55,7 +55,7 @@ def obeyed(run: Comparison, name: str, key: str, value: str) -> None:
         (result,) = peer.ask(v.DESCRIBE_CONFIGS, 4, resources=rows)["results"]
         return [entry["value"] for entry in result["configs"]] == [value]
 
-    for peer in run.peers:
+    for peer in peers or run.peers:
         wait_until(lambda peer=peer: is_obeyed(peer), f"{peer} obeys {key}", 20)  # type: ignore[misc]
 
 
@@ -239,35 +239,44 @@ def kafkas(tool: str, *arguments: str) -> str:
     return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120, check=True).stdout
 
 
-def ours(tool: str, *arguments: str) -> str:
-    command = [sys.executable, "-m", f"zkbroker.cli.{tool}", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+def ours(capsys: pytest.CaptureFixture[str], tool: Any, *arguments: str) -> str:
+    assert tool.main(list(arguments)) == 0
+    return capsys.readouterr().out
 
 
-def test_commands_print_the_same(run: Comparison) -> None:
-    """Kafka's command at each broker, and zkbroker's at both: what is altered by one is described by the other."""
+def test_commands_print_the_same(run: Comparison, capsys: pytest.CaptureFixture[str]) -> None:
+    """Kafka's commands at zkbroker print what zkbroker's do, there and at Kafka's broker; what is altered by one is
+    described by the other."""
     t = create(run)
+    alter = ("--alter", "--topic", t, "--add-config", "retention.ms=86400000,cleanup.policy=[compact,delete]")
+    everything = ("--describe", "--topic", t, "--all")
+    brokers = ("--alter", "--broker-defaults", "--add-config", "log.flush.interval.messages=12345")
+    described_brokers = ("--describe", "--entity-type", "brokers")
+    back = ("--alter", "--broker-defaults", "--delete-config", "log.flush.interval.messages")
+    folders = ("--describe", "--topic-list", t)
+    theirs = {configs: "kafka.admin.ConfigCommand", log_dirs: "org.apache.kafka.tools.LogDirsCommand"}
     printed: list[list[str]] = []
     for peer in run.peers:
         at = ("--bootstrap-server", f"127.0.0.1:{peer.port}")
-        configs = "kafka.admin.ConfigCommand"
-        alter = ("--alter", "--topic", t, "--add-config", "retention.ms=86400000,cleanup.policy=[compact,delete]")
-        everything = ("--describe", "--topic", t, "--all")
-        brokers = ("--alter", "--broker-defaults", "--add-config", "log.flush.interval.messages=12345")
-        described_brokers = ("--describe", "--entity-type", "brokers")
-        lines = [kafkas(configs, *at, *alter), ours("configs", *at, "--describe", "--topic", t)]
-        lines.append(kafkas(configs, *at, *everything))
-        assert ours("configs", *at, *everything) == lines[-1]
-        lines.append(ours("configs", *at, *brokers))
-        lines.append(kafkas(configs, *at, *described_brokers))
-        assert ours("configs", *at, *described_brokers) == lines[-1]
-        lines.append(
-            ours("configs", *at, "--alter", "--broker-defaults", "--delete-config", "log.flush.interval.messages")
-        )
-        folders = ("--describe", "--topic-list", t)
-        lines.append(kafkas("org.apache.kafka.tools.LogDirsCommand", *at, *folders))
-        assert ours("log_dirs", *at, *folders) == lines[-1]
+        lines = []
+        for tool, arguments in (
+            (configs, alter),
+            (configs, everything),
+            (configs, brokers),
+            (configs, described_brokers),
+            (configs, back),
+            (log_dirs, folders),
+        ):
+            if arguments == described_brokers:
+                obeyed(run, "", "log.flush.interval.messages", "12345", peer)
+            is_kafkas_turn = peer.name == "zkbroker" and arguments not in (brokers, back)
+            lines.append(
+                kafkas(theirs[tool], *at, *arguments) if is_kafkas_turn else ours(capsys, tool, *at, *arguments)
+            )
+            if is_kafkas_turn and "--describe" in arguments:
+                assert ours(capsys, tool, *at, *arguments) == lines[-1]
         # Where each keeps its data, a key of zkbroker's own, keys whose hours are not among Kafka's synonyms.
         other = r'"logDir":"[^"]*"|  (record\.validation|flush\.ms|segment\.ms|segment\.jitter\.ms)=.*\n'
         printed.append([re.sub(other, "", text) for text in lines])
     assert printed[0] == printed[1]
+    assert "log.flush.interval.messages=12345" in printed[0][3]
