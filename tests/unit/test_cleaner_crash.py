@@ -348,3 +348,48 @@ def test_a_compacted_log_crashes_at_any_moment(seed: int) -> None:
     assert life.compactions > 0
     assert crashes.tried > 30
     assert read_committed(life.log) == believed(life.history, life.log.log_end_offset)
+
+
+def test_every_beginning_of_the_renames_is_completed() -> None:
+    """Also where an aborted transaction is known from the index alone."""
+    world = World(FOLDER, config=compacted(segment_bytes=10_000))
+    disk = world.disk = CrashDisk()
+    dirs = world.open()
+    log = dirs.create(T0, TOPIC_ID)
+    history: list[Written] = []
+    for number, (producer, commits) in enumerate([(-1, None), (7, False), (8, True), (-1, None), (7, False)]):
+        base = log.log_end_offset
+        pairs: tuple[tuple[bytes, bytes | None], ...] = ((b"k", b"%d" % number), (b"k%d" % number, b"v"))
+        sequence = sum(one.producer_id == producer >= 0 and one.marker is None for one in history) * 2
+        idempotent = {"producer_id": producer, "producer_epoch": 0, "base_sequence": sequence, "transactional": True}
+        log.append_as_leader(keyed(pairs, **(idempotent if producer >= 0 else {})), 0)
+        history.append(Written(base, base + 2, pairs, producer, sequence + 1, None, producer >= 0))
+        if commits is not None:
+            marker = build_end_transaction(0, NOW_MS, producer, 0, EndTransaction(commits, 0))
+            log.append_as_leader(marker, 0, origin_client=False)
+            history.append(Written(base + 2, base + 3, (), producer, sequence + 1, commits))
+        if number % 2:
+            log.roll()
+    log.roll()
+    log.flush_later()
+    end = log.log_end_offset
+    work = clean(job_for(dirt(dirs, log), CleanerSettings(), NOW_MS), disk)
+    cleaned = next(work)
+    assert cleaned.has_aborted and len(cleaned.replaced) > 1
+    images: list[CrashDisk] = []
+    disk.before_change = lambda _: images.append(disk.killed())
+    swap_in(log, cleaned)
+    disk.before_change = lambda _: None
+    images.append(disk.killed())
+    assert len(images) > 10
+    for image in images:
+        again = World(FOLDER, config=world.config)
+        again.disk = image
+        # Twice: the first start may be killed as well, and has completed nothing that the second undoes.
+        for _ in range(2):
+            opened = again.open()
+            found = opened.logs[T0]
+            assert read_committed(found) == believed(history, end)
+            assert found.log_end_offset == end
+            opened.abandon()
+    dirs.abandon()

@@ -290,6 +290,23 @@ def test_the_last_batch_of_a_producer_stays_without_records(place: Place) -> Non
     put(log, (b"b", b"9"), producer_id=9, producer_epoch=3, base_sequence=3)
 
 
+def test_the_last_batch_below_the_compacted_end_stays_when_the_producer_went_on(place: Place) -> None:
+    """What it wrote since is in the active segment, and a loss of power may take it."""
+    log = place.log
+    for sequence in range(3):
+        put(log, (b"a", b"%d" % sequence), producer_id=9, producer_epoch=0, base_sequence=sequence)
+    put(log, (b"a", b"last"), (b"b", b"last"))
+    log.roll()
+    put(log, (b"a", b"3"), producer_id=9, producer_epoch=0, base_sequence=3)
+    log.flush_later()
+    for has_snapshot in (True, False):
+        if not has_snapshot:
+            Path(log.folder, f"{log.active.base_offset:020d}.snapshot").unlink()
+        assert compact(place.dirs, log, roll=False) is not None
+        assert [(header.base_offset, header.records_count) for header in headers(log)] == [(2, 0), (3, 2), (5, 1)]
+        place.dirs.cleaned.truncated(log, 0)
+
+
 def test_the_last_batch_of_a_segment_stays_so_that_the_log_ends_where_it_did(place: Place) -> None:
     log = place.log
     put(log, (b"a", b"1"))
