@@ -376,11 +376,14 @@ def test_every_beginning_of_the_renames_is_completed() -> None:
     work = clean(job_for(dirt(dirs, log), CleanerSettings(), NOW_MS), disk)
     cleaned = next(work)
     assert cleaned.has_aborted and len(cleaned.replaced) > 1
+    aborted = [log.aborted_transactions(0, end)]
     images: list[CrashDisk] = []
     disk.before_change = lambda _: images.append(disk.killed())
     swap_in(log, cleaned)
     disk.before_change = lambda _: None
     images.append(disk.killed())
+    aborted.append(log.aborted_transactions(0, end))
+    assert [] not in aborted
     assert len(images) > 10
     for image in images:
         again = World(FOLDER, config=world.config)
@@ -390,6 +393,7 @@ def test_every_beginning_of_the_renames_is_completed() -> None:
             opened = again.open()
             found = opened.logs[T0]
             assert read_committed(found) == believed(history, end)
+            assert found.aborted_transactions(0, end) in aborted
             assert found.log_end_offset == end
             opened.abandon()
     dirs.abandon()
