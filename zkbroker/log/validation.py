@@ -8,7 +8,8 @@ from zkbroker.model.errors import BadRecord, BrokerError, ErrorCode, RecordsRefu
 from zkbroker.model.topic_config import TopicConfig
 from zkbroker.records.batch import BatchHeader, check_batch, corrupt, read_header
 from zkbroker.records.codecs import codec_number
-from zkbroker.records.record import check_records, recompress, records_of
+from zkbroker.records.record import records_of
+from zkbroker.records.scan import repacked, scan, unpack, with_max_timestamp
 
 _UNBOUNDED_MS = 2**63 - 1
 
@@ -72,14 +73,16 @@ def walk(
     Raises BrokerError: INVALID_RECORD, CORRUPT_MESSAGE, MESSAGE_TOO_LARGE.
     """
     batch = bytes(memoryview(records)[position : position + header.size])
-    found = check_records(batch, header, keys_required="compact" in config.cleanup_policy and not header.is_control)
-    if config.compression_type == "producer" or header.is_control:
-        return batch, header
-    codec = codec_number(config.compression_type)
+    body = unpack(batch, header)
+    largest = scan(body, header, keys_required="compact" in config.cleanup_policy and not header.is_control)
+    codec = header.codec
+    if config.compression_type != "producer" and not header.is_control:
+        codec = codec_number(config.compression_type)
     if codec == header.codec:
-        return batch, header
-    # The walk numbers records from the batch's own base offset, so the copy has the same deltas.
-    batch = recompress(header, found, codec, config.compression_level)
+        if largest == header.max_timestamp:
+            return batch, header
+        return with_max_timestamp(batch, largest), header._replace(max_timestamp=largest)
+    batch = repacked(batch, header, body, codec, config.compression_level, largest)
     if len(batch) > config.max_message_bytes:
         raise BrokerError(
             ErrorCode.MESSAGE_TOO_LARGE,

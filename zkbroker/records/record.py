@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from zkbroker.model.errors import BadRecord, BrokerError, ErrorCode, RecordsRefused
+from zkbroker.model.errors import BrokerError, ErrorCode
 from zkbroker.records.batch import (
     CONTROL_BIT,
     HEADER_BYTES,
@@ -178,47 +178,6 @@ def end_transaction_of(batch: bytes | memoryview, header: BatchHeader, position:
             raise corrupt(f"the marker at {header.base_offset} is too short")
         return EndTransaction(kind == 1, _END_TXN_VALUE.unpack_from(value)[1])
     return None
-
-
-def check_records(batch: bytes | memoryview, header: BatchHeader, *, keys_required: bool) -> list[Record]:
-    """Walk every record: offsets count up from the base, the largest timestamp is the header's, keys are there.
-
-    Raises BrokerError INVALID_RECORD, or as ``records_of``.
-    """
-    found: list[Record] = []
-    keyless: list[BadRecord] = []
-    largest = -1
-    for index, record in enumerate(records_of(batch, header)):
-        if record.offset != header.base_offset + index:
-            raise BrokerError(ErrorCode.INVALID_RECORD, f"record {index} has offset delta {record.offset}")
-        if keys_required and record.key is None:
-            keyless.append(BadRecord(index, "a compacted topic needs a key in every record"))
-        if record.timestamp > largest:
-            largest = record.timestamp
-        found.append(record)
-    if keyless:
-        raise RecordsRefused(ErrorCode.INVALID_RECORD, keyless)
-    if largest != header.max_timestamp and header.max_timestamp >= 0:
-        raise BrokerError(
-            ErrorCode.INVALID_RECORD, f"the largest timestamp is {largest}, the header says {header.max_timestamp}"
-        )
-    return found
-
-
-def recompress(header: BatchHeader, records: Iterable[Record], codec: int, level: int | None = None) -> bytes:
-    """The same records with another codec (``compression.type`` other than producer), at its default level or this."""
-    return build_batch(
-        list(records),
-        codec=codec,
-        leader_epoch=header.leader_epoch,
-        producer_id=header.producer_id,
-        producer_epoch=header.producer_epoch,
-        base_sequence=header.base_sequence,
-        transactional=header.is_transactional,
-        control=header.is_control,
-        last_offset=header.last_offset,
-        level=level,
-    )
 
 
 def _write_record(record: Record, offset_delta: int, timestamp_delta: int, out: bytearray) -> None:
