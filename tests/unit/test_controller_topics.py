@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.unit.controller_cluster import T0, Cluster
+from zkbroker.broker.controller_settings import ControllerSettings
 from zkbroker.controller.settling import Settling
 from zkbroker.kafka.ports import PartitionsToAdd, TopicToDelete
 from zkbroker.model.channel import AlterPartitionRequest, IsrProposal, NewTopic
@@ -282,6 +283,15 @@ def test_a_request_that_takes_too_long_is_told_so_and_goes_on() -> None:
     cluster.sessions[1].reconnect()
     cluster.turns()
     assert cluster.state() is not None
+
+
+def test_deletion_that_is_switched_off_is_refused_whatever_is_named() -> None:
+    cluster = Cluster(settings=ControllerSettings(delete_topic_enable=False))
+    cluster.create()
+    wishes = [TopicToDelete("t", None), TopicToDelete("nowhere", None)]
+    results = cluster.wait(cluster.controller.delete_topics(wishes, 1000))
+    assert [result.error for result in results] == [ErrorCode.TOPIC_DELETION_DISABLED] * 2
+    assert cluster.zk.data("/brokers/topics/t") is not None
 
 
 def test_validate_only_writes_nothing() -> None:

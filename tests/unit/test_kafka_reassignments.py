@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from twisted.internet.defer import succeed
 
 from tests.fakes.kafka_client import Listener, milliseconds, request_schemas
 from zkbroker.kafka import versions as v
+from zkbroker.model.channel import TopicResult
 from zkbroker.model.errors import ErrorCode
 from zkbroker.model.reassignments import ElectionKind, OngoingMove, PartitionOutcome
 from zkbroker.model.topics import TopicPartition
@@ -77,6 +79,18 @@ def test_moves_are_listed(listener: Listener) -> None:
     listener.broker.admin_error = ErrorCode.NOT_CONTROLLER
     answer = listener.ask(s.ListPartitionReassignmentsRequest(timeout=milliseconds(1000), topics=None))
     assert (answer.error_code.name, answer.topics) == ("not_controller", ())
+
+
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 5, 6])
+def test_old_clients_do_not_know_that_deletion_is_disabled(
+    listener: Listener, version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disabled = TopicResult("t", ErrorCode.TOPIC_DELETION_DISABLED)
+    monkeypatch.setattr(listener.broker, "delete_topics", lambda topics, timeout_ms: succeed([disabled]))
+    s = request_schemas(v.DELETE_TOPICS, version)
+    fields = {"topic_names": ("t",)} if version < 6 else {"topics": (s.DeleteTopicState(name="t", topic_id=None),)}
+    (row,) = listener.ask(s.DeleteTopicsRequest(timeout=milliseconds(1), **fields)).responses
+    assert row.error_code.name == ("invalid_request" if version < 3 else "topic_deletion_disabled")
 
 
 @pytest.mark.parametrize("version", range(3))

@@ -166,6 +166,8 @@ class TopicAdmin:
     def _delete(self, topic: TopicToDelete) -> Generator[Deferred[Any], Any, TopicResult]:
         term = self._term
         yield term.when_ready()
+        if not term.context.settings.delete_topic_enable:
+            raise BrokerError(ErrorCode.TOPIC_DELETION_DISABLED, "Topic deletion is disabled.")
         topics = term.controller.image.topics
         name, topic_id = topic.name, topic.topic_id or ""
         if name is None:
@@ -177,8 +179,6 @@ class TopicAdmin:
         if topic_id and topics[name].topic_id != topic_id:
             raise BrokerError(ErrorCode.UNKNOWN_TOPIC_ID, "This server does not host this topic ID.")
         topic_id = topics[name].topic_id
-        if not term.context.settings.delete_topic_enable:
-            raise BrokerError(ErrorCode.TOPIC_DELETION_DISABLED, "Topic deletion is disabled.")
         yield term.writer.write_all([Create(admin_znode.delete_topic_path(name), b"")])
         term.event(lambda: term.controller.deletions_requested([name]))
         yield term.ask(lambda token: term.controller.deletion_awaited(token, name))

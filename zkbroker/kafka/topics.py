@@ -16,6 +16,8 @@ from zkbroker.model.channel import NewTopic, TopicResult
 from zkbroker.model.errors import ErrorCode
 
 _CONFIGS_FROM = 5
+_DISABLED_FROM = 3
+"""The first version of DeleteTopics that knows TOPIC_DELETION_DISABLED (KIP-322)."""
 
 
 def _in_order(names: Iterable[str], refused: dict[str, TopicResult], done: Sequence[TopicResult]) -> list[TopicResult]:
@@ -181,6 +183,8 @@ def _serve_delete(services: Services, request: Request, message: SimpleNamespace
         for result in _in_order(wanted, {}, results):
             for row in wanted[result.name]:
                 row["error_code"] = result.error
+                if result.error is ErrorCode.TOPIC_DELETION_DISABLED and request.version < _DISABLED_FROM:
+                    row["error_code"] = ErrorCode.INVALID_REQUEST  # clients of then do not know the code
                 row["error_message"] = _text(result)
         request.answer(encode_response(DELETE_TOPICS, request.version, {"responses": rows}))
 
