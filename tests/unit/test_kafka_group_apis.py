@@ -6,11 +6,14 @@ import struct
 from typing import Any
 
 import pytest
+from twisted.internet.error import ConnectionLost
+from twisted.python.failure import Failure
 
 from tests.fakes.groups import FakeGroups
-from tests.fakes.kafka_client import Listener, frame, frames_of
-from tests.unit.kafka_group_tools import GROUP_KEYS, ask, code, commit_rows, groups, listener, served
+from tests.fakes.kafka_client import Listener, frame, frames_of, request_bytes, response_of
+from tests.unit.kafka_group_tools import GROUP_KEYS, ask, code, commit_rows, groups, listener, request, served
 from zkbroker.kafka import versions as v
+from zkbroker.kafka.coordinators import KEYS_PER_TURN
 from zkbroker.kafka.group_ports import Coordinator
 from zkbroker.kafka.ports import BrokerView
 from zkbroker.model.errors import ErrorCode
@@ -71,6 +74,30 @@ def test_find_a_coordinator_of_no_kind(listener: Listener, groups: FakeGroups, v
     row = answer.coordinators[0] if version >= 4 else answer
     assert (code(row), row.node_id) == (ErrorCode.INVALID_REQUEST, -1)
     assert groups.asked == []
+
+
+def test_many_coordinators_are_looked_for_in_many_turns(listener: Listener, groups: FakeGroups) -> None:
+    """Half a million keys in one request kept the reactor for so long that the watchdog ended the broker."""
+    keys = [f"g{number}" for number in range(10 * KEYS_PER_TURN + 1)]
+    groups.coordinators = {key: Coordinator(FINE, 1) for key in keys[::2]}
+    many = request(v.FIND_COORDINATOR, 6, coordinator_keys=keys, key_type=0)
+    connection, transport = listener.connect()
+    connection.dataReceived(request_bytes(many))
+    assert (len(groups.asked), transport.value()) == (KEYS_PER_TURN, b"")
+    listener.clock.advance(0)  # of which this clock makes as many turns as are asked for
+    (data,) = frames_of(transport.take())
+    rows = response_of(many, data)[1].coordinators
+    assert [row.key for row in rows] == keys
+    assert [row.node_id for row in rows] == [-1 if number % 2 else 1 for number in range(len(keys))]
+
+
+def test_who_looks_for_many_coordinators_and_goes_is_forgotten(listener: Listener, groups: FakeGroups) -> None:
+    keys = [f"g{number}" for number in range(2 * KEYS_PER_TURN)]
+    connection, _ = listener.connect()
+    connection.dataReceived(request_bytes(request(v.FIND_COORDINATOR, 4, coordinator_keys=keys, key_type=0)))
+    connection.connectionLost(Failure(ConnectionLost()))
+    listener.clock.advance(1)
+    assert len(groups.asked) == KEYS_PER_TURN
 
 
 # JoinGroup, SyncGroup, Heartbeat, LeaveGroup

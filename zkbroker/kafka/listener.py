@@ -90,6 +90,7 @@ class KafkaFactory(ServerFactory):
             if fetch_sessions is not None
             else FetchSessions(limits.fetch_sessions_max, clock, random.randint),
             self.answer_bytes_max,
+            reactor.callLater,
         )
         self.memory = memory if memory is not None else RequestMemory(limits.queued_max_request_bytes)
         self.unsent_memory = RequestMemory(limits.queued_max_request_bytes)

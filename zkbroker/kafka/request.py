@@ -63,6 +63,8 @@ class Services(NamedTuple):
     fetch_sessions: FetchSessions
     answer_bytes_max: Callable[[], int]
     """How much a Fetch may be answered with now."""
+    call_later: Callable[[float, Callable[[], None]], Any]
+    """The reactor's: long work goes on in a later turn."""
 
 
 class Request:
