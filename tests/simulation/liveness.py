@@ -217,4 +217,8 @@ def _is_excused(partition: Partition) -> bool:
     state = partition.state
     if state is None or state.leader >= 0:
         return False
+    if state.recovering and partition.is_moving:
+        # Of an only replica the loss is accepted without a person; not while others are being added, which may hold
+        # more than is left. Its broker says that it lost something until it has led for a moment.
+        return True
     return all(member in partition.lossy or member in partition.unsettled for member in state.members)
