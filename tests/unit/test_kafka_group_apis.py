@@ -15,6 +15,7 @@ from tests.unit.kafka_group_tools import GROUP_KEYS, ask, code, commit_rows, gro
 from zkbroker.kafka import versions as v
 from zkbroker.kafka.coordinators import KEYS_PER_TURN
 from zkbroker.kafka.group_ports import Coordinator
+from zkbroker.kafka.in_turns import PER_TURN
 from zkbroker.kafka.ports import BrokerView
 from zkbroker.model.errors import ErrorCode
 from zkbroker.model.groups import (
@@ -297,6 +298,36 @@ def test_delete_groups(listener: Listener, groups: FakeGroups, version: int) -> 
     results = ask(listener, v.DELETE_GROUPS, version, groups_names=["b", "a", "b"]).results
     assert groups.asked == [["b", "a"]]
     assert [(row.group_id, code(row)) for row in results] == [("b", FINE), ("a", FINE)]
+
+
+@pytest.mark.parametrize(
+    ("key", "version"),
+    [(key, version) for key in (v.DESCRIBE_GROUPS, v.DELETE_GROUPS) for version in served(key)],
+)
+def test_many_groups_are_asked_about_in_many_turns(
+    listener: Listener, groups: FakeGroups, key: int, version: int
+) -> None:
+    names = [f"g{number}" for number in range(2 * PER_TURN + 1)]
+    field = "groups_names" if key == v.DELETE_GROUPS else "groups"
+    many = request(key, version, **{field: names})
+    groups.holds = True
+    connection, transport = listener.connect()
+    connection.dataReceived(request_bytes(many))
+    assert groups.asked == [names[:PER_TURN]]
+    listener.clock.advance(0)
+    assert [len(asked) for asked in groups.asked] == [PER_TURN, PER_TURN, 1]
+    for held in reversed(groups.held):
+        assert not transport.value()
+        held.run()
+    (data,) = frames_of(transport.take())
+    answer = response_of(many, data)[1]
+    rows = answer.results if key == v.DELETE_GROUPS else answer.groups
+    assert [row.group_id for row in rows] == names
+    connection.dataReceived(request_bytes(many))
+    connection.connectionLost(Failure(ConnectionLost()))
+    listener.clock.advance(1)
+    assert len(groups.asked) == 4
+    assert groups.held[-1].is_cancelled
 
 
 # When something of ours fails

@@ -168,3 +168,12 @@ def test_delete_offsets(listener: Listener, groups: FakeGroups) -> None:
     groups.answer = DeleteOffsetsAnswer(ErrorCode.NON_EMPTY_GROUP)
     answer = ask(listener, v.OFFSET_DELETE, 0, group_id="g", topics=topics)
     assert (code(answer), answer.topics) == (ErrorCode.NON_EMPTY_GROUP, ())
+
+
+@pytest.mark.parametrize("count", [1_000, 100_001])
+def test_a_request_names_so_many_partitions_at_most(listener: Listener, groups: FakeGroups, count: int) -> None:
+    body = struct.pack(">h1sih1si", 1, b"g", 1, 1, b"t", count) + bytes(4 * count)
+    connection, transport = listener.connect()
+    connection.dataReceived(frame(struct.pack(">hhih", v.OFFSET_FETCH, 1, 5, -1) + body))
+    assert transport.is_closed == (count > 100_000)
+    assert len(groups.asked) == (count <= 100_000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from zkbroker.kafka.in_turns import InTurns
 from zkbroker.kafka.messages import decode_request, encode_response
 from zkbroker.kafka.request import Api, Request, Services, guarded
 from zkbroker.kafka.versions import DELETE_GROUPS, DESCRIBE_GROUPS, LIST_GROUPS
@@ -35,15 +36,10 @@ def decode_describe(request: Request) -> DescribeMessage:
 
 
 def serve_describe(services: Services, request: Request, message: DescribeMessage) -> None:
-    def done(groups: list[DescribedGroup]) -> None:
-        _answer_describe(request, message, groups)
+    def row(group: DescribedGroup) -> dict[str, Any]:
+        return _described(group, message.wants_operations)
 
-    request.waits_for(services.groups.describe(message.group_ids, guarded(request, message, done)))
-
-
-def _answer_describe(request: Request, message: DescribeMessage, groups: list[DescribedGroup]) -> None:
-    rows = [_described(group, message.wants_operations) for group in groups]
-    request.answer(encode_response(DESCRIBE_GROUPS, request.version, {"groups": rows}))
+    InTurns(services, request, message, message.group_ids, services.groups.describe, row, "groups", 1).start()
 
 
 def _described(group: DescribedGroup, wants_operations: bool) -> dict[str, Any]:
@@ -71,7 +67,8 @@ def _described(group: DescribedGroup, wants_operations: bool) -> dict[str, Any]:
 
 
 def refuse_describe(request: Request, message: DescribeMessage, error: ErrorCode, text: str | None) -> None:
-    _answer_describe(request, message, [DescribedGroup(group_id, error) for group_id in message.group_ids])
+    rows = [_described(DescribedGroup(group_id, error), False) for group_id in message.group_ids]
+    request.answer(encode_response(DESCRIBE_GROUPS, request.version, {"groups": rows}))
 
 
 # ListGroups
@@ -120,19 +117,16 @@ def decode_delete(request: Request) -> list[str]:
 
 
 def serve_delete(services: Services, request: Request, message: list[str]) -> None:
-    def done(results: list[GroupError]) -> None:
-        _answer_delete(request, results)
-
-    request.waits_for(services.groups.delete(message, guarded(request, message, done)))
+    InTurns(services, request, message, message, services.groups.delete, _deleted, "results", 0).start()
 
 
-def _answer_delete(request: Request, results: list[GroupError]) -> None:
-    rows = [{"group_id": result.group_id, "error_code": result.error} for result in results]
-    request.answer(encode_response(DELETE_GROUPS, request.version, {"results": rows}))
+def _deleted(result: GroupError) -> dict[str, Any]:
+    return {"group_id": result.group_id, "error_code": result.error}
 
 
 def refuse_delete(request: Request, message: list[str], error: ErrorCode, text: str | None) -> None:
-    _answer_delete(request, [GroupError(group_id, error) for group_id in message])
+    rows = [{"group_id": group_id, "error_code": error} for group_id in message]
+    request.answer(encode_response(DELETE_GROUPS, request.version, {"results": rows}))
 
 
 DESCRIBE_GROUPS_API = Api(decode_describe, serve_describe, refuse_describe)
