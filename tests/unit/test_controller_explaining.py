@@ -15,7 +15,7 @@ from zkbroker.model.topics import PartitionState, TopicPartition
 REPLICAS = (1, 2, 3)
 STATE = PartitionState("id", REPLICAS, 1, 4, REPLICAS, 7, 1)
 LEADERLESS = STATE._replace(leader=-1)
-PERSON = "unclean.leader.election.enable=true in /config/topics/t"
+PERSON = "zkbroker-leader-election --election-type unclean --topic t --partition 0"
 
 
 def registered(broker_id: int, *lossy: LossyReplica) -> BrokerRegistration:

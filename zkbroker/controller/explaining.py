@@ -29,15 +29,16 @@ def leaderless(image: ClusterImage, partition: TopicPartition, state: PartitionS
     """Which brokers a partition without a leader waits for, and what a person can do instead of waiting."""
     lossy = {replica: lost for replica in state.replicas if (lost := image.loss(replica, partition)) is not None}
     awaited = tuple(member for member in state.replicas if member in (*state.isr, *state.elr) and member not in lossy)
-    config = f"unclean.leader.election.enable=true in /config/topics/{partition.topic}"
+    topic, number = partition
+    command = f"zkbroker-leader-election --election-type unclean --topic {topic} --partition {number}"
     ends = [f"broker {replica} ({_rest(lost)})" for replica, lost in lossy.items()]
     left = f"back without unflushed data: {', '.join(ends)}" if ends else ""
     if awaited:
         told = f"waits for {named_brokers(awaited)} to come back with its log folders" + (f"; {left}" if left else "")
-        return f"{told}; if none of them ever does, {config} elects another and loses what it lacks"
+        return f"{told}; if none of them ever does, {command} elects another and loses what it lacks"
     best = elect_lossy(state.replicas, lambda r: image.is_online(r, partition), lambda r: image.loss(r, partition))
     elected = "whoever is there" if best is None else f"broker {best.leader}"
-    return f"waits for a person: {left or 'no replica is left'}; {config} elects {elected} and accepts the loss"
+    return f"waits for a person: {left or 'no replica is left'}; {command} elects {elected} and accepts the loss"
 
 
 def _rest(lost: LossyReplica) -> str:
