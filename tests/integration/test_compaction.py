@@ -225,7 +225,7 @@ def test_kill_while_it_compacts(make_cluster: Callable[..., Cluster]) -> None:
     one.create_topic(topic, 1, 1, config=TOPIC)
     expected: dict[str, str] = {}
     count = 0
-    for turn in range(4):
+    for turn in range(3):
         pairs: list[tuple[str, str | None]] = [
             (f"k{number % KEYS}", f"{turn}-{number}".ljust(100, ".")) for number in range(600)
         ]

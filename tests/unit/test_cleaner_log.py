@@ -470,3 +470,40 @@ def test_truncation_inside_a_hole(place: Place) -> None:
     assert log.append_as_leader(keyed([(b"x", b"y")]), 3).base_offset == 6
     log = place.again(is_clean=False)
     assert [record.offset for record in stored(log)] == [0, 6]
+
+
+def test_compact_and_delete(tmp_path: Path) -> None:
+    """Old segments go by time whatever their keys, the rest is compacted from where the log begins then."""
+    place = Place(tmp_path, compacted(cleanup_policy=("compact", "delete"), retention_ms=10_000))
+    log, clock = place.log, place.world.clock
+    for number in range(4):
+        put(log, (b"k", b"%d" % number), (b"only%d" % number, b"v"), timestamp=clock.now_ms)
+        log.roll()
+        clock.now_ms += 4000
+        place.compact()
+    # All that was compacted became one segment, as young as its newest record.
+    assert [offset for offset, _, _ in values(log)] == [1, 3, 5, 6, 7]
+    assert log.delete_old_segments(log.log_end_offset, clock.now_ms) == 0
+    clock.now_ms += 7000
+    put(log, (b"k", b"new"), (b"k", b"newest"), timestamp=clock.now_ms)
+    log.roll()
+    log.flush_later()
+    assert log.delete_old_segments(log.log_end_offset, clock.now_ms) == 1
+    assert (log.log_start_offset, log.log_end_offset) == (8, 10)
+    place.compact()
+    assert values(log) == [(9, b"k", b"newest")]
+    place.dirs.abandon()
+
+
+def test_what_lies_below_the_log_start_is_not_compared(place: Place) -> None:
+    """DeleteRecords on a topic that is deleted from too: the log start lies inside of a segment."""
+    log = place.log
+    for number in range(6):
+        put(log, (b"k%d" % (number % 2), b"%d" % number))
+    log.advance_log_start(3)
+    found = dirt(place.dirs, log)
+    assert found.dirty_offset == 3
+    place.compact()
+    assert [offset for offset, _, _ in values(log)] == [4, 5]
+    assert place.dirs.cleaned.get(log) == 6
+    assert log.log_start_offset == 3

@@ -89,11 +89,18 @@ class Cleaning:
         self._look_later(max(settings.backoff_s, BACKOFF_S_MIN))
         if not settings.is_enabled:
             return
+        self._forget()
         while len(self._runs) < settings.threads:
             chosen = dirtiest(self._dirt())
             if chosen is None:
                 return
             self._begin(chosen, settings)
+
+    def _forget(self) -> None:
+        """What is known of logs that are gone, and of pauses that are over."""
+        now = self._clock.monotonic()
+        self._damaged = {p: known for p, known in self._damaged.items() if self._logs.get(p) is known[0]}
+        self._not_before = {p: at for p, at in self._not_before.items() if at > now}
 
     def status_lines(self) -> list[str]:
         names = ", ".join(str(partition) for partition in self._runs)
@@ -101,11 +108,8 @@ class Cleaning:
         return [f"compaction: {f'at {names}' if names else 'at rest'}; {done}"]
 
     def problems(self) -> list[str]:
-        return [
-            f"{partition} cannot be compacted: {why}"
-            for partition, (log, why) in self._damaged.items()
-            if self._logs.get(partition) is log
-        ]
+        self._forget()
+        return [f"{partition} cannot be compacted: {why}" for partition, (_, why) in self._damaged.items()]
 
     def _look_later(self, seconds: float) -> None:
         self._timer = self._reactor.callLater(seconds, self._look_timed)
@@ -120,19 +124,17 @@ class Cleaning:
         self.look()
 
     def _dirt(self) -> Iterable[Dirt]:
-        now, now_ms = self._clock.monotonic(), self._clock.wall_ms()
+        now_ms = self._clock.wall_ms()
         for log, high_watermark in self._candidates():
             partition = log.partition
             if (
                 log.is_offline
                 or "compact" not in log.config.cleanup_policy
                 or partition in self._runs
+                or partition in self._damaged
                 or log.log_dir in self._logs.stalled_dirs
-                or now < self._not_before.get(partition, now)
+                or partition in self._not_before
             ):
-                continue
-            damaged = self._damaged.get(partition)
-            if damaged is not None and damaged[0] is log:
                 continue
             try:
                 yield dirt_of(log, high_watermark, self._logs.cleaned.get(log), now_ms)
@@ -141,8 +143,6 @@ class Cleaning:
 
     def _begin(self, dirt: Dirt, settings: CleanerSettings) -> None:
         log = dirt.log
-        self._damaged.pop(log.partition, None)
-        self._not_before.pop(log.partition, None)
         try:
             work = self._start_cleaner(job_for(dirt, settings, self._clock.wall_ms()))
         except OSError as error:
