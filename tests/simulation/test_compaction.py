@@ -41,7 +41,8 @@ TOPIC_CONFIG = {
     "cleanup.policy": "compact",
     "segment.bytes": "500",
     "min.cleanable.dirty.ratio": "0.01",
-    "delete.retention.ms": "300",
+    # Longer than any replica is away: as in Kafka, one that comes back later never hears of what was deleted meanwhile.
+    "delete.retention.ms": "10000",
 }
 CONFIG = {
     "log.cleaner.backoff.ms": "100",
