@@ -75,6 +75,15 @@ def test_many_partitions_of_one_topic_are_written_together() -> None:
     assert all(state.adding == (2,) for state in cluster.subscribe(1).states.values())
 
 
+def test_a_row_that_makes_the_znode_too_large_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = made((1,))
+    monkeypatch.setattr("zkbroker.broker.controller_moves.TOPIC_ZNODE_BYTES_MAX", 100)
+    move(cluster, t0=(2,))
+    cluster.turns()
+    assert cluster.row().partitions[0] == (1,)
+    assert [line for line in cluster.lines if "cannot be reassigned: its znode would have" in line]
+
+
 @pytest.mark.parametrize("lost", ["request", "reply"])
 def test_a_write_whose_answer_is_lost(lost: str) -> None:
     cluster = made((1,))

@@ -11,6 +11,7 @@ from tests.fakes.kafka_client import Listener, milliseconds, request_schemas
 from zkbroker.kafka import versions as v
 from zkbroker.model.channel import TopicResult
 from zkbroker.model.errors import ErrorCode
+from zkbroker.model.limits import PARTITIONS_MOVED_MAX
 from zkbroker.model.reassignments import ElectionKind, OngoingMove, PartitionOutcome
 from zkbroker.model.topics import TopicPartition
 
@@ -118,3 +119,18 @@ def test_elections_are_asked_for(listener: Listener, version: int) -> None:
     if version:
         assert asked(None, **kind).error_code.name == "not_controller"
         assert rows(asked(named, election_type=7)) == [("t", 0, "invalid_request"), ("t", 1, "invalid_request")]
+
+
+def test_more_partitions_than_a_turn_may_take_are_refused_as_a_whole(listener: Listener) -> None:
+    count = PARTITIONS_MOVED_MAX + 1
+    answer = listener.ask(alter(*(("t", number, (1,)) for number in range(count))))
+    assert (answer.error_code.name, answer.responses) == ("policy_violation", ())
+    assert listener.broker.asked_moves == {}
+    s = request_schemas(v.LIST_PARTITION_REASSIGNMENTS, 0)
+    named = s.ListPartitionReassignmentsTopics(name="t", partition_indexes=tuple(range(count)))
+    answer = listener.ask(s.ListPartitionReassignmentsRequest(timeout=milliseconds(1000), topics=(named,)))
+    assert answer.error_code.name == "policy_violation"
+    s = request_schemas(v.ELECT_LEADERS, 2)
+    named = s.TopicPartitions(topic="t", partitions=tuple(range(count)))
+    request = s.ElectLeadersRequest(election_type=0, topic_partitions=(named,), timeout=milliseconds(1000))
+    assert listener.ask(request).error_code.name == "policy_violation"

@@ -17,6 +17,9 @@ from zkbroker.zookeeper.znodes import admin as admin_znode
 from zkbroker.zookeeper.znodes import topics as topic_znode
 from zkbroker.zookeeper.znodes.codec import ZnodeError
 
+TOPIC_ZNODE_BYTES_MAX = 900_000
+"""ZooKeeper takes 1 MiB in one request; the states of a step go with it."""
+
 Told = Callable[[str, TopicImage | None, list[Found]], None]
 
 
@@ -25,7 +28,13 @@ class MoveWriter:
     what comes meanwhile goes with the next."""
 
     def __init__(
-        self, writer: FencedWriter, reader: ClusterReader, *, told: Told, failed: Callable[[Failure], None]
+        self,
+        writer: FencedWriter,
+        reader: ClusterReader,
+        *,
+        told: Told,
+        failed: Callable[[Failure], None],
+        log: Callable[[str], None],
     ) -> None:
         """``told`` hears what ZooKeeper holds then: the topic's rows (None: no znode, or it does not decode), and the
         states."""
@@ -33,6 +42,7 @@ class MoveWriter:
         self._reader = reader
         self._told = told
         self._failed = failed
+        self._log = log
         self._waiting: dict[str, list[MoveWrite]] = {}
         self._busy: dict[str, None] = {}
 
@@ -67,7 +77,13 @@ class MoveWriter:
                 break
             content, version = read
             after = _with_rows(content, chunk)
-            ops: list[Op] = [SetData(path, topic_znode.encode(after), version)]
+            data = topic_znode.encode(after)
+            if len(data) > TOPIC_ZNODE_BYTES_MAX:
+                # ZooKeeper would close the connection, which all of this broker's writes use.
+                self._log(f"topic {topic} cannot be reassigned: its znode would have {len(data)} bytes")
+                self._told(topic, None, (yield gather([self._state(write) for write in chunk])))
+                return
+            ops: list[Op] = [SetData(path, data, version)]
             ops += [op for write in chunk if write.state is not None for op in state_ops(write.state)]
             try:
                 yield self._writer.write(ops)

@@ -82,7 +82,7 @@ class Term:
             context.zk, epoch_version, context.reactor, lambda topic: self.looks.state_unreadable(topic)
         )
         self.reader = ClusterReader(context.zk, context.log)
-        self._moves = MoveWriter(self.writer, self.reader, told=self._moved, failed=self.failed)
+        self._moves = MoveWriter(self.writer, self.reader, told=self._moved, failed=self.failed, log=context.log)
         self.is_ready = False
         """True once the cluster is read: before, requests wait (see ``when_ready``)."""
         self._awaiting: list[Deferred[None]] = []

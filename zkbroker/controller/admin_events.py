@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from zkbroker.controller.cluster_image import ClusterImage
 from zkbroker.controller.deletions import Deletions
@@ -88,7 +88,10 @@ class AdminEvents:
     def reassignments_requested(self, token: int, wanted: Mapping[TopicPartition, Target]) -> list[Effect]:
         """AlterPartitionReassignments (KIP-455). Answered with the outcome of each partition once it is begun, or
         cancelled; how far it has come ``settling.moves.ongoing`` tells."""
-        outcomes = {partition: self._move_refusal(partition, target) or DONE for partition, target in wanted.items()}
+        brokers = self.image.usable_brokers()
+        outcomes = {
+            partition: self._move_refusal(partition, target, brokers) or DONE for partition, target in wanted.items()
+        }
         begun = [partition for partition, outcome in outcomes.items() if outcome is DONE]
         moves = self.settling.moves
         # What came last counts: an older entry of the znode must not bring its own target back after a change of
@@ -114,7 +117,7 @@ class AdminEvents:
             if self.image.placement(partition) is None or partition.topic in self.deletions:
                 outcome = NO_PARTITION
             elif not target:
-                outcome = moves.refusal(partition, target)
+                outcome = moves.refusal(partition, target, ())
             if outcome is not None:
                 self.settling.effects.append(Log(f"{partition} cannot be reassigned: {outcome.message}"))
                 refused.append((partition, target))
@@ -128,7 +131,9 @@ class AdminEvents:
             self.settling.effects.append(moves.dropped(tuple(refused)))
         return self.settling.settle()
 
-    def _move_refusal(self, partition: TopicPartition, target: Target) -> PartitionOutcome | None:
+    def _move_refusal(
+        self, partition: TopicPartition, target: Target, brokers: Container[int]
+    ) -> PartitionOutcome | None:
         settling = self.settling
         write = settling.writes.get(partition)
         written = None if write is None or write.move is None else write.move.placement
@@ -136,7 +141,7 @@ class AdminEvents:
             if not settling.moves.is_moving(partition, written):
                 return NOT_MOVING
             return None
-        refused = settling.moves.refusal(partition, target)
+        refused = settling.moves.refusal(partition, target, brokers)
         if refused is not None:
             return refused
         if self.image.placement(partition) is None or partition.topic in self.deletions:

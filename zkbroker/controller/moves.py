@@ -5,7 +5,7 @@ A move that is under way needs no entry here: the topic's znode says that it is,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import NamedTuple
 
 from zkbroker.controller.cluster_image import ClusterImage, Placement
@@ -81,8 +81,11 @@ class Moves:
                     found.append(OngoingMove(partition, *placement))
         return found
 
-    def refusal(self, partition: TopicPartition, target: tuple[int, ...]) -> PartitionOutcome | None:
-        """Why nothing may move there, in Kafka's words; None if it may, should the partition exist."""
+    def refusal(
+        self, partition: TopicPartition, target: tuple[int, ...], brokers: Container[int]
+    ) -> PartitionOutcome | None:
+        """Why nothing may move there, in Kafka's words; None if it may, should the partition exist. ``brokers``: who may
+        be added."""
         if not target:
             return _invalid("Empty replica list specified in partition reassignment.")
         if len(set(target)) < len(target):
@@ -91,12 +94,11 @@ class Moves:
             return _invalid(f"Invalid broker id in replica list: {list(target)}")
         placement = self._image.placement(partition)
         adding = towards(placement or Placement(()), target).adding
-        brokers = self._image.usable_brokers()
         absent = [broker for broker in adding if broker in target and broker not in brokers]
         if absent:
             return _invalid(
                 f"Replica assignment has brokers that are not alive. Replica list: {absent}, "
-                f"live broker list: {list(brokers)}"
+                f"live broker list: {list(self._image.usable_brokers())}"
             )
         return None
 

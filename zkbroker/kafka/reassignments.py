@@ -11,6 +11,7 @@ from zkbroker.kafka.messages import decode_request, encode_response
 from zkbroker.kafka.request import Api, Request, Services, when_done
 from zkbroker.kafka.versions import ALTER_PARTITION_REASSIGNMENTS, ELECT_LEADERS, LIST_PARTITION_REASSIGNMENTS
 from zkbroker.model.errors import ErrorCode
+from zkbroker.model.limits import PARTITIONS_MOVED_MAX
 from zkbroker.model.reassignments import ElectionKind, OngoingMove, PartitionOutcome
 from zkbroker.model.topics import TopicPartition
 
@@ -42,6 +43,13 @@ def _text(error: ErrorCode, message: str | None) -> str | None:
     return None if error is ErrorCode.NONE else message or error.name
 
 
+def _too_many(count: int) -> str | None:
+    """Why a request that names so many partitions is refused as a whole; None if it is not."""
+    if count <= PARTITIONS_MOVED_MAX:
+        return None
+    return f"{count} partitions in one request: at most {PARTITIONS_MOVED_MAX} are taken at once"
+
+
 # AlterPartitionReassignments
 
 
@@ -50,6 +58,10 @@ def _decode_alter(request: Request) -> SimpleNamespace:
 
 
 def _serve_alter(services: Services, request: Request, message: SimpleNamespace) -> None:
+    refused = _too_many(sum(len(topic.partitions) for topic in message.topics))
+    if refused is not None:
+        _refuse_alter(request, message, ErrorCode.POLICY_VIOLATION, refused)
+        return
     wanted = {
         TopicPartition(topic.name, row.partition_index): None if row.replicas is None else tuple(row.replicas)
         for topic in message.topics
@@ -87,6 +99,10 @@ def _decode_list(request: Request) -> SimpleNamespace:
 def _serve_list(services: Services, request: Request, message: SimpleNamespace) -> None:
     wanted = None
     if message.topics is not None:
+        refused = _too_many(sum(len(topic.partition_indexes) for topic in message.topics))
+        if refused is not None:
+            _refuse_list(request, message, ErrorCode.POLICY_VIOLATION, refused)
+            return
         wanted = [TopicPartition(topic.name, number) for topic in message.topics for number in topic.partition_indexes]
 
     def answer(moves: Sequence[OngoingMove]) -> None:
@@ -139,6 +155,10 @@ def _serve_elect(services: Services, request: Request, message: SimpleNamespace)
         kind = ElectionKind(getattr(message, "election_type", ElectionKind.PREFERRED.value))
     except ValueError:
         _refuse_elect(request, message, ErrorCode.INVALID_REQUEST, f"no election type {message.election_type}")
+        return
+
+    if _too_many(sum(len(topic.partitions) for topic in message.topic_partitions or ())) is not None:
+        _answer_elect(request, ErrorCode.POLICY_VIOLATION, {})
         return
 
     def answer(outcomes: Outcomes) -> None:

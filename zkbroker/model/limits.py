@@ -53,3 +53,7 @@ group or in ever new ones, does not eat the memory until they time out, half an 
 
 GROUP_MEMBER_NAME_LENGTH_MAX = 1_000
 """Characters of a client id or instance id that go into a member id, which must fit in 32,767 bytes."""
+
+PARTITIONS_MOVED_MAX = 20_000
+"""Partitions that one request may name to be reassigned, listed or led by others: a broker's frame has room for
+millions, and each costs the controller some 50 µs of a turn of its reactor."""
