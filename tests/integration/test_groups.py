@@ -175,6 +175,9 @@ def test_three_members_share_lose_one_and_their_coordinator_and_no_offset_is_los
         read = {value for member in running for value in member.values}
     assert read <= written
     assert len(read) >= 60
+    cluster.delete_topic("shared")
+    cluster.create_topic("shared", partitions=6)
+    wait_until(lambda: not committed(cluster, "three", "shared", 6), "offsets of a deleted topic are forgotten", 60)
 
 
 class RawMember:
