@@ -84,8 +84,8 @@ class Moves:
     def refusal(
         self, partition: TopicPartition, target: tuple[int, ...], brokers: Container[int]
     ) -> PartitionOutcome | None:
-        """Why nothing may move there, in Kafka's words; None if it may, should the partition exist. ``brokers``: who may
-        be added."""
+        """Why nothing may move there, in Kafka's words; None if it may, should the partition exist. ``brokers``: who
+        may be added."""
         if not target:
             return _invalid("Empty replica list specified in partition reassignment.")
         if len(set(target)) < len(target):
