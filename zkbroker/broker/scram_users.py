@@ -18,6 +18,8 @@ MECHANISMS = {"SCRAM-SHA-256": 1, "SCRAM-SHA-512": 2}
 """Kafka's numbers of the keys under which a user's znode has them."""
 
 READS_AT_ONCE = 100
+NAME_LENGTH_MAX = 32_767
+"""Characters: what a string of Kafka's older messages may hold."""
 _ITERATIONS = re.compile(r"(?:^|,)iterations=([0-9]{1,9})(?:,|$)", re.ASCII)
 
 
@@ -31,8 +33,14 @@ def read_scram_users(
         names = [znode.entity_from_name(name) for name in found if name != znode.DEFAULT_ENTITY]
     users = []
     for start in range(0, len(names), READS_AT_ONCE):
-        users += yield gatherResults([_read(zk, name) for name in names[start : start + READS_AT_ONCE]])
+        wanted = [name for name in names[start : start + READS_AT_ONCE] if _may_exist(name)]
+        users += yield gatherResults([_read(zk, name) for name in wanted])
     return [user for user in users if user.credentials]
+
+
+def _may_exist(name: str) -> bool:
+    """No znode has a relative name; and a request for one of megabytes would cost the session its connection."""
+    return name not in (".", "..") and len(name) <= NAME_LENGTH_MAX
 
 
 def _none_there(failure: Failure) -> list[str]:
