@@ -60,6 +60,8 @@ BYTES_OF = {
 }
 BROKER_FIELDS = ("replica_id", "broker_ids", "replicas", "broker_id")
 SEEN_TOPIC_ID = uuid.UUID(int=0x1234567890ABCDEF1234567890ABCDEF)
+topic_ids: list[bytes] = [SEEN_TOPIC_ID.bytes]
+"""Ids that topics may have; a siege puts in those that its broker tells."""
 
 
 class Joint(NamedTuple):
@@ -172,7 +174,7 @@ def _write_primitive(writer: _Writer, field: dataclasses.Field[Any], is_nullable
     elif kind == "bytes":
         writer.blob(None if is_null else dice.choice((*BLOBS, dice.randbytes(30))))
     elif kind == "uuid":
-        writer.out += dice.choice((bytes(16), SEEN_TOPIC_ID.bytes, b"\0" * 15 + b"\1"))
+        writer.out += dice.choice((bytes(16), *topic_ids, b"\0" * 15 + b"\1"))
     elif kind == "bool":
         writer.out.append(dice.choice((0, 1, 1, 2)))
     elif kind == "float64":

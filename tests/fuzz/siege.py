@@ -14,18 +14,15 @@ from typing import Any, NamedTuple
 from kio.index import load_response_schema
 from kio.serial import entity_reader
 
-from tests.fuzz.messages import header
+from tests.fuzz.messages import header, topic_ids
 from tests.fuzz.mutations import Case, random_case
-from tests.harness.differential import read_frame
+from tests.harness.differential import Peer, read_frame
 from zkbroker.kafka.versions import API_VERSIONS, BY_KEY, METADATA
 
 CONNECTIONS = 12
 FRIEND_PATIENCE_S = 30.0
 FRIEND_EVERY = 100
 """Hostile requests between two questions of the friend."""
-
-MAY_NOT_ANSWER = {0, 1, 11, 14}
-"""Produce (acks=0, and what is below min.insync.replicas waits), Fetch, JoinGroup, SyncGroup."""
 
 
 class Found(Exception):
@@ -91,6 +88,7 @@ class Siege:
     def _look(self) -> None:
         try:
             ask_as_friend(*self._address)
+            self._learn()
         except OSError as error:
             raise Found(f"a friend was not served: {error!r}; before it:\n{self.told()}") from error
         if self._pid is not None:
@@ -98,6 +96,16 @@ class Siege:
             self._most_bytes = max(self._most_bytes, size)
             if not self._first_bytes and self._counts["requests"] >= 5 * FRIEND_EVERY:
                 self._first_bytes = size  # by then the schemas of most APIs are loaded
+
+    def _learn(self) -> None:
+        """The topics' ids, so that requests find them."""
+        peer = Peer("besieged", self._address[1])
+        try:
+            answer = peer.ask_exactly(METADATA, 12, topics=None)
+        finally:
+            peer.close()
+        found = [topic.topic_id.bytes for topic in answer.topics if topic.topic_id is not None]
+        topic_ids[:] = found[:8] or topic_ids
 
     def told(self) -> str:
         return "\n".join(map(repr, self._last[-30:]))
