@@ -29,16 +29,8 @@ from zkbroker.model.groups import (
 
 _KIO_COMMIT_FROM = 2
 """kio knows no OffsetCommit 1, whose rows have a time of commit each (librdkafka before 1.0 can send it)."""
-_ELEMENTS_MAX = 100_000
-"""Topics and partitions of one request: worked on in one turn of the reactor, in a second at most."""
 _TOP_LEVEL_ERROR_FROM = 2
 _BATCHED_FROM = 8
-
-
-def _reader(request: Request) -> Reader:
-    reader = request.reader()
-    reader.elements_left = min(reader.elements_left, _ELEMENTS_MAX)
-    return reader
 
 
 def _topics(rows: Iterable[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -58,8 +50,8 @@ def _refusals(rows: Iterable[PartitionError]) -> list[dict[str, Any]]:
 
 def decode_commit(request: Request) -> CommitOffsets:
     if request.version < _KIO_COMMIT_FROM:
-        return _decode_commit_v1(_reader(request))
-    message = decode_request(OFFSET_COMMIT, request.version, _reader(request))
+        return _decode_commit_v1(request.reader())
+    message = decode_request(OFFSET_COMMIT, request.version, request.reader())
     return CommitOffsets(
         message.group_id,
         message.member_id,
@@ -140,7 +132,7 @@ def refuse_commit(request: Request, message: CommitOffsets, error: ErrorCode, te
 
 def decode_fetch(request: Request) -> list[FetchOffsets]:
     """The groups asked for: one below version 8."""
-    message = decode_request(OFFSET_FETCH, request.version, _reader(request))
+    message = decode_request(OFFSET_FETCH, request.version, request.reader())
     require_stable = getattr(message, "require_stable", False)
     groups: list[SimpleNamespace] = message.groups if request.version >= _BATCHED_FROM else [message]
     return [
@@ -202,7 +194,7 @@ def refuse_fetch(request: Request, message: list[FetchOffsets], error: ErrorCode
 
 
 def decode_delete(request: Request) -> DeleteOffsets:
-    message = decode_request(OFFSET_DELETE, request.version, _reader(request))
+    message = decode_request(OFFSET_DELETE, request.version, request.reader())
     partitions = tuple((topic.name, row.partition_index) for topic in message.topics for row in topic.partitions)
     return DeleteOffsets(message.group_id, partitions)
 

@@ -84,6 +84,7 @@ def decode_response(key: int, version: int, reader: Reader) -> SimpleNamespace:
     decode = _response_decoders.get((key, version))
     if decode is None:
         decode = _response_decoders[key, version] = _entity_decoder(_schema(key, version, "response"))
+    reader.elements_left = reader.end  # our own broker's, not a stranger's: a cluster may be large
     message: SimpleNamespace = decode(reader)
     return message
 
