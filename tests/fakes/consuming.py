@@ -63,17 +63,16 @@ class FakeConsumeSession:
 
 
 class FakeRepeated:
-    """RepeatedConsume: idle when its last answer held nothing."""
+    """RepeatedConsume: of the same partitions as long as their number is the same."""
 
     def __init__(self, broker: Consumes, rows: Sequence[ConsumeRow]) -> None:
         self.broker = broker
         self.rows = rows
         self.answers: list[ConsumedRow] = []
-        self.is_idle = False
         self.is_closed = False
 
     def renew(self, rows: Sequence[ConsumeRow]) -> bool:
-        if sorted(rows) != sorted(self.rows):
+        if {row[:2] for row in rows} != {row[:2] for row in self.rows}:
             return False
         self.rows, self.answers = rows, []
         return True
@@ -82,7 +81,6 @@ class FakeRepeated:
         def answer(found: list[ConsumedRow]) -> None:
             if found != self.answers:
                 self.answers = found
-            self.is_idle = not any(row.error or row.records for row in found)
             done(self.answers)
 
         return self.broker.consume(options, self.rows, answer)

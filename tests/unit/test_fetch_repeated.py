@@ -39,7 +39,6 @@ def test_what_is_idle_is_not_looked_at_again(broker: Broker, looks: list[int]) -
     for _ in range(3):
         repeated.fetch(WAIT, answers.append)
         broker.network.run(0.6)
-        assert repeated.is_idle
     assert looks == list(range(COUNT))
     assert len(answers) == 3 and answers[0] is answers[1] is answers[2]
     assert [row.partition for row in answers[0]] == list(range(COUNT))
@@ -53,10 +52,10 @@ def test_another_order_is_the_same_request(broker: Broker, looks: list[int]) -> 
     turned = [*rows_at()[3:], *rows_at()[:3]]
     assert repeated.renew(turned)
     repeated.fetch(AT_ONCE, answers.append)
-    assert looks == [] and repeated.is_idle
+    assert looks == []
     assert answers[1] == [*answers[0][3:], *answers[0][:3]]
     assert not repeated.renew(turned[1:]) and not repeated.renew([*turned[1:], turned[1]])
-    assert not repeated.renew([turned[0]._replace(offset=1), *turned[1:]])
+    assert not repeated.renew([turned[0]._replace(topic_id="A"), *turned[1:]])
     assert not repeated.renew([turned[0]._replace(topic="u"), *turned[1:]])
     twice = broker.replicas.open_repeated([turned[0], *turned])
     assert not twice.renew([turned[0], *turned]), "one row in two places"
@@ -77,14 +76,45 @@ def test_news_between_two_of_them_are_in_the_next(broker: Broker) -> None:
     repeated = broker.replicas.open_repeated(rows_at())
     answers: list[list[ConsumedRow]] = []
     repeated.fetch(AT_ONCE, answers.append)
-    assert repeated.is_idle, "nothing to wait for, nothing to read"
     broker.produce(3, batch(b"x"))
-    assert not repeated.is_idle
     repeated.fetch(WAIT, answers.append)
     assert [values(row) > 0 for row in answers[1]] == [number == 3 for number in range(COUNT)]
-    assert not repeated.is_idle
     repeated.close()
     assert broker.watchers() == 0
+
+
+def test_who_goes_on_in_one_partition_costs_nothing_for_the_others(broker: Broker, looks: list[int]) -> None:
+    repeated = broker.replicas.open_repeated(rows_at())
+    answers: list[list[ConsumedRow]] = []
+    repeated.fetch(AT_ONCE, answers.append)
+    broker.produce(3, batch(b"x"))
+    repeated.fetch(AT_ONCE, answers.append)
+    looks.clear()
+    rows = rows_at()
+    rows[3] = rows[3]._replace(offset=1)
+    assert repeated.renew(rows)
+    repeated.fetch(AT_ONCE, answers.append)
+    assert looks == [3]
+    assert [row.high_watermark for row in answers[2]] == [int(number == 3) for number in range(COUNT)]
+    assert not any(row.records for row in answers[2])
+
+
+def test_little_room_serves_all_in_turn(broker: Broker) -> None:
+    one = batch(b"x" * 100)
+    for number in range(COUNT):
+        for _ in range(3):
+            broker.produce(number, one)
+    rows = rows_at()
+    repeated = broker.replicas.open_repeated(rows)
+    served = []
+    for _ in range(COUNT + 2):
+        answers: list[list[ConsumedRow]] = []
+        repeated.fetch(ConsumeOptions(0, 1, len(one)), answers.append)
+        (number,) = [row.partition for row in answers[0] if row.records]
+        served.append(number)
+        rows[number] = rows[number]._replace(offset=rows[number].offset + 1)
+        assert repeated.renew(rows)
+    assert served == [*range(COUNT), 0, 1]
 
 
 def test_a_lost_leadership_is_told_to_who_waits(broker: Broker) -> None:
@@ -104,7 +134,7 @@ def test_it_is_answered_as_if_it_came_for_the_first_time(tmp_path: Path, seed: i
         kept = 0
         repeated, rows = None, rows_at()
         for _ in range(150):
-            if repeated is None or not repeated.is_idle:
+            if repeated is None or rng.random() < 0.3:
                 if repeated is not None:
                     repeated.close()
                 found_here = [(row, world.replicas._table.replicas.get(("t", row.partition))) for row in rows_at()]
@@ -114,6 +144,8 @@ def test_it_is_answered_as_if_it_came_for_the_first_time(tmp_path: Path, seed: i
                     if replica is not None and replica.leader is not None
                 ]
                 repeated = world.replicas.open_repeated(rows)
+            else:
+                kept += 1
             answers: list[list[ConsumedRow]] = []
             repeated.fetch(rng.choice((AT_ONCE, WAIT)), answers.append)
             if rng.random() < 0.7:
@@ -124,12 +156,10 @@ def test_it_is_answered_as_if_it_came_for_the_first_time(tmp_path: Path, seed: i
                 world.replicas.consume(AT_ONCE, rows, fresh.extend)
                 assert not any(row.error or row.records for row in fresh)
                 world.network.run(0.6)
-            kept += repeated.is_idle
             if rng.random() < 0.5:
                 rng.shuffle(rows)
-                if not repeated.renew(rows):
-                    repeated.close()
-                    repeated = world.replicas.open_repeated(rows)
+                rows = [row._replace(offset=rng.randrange(3)) if rng.random() < 0.2 else row for row in rows]
+                assert repeated.renew(rows) or not rows
             again: list[list[ConsumedRow]] = []
             repeated.fetch(AT_ONCE, again.append)
             fresh = []
@@ -182,9 +212,11 @@ def test_a_repeated_request_is_read_once(version: int, monkeypatch: pytest.Monke
     listener.ask(produce_request("t"))
     news = ask(request(version, count=99), 5)
     assert sum(len(row.records) > 0 for row in news.responses[0].partitions) == 1
-    assert listener.broker.repeated is not None and listener.broker.repeated.is_closed, "it had records"
+    assert connection.repeated is not None and connection.repeated.chunks == [], "records are not kept"
     ask(request(version), 6)
+    before = listener.broker.repeated
     ask(request(version, offset=1), 7)
+    assert listener.broker.repeated is before, "the same partitions"
     last = listener.broker.repeated
     connection.connectionLost()
     assert last.is_closed and connection.repeated is None

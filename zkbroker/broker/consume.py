@@ -33,7 +33,7 @@ class Consumes:
 
 
 class RepeatedRequest:
-    """Fills ``RepeatedConsume``: while all rows are at their ends the watches stay, and with them the answers."""
+    """Fills ``RepeatedConsume``: the watches stay, and with them the answers of all rows that are at their ends."""
 
     def __init__(self, table: ReplicaTable, rows: Sequence[ConsumeRow]) -> None:
         self._table = table
@@ -50,10 +50,6 @@ class RepeatedRequest:
     def __repr__(self) -> str:
         return f"RepeatedRequest({self._watches!r})"
 
-    @property
-    def is_idle(self) -> bool:
-        return self._answers is not None and not self._watches.changed
-
     def renew(self, rows: Sequence[ConsumeRow]) -> bool:
         watches = self._by_place
         if not watches:
@@ -64,11 +60,15 @@ class RepeatedRequest:
         order = []
         for row in rows:
             watch = watches.get((row.topic, row.partition))
-            if watch is None or watch.row != row:
+            if watch is None or watch.row.topic_id != row.topic_id:
                 return False
             order.append(watch)
         if len(dict.fromkeys(order)) != count:
             return False
+        for watch, row in zip(order, rows, strict=True):
+            if watch.row != row:
+                watch.row = row
+                self._watches.changed[watch] = None
         self._order, self._answers = order, None
         return True
 
@@ -78,9 +78,19 @@ class RepeatedRequest:
             self._watches.look_at_all()
 
         def answered(_: list[ConsumedRow]) -> None:
-            if self._answers is None or request.has_looked:
-                self._answers = [watch.answer for watch in self._order if watch.answer is not None]
-            done(self._answers)
+            rows = self._answers
+            if rows is None or request.has_looked:
+                rows = [watch.answer for watch in self._order if watch.answer is not None]
+            changed = self._watches.changed
+            self._answers = None if changed else rows
+            for watch in list(changed):
+                # It is looked at again in any case. Whoever had records comes last then, so that a request with little
+                # room serves all in turn.
+                if watch.answer is not None and watch.answer.records:
+                    del changed[watch]
+                    changed[watch] = None
+                watch.answer = None
+            done(rows)
 
         request = self._request = ConsumeRequest(
             self._table, options, self._watches, answered, is_whole=True, is_kept=True

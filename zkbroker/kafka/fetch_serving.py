@@ -62,7 +62,7 @@ def refuse(request: Request, message: FetchMessage, error: ErrorCode, text: str 
 
 
 class Repeated:
-    """The last request of a connection, whose answer held nothing, and that answer as it was encoded."""
+    """The last request of a connection, and its answer as it was encoded."""
 
     __slots__ = ("chunks", "data", "message", "rows", "size", "version")
 
@@ -85,11 +85,15 @@ class Repeated:
         )
 
     def takes(self, version: int, message: FetchMessage, rows: Sequence[ConsumeRow]) -> bool:
-        """Does this one ask for the same, in another order?"""
+        """Does this one ask for the same partitions?"""
         if not self.data.renew(rows):
             return False
         self.version, self.message, self.rows = version, message, ()
         return True
+
+    def forget_answer(self) -> None:
+        """It held records, which are not kept in memory."""
+        self.rows, self.chunks, self.size = (), [], 0
 
     def close(self) -> None:
         self.data.close()
@@ -133,8 +137,8 @@ def _serve_repeated(services: Services, request: Request, message: FetchMessage,
             repeated.rows = answers
             repeated.chunks, repeated.size = encode_body(request.version, message.topics, answers, services)
         chunks, size = repeated.chunks, repeated.size
-        if not repeated.data.is_idle:
-            connection.repeat(None)
+        if any(row.records for row in answers):
+            repeated.forget_answer()
         request.answer_chunks(chunks, size)
 
     cancellable = repeated.data.fetch(_options(services, request, message), guarded(request, message, done))

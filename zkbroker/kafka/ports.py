@@ -164,24 +164,20 @@ class ConsumeSession(Protocol):
 
 
 class RepeatedConsume(Protocol):
-    """A request without a session, which its client may repeat while nothing comes."""
-
-    @property
-    def is_idle(self) -> bool:
-        """The last answer held nothing to read and no error: it is worth keeping this for another ``fetch``."""
-        ...
+    """The requests of a client without a session, which name all its partitions again and again."""
 
     def renew(self, rows: Sequence[ConsumeRow]) -> bool:
-        """Are these the same rows, perhaps in another order (librdkafka begins with another partition each time)? Then
-        the next answer is in this order."""
+        """Take the rows of the next request: True if they are of the same partitions, perhaps in another order
+        (librdkafka begins with another one each time). The answer is in this order."""
         ...
 
     def fetch(self, options: ConsumeOptions, done: Callable[[list[ConsumedRow]], None]) -> Cancellable | None:
-        """As ``DataPort.consume``. ``done`` gets the very list of the last time when nothing has changed since."""
+        """As ``DataPort.consume``; only what may have news is looked at. ``done`` gets the very list of the last time
+        when nothing has changed since."""
         ...
 
     def close(self) -> None:
-        """It will not be repeated."""
+        """No request comes any more."""
         ...
 
 
