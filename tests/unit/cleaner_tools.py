@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
-from tests.unit.log_tools import NOW_MS, read_all
+from tests.unit.log_tools import NOW_MS, T0, TOPIC_ID, World, read_all
 from zkbroker.log.cleaner import CleanSummary, clean
 from zkbroker.log.cleaner_choice import CleanerSettings, Dirt, dirt_of, job_for
 from zkbroker.log.cleaner_swap import swap_in
@@ -98,3 +99,26 @@ def stored(log: Log) -> list[Record]:
 
 def values(log: Log) -> list[tuple[int, bytes | None, bytes | None]]:
     return [(record.offset, record.key, record.value) for record in stored(log)]
+
+
+class Place:
+    """A log that can be opened again."""
+
+    def __init__(self, folder: Path, config: TopicConfig) -> None:
+        self.world = World(folder, config=config)
+        self.dirs = self.world.open()
+        self.log = self.dirs.create(T0, TOPIC_ID)
+
+    def again(self, *, is_clean: bool) -> Log:
+        if is_clean:
+            self.dirs.close(1)
+        else:
+            self.dirs.abandon()
+        self.dirs = self.world.open()
+        self.log = self.dirs.logs[T0]
+        return self.log
+
+    def compact(self) -> CleanSummary:
+        summary = compact(self.dirs, self.log)
+        assert summary is not None
+        return summary
