@@ -311,7 +311,7 @@ HIGH_WATERMARK = (
         "consumers read up to the high watermark (§4)",
         (
             Edit(
-                "broker.consume:_Mark.__init__",
+                "broker.consume_request:_Mark.__init__",
                 "self.limit = self.last_stable_offset if read_committed else self.high_watermark",
                 "self.limit = replica.log.log_end_offset",
             ),
