@@ -13,7 +13,7 @@ from zkbroker.model.cluster import DeletedReplica
 from zkbroker.model.errors import BrokerError, ErrorCode
 from zkbroker.model.reassignments import ElectionKind, OngoingMove
 from zkbroker.model.topics import TopicPartition
-from zkbroker.zookeeper.client import Create, SetData
+from zkbroker.zookeeper.client import Create, Delete, SetData
 from zkbroker.zookeeper.znodes import admin as admin_znode
 
 T1 = TopicPartition("t", 1)
@@ -73,6 +73,29 @@ def test_many_partitions_of_one_topic_are_written_together() -> None:
     after = cluster.zk.stat("/brokers/topics/t")
     assert before is not None and after is not None and after.version - before.version == 2
     assert all(state.adding == (2,) for state in cluster.subscribe(1).states.values())
+
+
+def test_news_from_before_is_no_news_and_a_znode_made_again_is() -> None:
+    """Somebody puts a znode there once more, as it was: its version begins anew, additions to it still count."""
+    cluster = made((1,))
+    move(cluster, t0=(2,))
+    data = cluster.zk.data("/brokers/topics/t")
+    assert data is not None
+    controller = cluster.controller._serving().controller
+    known = controller.image.topics["t"]
+    assert controller.topic_read(known._replace(partitions={}, mzxid=known.mzxid - 1)) == []
+    for _ in range(3):
+        cluster.zk.write(SetData("/brokers/topics/t", data))
+    cluster.turns()
+    cluster.zk.write(Delete("/brokers/topics/t/partitions/0/state"))
+    cluster.zk.write(Delete("/brokers/topics/t/partitions/0"))
+    cluster.zk.write(Delete("/brokers/topics/t/partitions"))
+    cluster.zk.write(Delete("/brokers/topics/t"))
+    edited = json.loads(data)
+    edited["partitions"]["1"] = [3]
+    cluster.zk.write(Create("/brokers/topics/t", json.dumps(edited).encode()))
+    cluster.turns()
+    assert cluster.state(T1) is not None
 
 
 def test_a_row_that_makes_the_znode_too_large_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,7 +122,7 @@ class TopicAdmin:
         topic_id = term.looks.new_topic_id()
         content = topic_znode.TopicAssignment(topic_id, assignment)
         yield self._create_znodes(topic.name, content, config)
-        term.event(lambda: term.controller.topic_read(image_of(topic.name, content, 0), rules_of(config)))
+        term.event(lambda: term.controller.topic_read(image_of(topic.name, content), rules_of(config)))
         yield term.ask(lambda token: term.controller.topic_awaited(token, topic.name))
         return TopicResult(topic.name, ErrorCode.NONE, None, topic_id, len(assignment), factor)
 
@@ -220,10 +220,10 @@ class TopicAdmin:
             raise BadVersionError(path)
         content = before._replace(partitions={**before.partitions, **added})
         try:
-            yield self._term.writer.write([SetData(path, topic_znode.encode(content), stat.version)])
+            [written] = yield self._term.writer.write([SetData(path, topic_znode.encode(content), stat.version)])
         except MultiError as error:
             raise error.error from error
-        self._term.event(lambda: self._term.controller.topic_read(image_of(name, content, stat.version + 1)))
+        self._term.event(lambda: self._term.controller.topic_read(image_of(name, content, written.mzxid)))
 
     @inlineCallbacks
     def _read(self, name: str) -> Generator[Deferred[Any], Any, topic_znode.TopicAssignment]:

@@ -151,17 +151,17 @@ class Looks:
             if topic is None:
                 continue
             self._term.reader.content(path)
-            version = stat.version
+            mzxid = stat.mzxid
             if not topic.topic_id:
                 topic = topic._replace(topic_id=self.new_topic_id())
                 try:
-                    yield self._term.writer.write([SetData(path, topic_znode.encode(topic), stat.version)])
+                    [written] = yield self._term.writer.write([SetData(path, topic_znode.encode(topic), stat.version)])
                 except MultiError:
                     self._topic_changed(name)  # someone else wrote it: read it again
                     continue
                 self._log(f"topic {name} has no topic id: gave it {topic.topic_id}")
-                version += 1
-            topics[name] = image_of(name, topic, version)
+                mzxid = written.mzxid
+            topics[name] = image_of(name, topic, mzxid)
         for path, name in paths.items():
             if path not in found:
                 self.topic_watches.pop(name, None)

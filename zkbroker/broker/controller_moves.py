@@ -12,7 +12,16 @@ from zkbroker.broker.controller_reading import ClusterReader, Data, image_of
 from zkbroker.broker.controller_zookeeper import OPS_COUNT_MAX, FencedWriter, Found, gather, state_ops
 from zkbroker.controller.cluster_image import TopicImage
 from zkbroker.controller.effects import EditReassignments, MoveWrite, WriteMoves
-from zkbroker.zookeeper.client import BadVersionError, ConnectionLossError, Delete, MultiError, NoNodeError, Op, SetData
+from zkbroker.zookeeper.client import (
+    BadVersionError,
+    ConnectionLossError,
+    Delete,
+    MultiError,
+    NoNodeError,
+    Op,
+    SetData,
+    Stat,
+)
 from zkbroker.zookeeper.znodes import admin as admin_znode
 from zkbroker.zookeeper.znodes import topics as topic_znode
 from zkbroker.zookeeper.znodes.codec import ZnodeError
@@ -75,7 +84,7 @@ class MoveWriter:
             read = yield self._read(topic)
             if read is None:
                 break
-            content, version = read
+            content, stat = read
             after = _with_rows(content, chunk)
             data = topic_znode.encode(after)
             if len(data) > TOPIC_ZNODE_BYTES_MAX:
@@ -83,10 +92,10 @@ class MoveWriter:
                 self._log(f"topic {topic} cannot be reassigned: its znode would have {len(data)} bytes")
                 self._told(topic, None, (yield gather([self._state(write) for write in chunk])))
                 return
-            ops: list[Op] = [SetData(path, data, version)]
+            ops: list[Op] = [SetData(path, data, stat.version)]
             ops += [op for write in chunk if write.state is not None for op in state_ops(write.state)]
             try:
-                yield self._writer.write(ops)
+                written = yield self._writer.write(ops)
             except ConnectionLossError:
                 yield self._writer.overtake()
                 break
@@ -99,11 +108,11 @@ class MoveWriter:
                     yield self._write(topic, [write])
                 return
             states = [(write.partition, write.state and write.state.state) for write in chunk]
-            self._told(topic, image_of(topic, after, version + 1), states)
+            self._told(topic, image_of(topic, after, written[0].mzxid), states)
             return
         read = yield self._read(topic)
         found = yield gather([self._state(write) for write in chunk])
-        image = None if read is None else image_of(topic, *read)
+        image = None if read is None else image_of(topic, read[0], read[1].mzxid)
         self._told(topic, image, found)
 
     @inlineCallbacks
@@ -114,15 +123,15 @@ class MoveWriter:
         return write.partition, state
 
     @inlineCallbacks
-    def _read(self, topic: str) -> Generator[Deferred[Any], Any, tuple[topic_znode.TopicAssignment, int] | None]:
-        """The topic's znode and its version; None where there is none that decodes."""
+    def _read(self, topic: str) -> Generator[Deferred[Any], Any, tuple[topic_znode.TopicAssignment, Stat] | None]:
+        """The topic's znode and its stat; None where there is none that decodes."""
         path = topic_znode.topic_path(topic)
         found: dict[str, Data] = yield from self._read_data(path)
         if path not in found:
             return None
         data, stat = found[path]
         try:
-            return topic_znode.decode(path, data), stat.version
+            return topic_znode.decode(path, data), stat
         except ZnodeError:
             return None  # the look at the topic says so to people
 

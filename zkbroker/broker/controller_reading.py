@@ -174,8 +174,8 @@ def _decodes(path: str, data: bytes, stat: Stat) -> bool:
     return True
 
 
-def image_of(name: str, topic: topic_znode.TopicAssignment, version: int = -1) -> TopicImage:
-    """The topic as the image keeps it; ``version``: of its znode, where it is known."""
+def image_of(name: str, topic: topic_znode.TopicAssignment, mzxid: int = -1) -> TopicImage:
+    """The topic as the image keeps it; ``mzxid``: of its znode, where it is known."""
     return TopicImage(
         name,
         topic.topic_id,
@@ -183,7 +183,7 @@ def image_of(name: str, topic: topic_znode.TopicAssignment, version: int = -1) -
             number: Placement(replicas, topic.adding.get(number, ()), topic.removing.get(number, ()))
             for number, replicas in topic.partitions.items()
         },
-        version,
+        mzxid,
     )
 
 

@@ -26,8 +26,9 @@ class TopicImage(NamedTuple):
     name: str
     topic_id: str
     partitions: Mapping[int, Placement]
-    version: int = -1
-    """Of the znode; -1 where it is not known."""
+    mzxid: int = -1
+    """The transaction that wrote its znode last, -1 where that is not known: what was read before is older news. (A
+    version would begin anew if somebody puts the same znode there once more.)"""
 
     def __repr__(self) -> str:
         return f"TopicImage({self.name}, {self.topic_id}, partitions={len(self.partitions)})"

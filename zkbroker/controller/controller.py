@@ -267,7 +267,7 @@ class Controller(AdminEvents):
         if known is None:
             self._take_topic(topic, states or {})
             return self.settling.settle()
-        if topic.name in self.deletions or 0 <= topic.version <= known.version:
+        if topic.name in self.deletions or 0 <= topic.mzxid <= known.mzxid:
             return []
         added = {number: topic.partitions[number] for number in topic.partitions if number not in known.partitions}
         is_written = any(partition.topic == topic.name for partition in self.settling.writes)
@@ -275,8 +275,8 @@ class Controller(AdminEvents):
             self.settling.effects.append(
                 Log(f"topic {topic.name}: its znode moves or drops partitions; only additions are followed")
             )
-        version = max(known.version, topic.version)
-        self.image.topics[topic.name] = known._replace(partitions={**known.partitions, **added}, version=version)
+        mzxid = max(known.mzxid, topic.mzxid)
+        self.image.topics[topic.name] = known._replace(partitions={**known.partitions, **added}, mzxid=mzxid)
         self.settling.unsettle(TopicPartition(topic.name, number) for number in sorted(added))
         return self.settling.settle()
 

@@ -152,7 +152,7 @@ class Settling:
                 if partition.partition in topic.partitions and partition.partition in known.partitions
             }
             self._image.topics[name] = known._replace(
-                partitions={**known.partitions, **rows}, version=max(known.version, topic.version)
+                partitions={**known.partitions, **rows}, mzxid=max(known.mzxid, topic.mzxid)
             )
         elif topic is None:
             self.moves.unreadable[name] = None
