@@ -15,9 +15,10 @@ from tests.harness.brokers import Cluster, LocalFailure
 from tests.harness.zookeeper import ZooKeeperEnsemble, ZooKeeperMissing
 
 PROG = "tests.fuzz"
+ELEMENTS = 40_000
 SETTINGS = {
     "queued.max.request.bytes": 8 << 20,
-    "socket.request.max.bytes": 4 << 20,
+    "socket.request.max.bytes": 8 << 20,
     "offsets.topic.num.partitions": 2,
     "group.min.session.timeout.ms": 1,
     "group.initial.rebalance.delay.ms": 0,
@@ -37,6 +38,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 def siege(host: str, port: int, pid: int | None, arguments: argparse.Namespace, seed: int) -> None:
     with Siege(host, port, seed, pid) as attack:
+        longest_s = attack.strike_heavily(ELEMENTS)
+        print(f"{ELEMENTS} elements in requests of every API: a friend waited {longest_s:.2f} s at most", flush=True)
         began = time.monotonic()
         tally = attack.run(arguments.seconds)
         print(f"{tally} in {time.monotonic() - began:.0f} s", flush=True)

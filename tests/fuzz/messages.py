@@ -95,6 +95,8 @@ class _Writer:
         self.joints: list[Joint] = []
         self.acks: int | None = None
         self.elements_left = 200
+        self.heavy: int | None = None
+        """How many elements the next array has, whatever the dice say."""
 
     def size(self, size: int, form: str) -> None:
         """A length or count; -1 for null."""
@@ -199,11 +201,14 @@ def _write_field(writer: _Writer, field: dataclasses.Field[Any]) -> None:
         else:
             _write_primitive(writer, field, is_nullable)
         return
-    if is_nullable and writer.dice.random() < 0.15:
+    if is_nullable and writer.heavy is None and writer.dice.random() < 0.15:
         writer.size(-1, ">i")
         return
-    count = min(writer.dice.choice((0, 1, 1, 1, 2, 3)), writer.elements_left)
-    writer.elements_left -= count
+    if writer.heavy is None:
+        count = min(writer.dice.choice((0, 1, 1, 1, 2, 3)), writer.elements_left)
+        writer.elements_left -= count
+    else:
+        count, writer.heavy = writer.heavy, 1
     writer.size(count, ">i")
     of = typing.get_args(annotation)[0]
     for _ in range(count):
@@ -230,8 +235,9 @@ def header(key: int, version: int, correlation_id: int, client_id: bytes | None 
     return head + (b"\xff\xff" if client_id is None else struct.pack(">h", len(client_id)) + client_id)
 
 
-def make_message(key: int, version: int, seed: int, correlation_id: int = 1) -> Message:
-    """One that is right by its schema, whatever it asks for. What kio no longer knows gets a random body."""
+def make_message(key: int, version: int, seed: int, correlation_id: int = 1, heavy: int | None = None) -> Message:
+    """One that is right by its schema, whatever it asks for. What kio no longer knows gets a random body. ``heavy``:
+    its first array has so many elements, and those inside that one each."""
     dice = random.Random(seed)
     try:
         schema: Any = load_request_schema(key, version)
@@ -239,6 +245,7 @@ def make_message(key: int, version: int, seed: int, correlation_id: int = 1) -> 
         body = header(key, version, correlation_id) + dice.randbytes(dice.choice((0, 4, 60)))
         return Message(key, version, body, (), False)
     writer = _Writer(dice, schema.__flexible__)
+    writer.heavy = heavy
     writer.out += header(key, version, correlation_id, dice.choice((b"fuzz", b"", None, b"\xff\xfe")))
     if schema.__flexible__:
         writer.tags(())

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 from kio.index import load_response_schema
 from kio.serial import entity_reader
 
-from tests.fuzz.messages import header, topic_ids
+from tests.fuzz.messages import header, make_message, topic_ids
 from tests.fuzz.mutations import Case, random_case
 from tests.harness.differential import Peer, read_frame
-from zkbroker.kafka.versions import API_VERSIONS, BY_KEY, METADATA
+from zkbroker.kafka.versions import API_VERSIONS, BY_KEY, METADATA, RANGES
 
 CONNECTIONS = 12
 FRIEND_PATIENCE_S = 30.0
@@ -84,6 +84,26 @@ class Siege:
                 self._look()
         self._look()
         return Tally(**self._counts, grown_bytes=self._most_bytes - self._first_bytes)
+
+    def strike_heavily(self, elements: int) -> float:
+        """A request of every API whose first array has so many elements; the longest that a friend waited beside one.
+        Raises Found."""
+        longest = 0.0
+        for api in RANGES:
+            data = make_message(api.key, api.maximum, 3, heavy=elements).data
+            with socket.create_connection(self._address, FRIEND_PATIENCE_S) as connection:
+                connection.settimeout(FRIEND_PATIENCE_S)
+                with contextlib.suppress(ConnectionError):
+                    connection.sendall(struct.pack(">i", len(data)) + data)
+                try:
+                    longest = max(longest, ask_as_friend(*self._address))
+                except OSError as error:
+                    raise Found(
+                        f"a friend was not served beside {elements} elements of {api.name}: {error!r}"
+                    ) from error
+                with contextlib.suppress(ConnectionError):
+                    read_frame(connection)
+        return longest
 
     def _look(self) -> None:
         try:

@@ -171,6 +171,7 @@ def test_requests_that_no_client_would_send(make_cluster: Callable[..., Cluster]
     cluster.create_topic("fuzz", 3, 1)
     broker = cluster.brokers[1]
     with Siege("127.0.0.1", broker.port, 20, broker.pid) as siege:
+        siege.strike_heavily(10_000)
         tally = siege.run(seconds=60, requests_max=2000)
     assert tally.answers > 300, tally
     assert tally.closed > 300, tally
