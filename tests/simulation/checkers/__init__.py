@@ -15,7 +15,7 @@
 | 11 | nothing committed is truncated | committed |
 | 12 | nobody joins by a fetch of another leader epoch or incarnation, or unregistered | roles, znodes |
 | 13 | sequences of a producer are contiguous; retries are stored once, offsets are true | logs, ``history`` |
-| 14 | adding and removing replicas fit the assignment; data goes only with its topic | znodes, roles |
+| 14 | adding and removing fit the assignment; only the spared go; data goes with topic or replica | znodes, roles |
 | 15 | a fenced broker falls silent in time | fencing |
 | 16 | what is rebuilt from files is what was in memory | logs, observer |
 | 17 | healed, the cluster works; who hangs or is cut off is followed in time | ``liveness``, ``gray_faults`` |
