@@ -171,10 +171,10 @@ def test_requests_that_no_client_would_send(make_cluster: Callable[..., Cluster]
     cluster.create_topic("fuzz", 3, 1)
     broker = cluster.brokers[1]
     with Siege("127.0.0.1", broker.port, 20, broker.pid) as siege:
-        siege.strike_heavily(10_000)
-        tally = siege.run(seconds=60, requests_max=2000)
-    assert tally.answers > 300, tally
-    assert tally.closed > 300, tally
+        siege.strike_heavily(5_000)
+        tally = siege.run(seconds=60, requests_max=1000)
+    assert tally.answers > 150, tally
+    assert tally.closed > 150, tally
     assert tally.grown_bytes < 100 << 20, tally
     assert broker.is_running
     assert not complaints(broker.log_text())
