@@ -71,7 +71,7 @@ ACCEPTED = (
     Accepted("^delete neither", "topic_auth", "INVALID_REQUEST: neither name nor id"),
     Accepted("^groups .* commits twice", "partitions", "a partition that is named twice is answered twice"),
     Accepted("^configs", "record.validation|synonyms", "a setting of its own; hours among the synonyms of a default"),
-    Accepted("^configs 4 .*ssl.key", r"read_only: False \| True", "listeners and their security are read at start only"),
+    Accepted("^configs 4 .*ssl.key", r"read_only: False \| True", "listeners and TLS are read at start only"),
     Accepted("^raw unserved", "", "authentication, groups and formats before 2 are not served"),
 )
 """(case, line, reason): the first two are patterns that are searched for."""
