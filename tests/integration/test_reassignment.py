@@ -168,6 +168,8 @@ def test_a_move_to_a_broker_that_is_away_is_shown_and_cancelled(cluster: Cluster
     try:
         reassign(cluster, *execute)
         assert f"cancelled-0: replicas: {away},1,2. adding: {away}. removing: 2." in reassign(cluster, "--list")
+        described = run_cli("topics", "--bootstrap-server", cluster.bootstrap, "--describe", "--topic", "cancelled")
+        assert f"\tIsr: 1,2\tAdding Replicas: {away}\tRemoving Replicas: 2\tElr: N/A" in described.stdout
         refused = run_cli("reassign_partitions", "--bootstrap-server", cluster.bootstrap, *execute)
         assert refused.returncode == 1 and "there is an existing partition assignment" in refused.stderr
         told = reassign(cluster, "--cancel", "--preserve-throttles", "--reassignment-json-file", path)

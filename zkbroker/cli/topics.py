@@ -6,12 +6,17 @@ import argparse
 import re
 import sys
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 
 from zkbroker.cli import _common as common
+from zkbroker.cli._broker_client import Brokers
 from zkbroker.cli._common import kafka_admin as admin
+from zkbroker.cli._reassignment_cluster import ReassignmentCluster
+from zkbroker.model.reassignments import OngoingMove
+from zkbroker.model.topics import TopicPartition
 
 PROG = "zkbroker-topics"
 INTERNAL_TOPICS = ("__consumer_offsets", "__transaction_state")
@@ -140,6 +145,7 @@ class _Command:
         self._admin = client
         self._arguments = arguments
         self._timeout_s = arguments.timeout_ms / 1000
+        self._moving: dict[TopicPartition, OngoingMove] = {}
 
     def _result(self, futures: dict[Any, Future[Any]]) -> Any:
         return next(iter(futures.values())).result(self._timeout_s + 5)
@@ -209,12 +215,14 @@ class _Command:
         futures = self._admin.describe_topics(TopicCollection(names), request_timeout=self._timeout_s)
         topics = [future.result(self._timeout_s + 5) for future in futures.values()]
         configs = self._configs(names)
+        self._moving = _ongoing_moves(arguments)
         live = {node.id for node in self._admin.describe_cluster().result(self._timeout_s).nodes}
         for topic in sorted(topics, key=lambda topic: str(topic.name)):
             overrides, min_isr = configs[topic.name]
             if arguments.topics_with_overrides and not overrides:
                 continue
-            shown = [partition for partition in topic.partitions if self._wants(partition, live, min_isr)]
+            wants = partial(self._wants, topic.name, live=live, min_isr=min_isr)
+            shown = [partition for partition in topic.partitions if wants(partition)]
             filtering = (
                 arguments.under_replicated_partitions
                 or arguments.unavailable_partitions
@@ -222,14 +230,18 @@ class _Command:
                 or arguments.at_min_isr_partitions
             )
             if not filtering:
-                replicas_count = len(topic.partitions[0].replicas) if topic.partitions else 0
+                replicas_count = self._replicas_count(topic.name, topic.partitions[0]) if topic.partitions else 0
                 print(
                     f"Topic: {topic.name}\tTopicId: {_topic_id(topic)}\tPartitionCount: {len(topic.partitions)}\t"
                     f"ReplicationFactor: {replicas_count}\tConfigs: {','.join(overrides)}"
                 )
             if not arguments.topics_with_overrides:
                 for partition in shown:
-                    print(_partition_line(topic.name, partition))
+                    print(
+                        _partition_line(
+                            topic.name, partition, self._moving.get(TopicPartition(topic.name, partition.id))
+                        )
+                    )
 
     # -- what they share
 
@@ -268,11 +280,16 @@ class _Command:
             found[resource.name] = (own, int(min_isr.value) if min_isr is not None and min_isr.value else 1)
         return found
 
-    def _wants(self, partition: Any, live: set[int], min_isr: int) -> bool:
+    def _replicas_count(self, topic: str, partition: Any) -> int:
+        """Without those that a reassignment adds: they are not expected to be in sync yet."""
+        move = self._moving.get(TopicPartition(topic, partition.id))
+        return len(partition.replicas) - (0 if move is None else len(move.adding))
+
+    def _wants(self, topic: str, partition: Any, live: set[int], min_isr: int) -> bool:
         arguments = self._arguments
         in_sync = len(partition.isr)
         if arguments.under_replicated_partitions:
-            return in_sync < len(partition.replicas)
+            return in_sync < self._replicas_count(topic, partition)
         if arguments.unavailable_partitions:
             return partition.leader is None or partition.leader.id not in live
         if arguments.under_min_isr_partitions:
@@ -287,10 +304,22 @@ def _topic_id(topic: Any) -> str:
     return str(topic.topic_id).replace("+", "-").replace("/", "_").rstrip("=")
 
 
-def _partition_line(topic: str, partition: Any) -> str:
+def _ongoing_moves(arguments: argparse.Namespace) -> dict[TopicPartition, OngoingMove]:
+    """The reassignments under way; none where the brokers do not tell, as Kafka's tool has it."""
+    try:
+        with Brokers(arguments.bootstrap_server, arguments.command_config) as brokers:
+            return ReassignmentCluster(brokers).ongoing(None)
+    except (common.CommandError, OSError):
+        return {}
+
+
+def _partition_line(topic: str, partition: Any, move: OngoingMove | None) -> str:
     leader = "none" if partition.leader is None or partition.leader.id < 0 else str(partition.leader.id)
     replicas = ",".join(str(node.id) for node in partition.replicas)
     isr = ",".join(str(node.id) for node in partition.isr)
+    if move is not None:
+        adding, removing = (",".join(map(str, ids)) for ids in (move.adding, move.removing))
+        isr += f"\tAdding Replicas: {adding}\tRemoving Replicas: {removing}"
     return (
         f"\tTopic: {topic}\tPartition: {partition.id}\tLeader: {leader}\tReplicas: {replicas}\tIsr: {isr}"
         "\tElr: N/A\tLastKnownElr: N/A"
