@@ -119,9 +119,24 @@ fetched_kafka() {
     printf '%s' "$libs"
 }
 
+# help_if_asked MODULE ARGS...: where -h or --help is among the arguments, become the tool that prints its help. Nothing is
+# installed for that: what of the libraries is missing has stand-ins.
+help_if_asked() {
+    local module="$1" argument python="${ZKBROKER_PYTHON:-}"
+    shift
+    for argument in "$@"; do
+        case "$argument" in -h | --help) ;; *) continue ;; esac
+        [ -n "$python" ] || python="$ZKBROKER_VENV/bin/python"
+        command -v "$python" >/dev/null || python="$(find_python)" || return 0 # what follows says that one is needed
+        export PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$ZKBROKER_ROOT${PYTHONPATH:+:$PYTHONPATH}"
+        exec "$python" -m zkbroker.cli._help "$module" "$@"
+    done
+}
+
 # run_tool MODULE ARGS...: become the tool. An installed package's interpreter is used when ZKBROKER_PYTHON names one.
 run_tool() {
     local module="$1" python="${ZKBROKER_PYTHON:-}"
+    help_if_asked "$@"
     shift
     if [ -z "$python" ]; then
         [ -f "$ZKBROKER_VENV/.zkbroker-test" ] || need_venv run
