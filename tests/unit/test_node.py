@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock as ReactorClock
 from twisted.python.failure import Failure
 
+from zkbroker.broker.arrivals import AT_ONCE
 from zkbroker.broker.metadata import ClusterMetadata
 from zkbroker.broker.node import Node
 from zkbroker.model.channel import UNREGISTERED
@@ -24,12 +27,14 @@ class Recorder:
         self.known_topics: set[str] = {"t"}
         self.loads: dict[str, list[Deferred[None]]] = {}
         self.folders: list[tuple[TopicPartition, str]] = []
+        self.up: set[TopicPartition] = set()
         self.last_reply_at = 0.0
         self.is_connected = True
 
     # Replicas
     def apply(self, partition: TopicPartition, state: PartitionState) -> str | None:
         self.told.append(f"apply {partition} leader={state.leader} epoch={state.leader_epoch}")
+        self.up.add(partition)
         return "its folder is offline" if state.leader == 99 else None
 
     def remove(self, partition: TopicPartition, topic_id: str) -> None:
@@ -44,6 +49,9 @@ class Recorder:
 
     def registration_lost(self) -> None:
         self.told.append("no roles")
+
+    def is_up(self, partition: TopicPartition) -> bool:
+        return partition in self.up
 
     def hosted(self) -> list[tuple[TopicPartition, str]]:
         return self.folders
@@ -84,6 +92,12 @@ class Recorder:
 class HandClock:
     def __init__(self) -> None:
         self.reactor = ReactorClock()
+        self.calls: list[Callable[[], None]] = []
+        """What is to be called in the next turn."""
+
+    def call_later(self, delay_s: float, call: Callable[[], None]) -> None:
+        assert delay_s == 0
+        self.calls.append(call)
 
     def monotonic(self) -> float:
         return self.reactor.seconds()
@@ -104,6 +118,7 @@ def make() -> tuple[Node, Recorder, HandClock]:
         topic_configs=recorder,  # type: ignore[arg-type]
         replica_deleted=lambda partition, topic_id: recorder.told.append(f"deleted {partition} {topic_id}"),
         became_ready=lambda: recorder.told.append("ready"),
+        call_later=clock.call_later,
         log=lambda line: recorder.told.append(f"log: {line}"),
         applied_later=lambda applied: recorder.told.append(f"later {applied.number} {applied.failures}"),
         served_again=lambda: recorder.told.append("served again"),
@@ -195,6 +210,58 @@ def test_a_late_failure_is_not_taken_for_the_receipt_of_the_snapshot() -> None:
     assert [line for line in recorder.taken() if line.startswith("later")] == [
         "later 1 ((TopicPartition(topic='t', partition=0), 'its folder is offline'),)"
     ]
+
+
+def turn(clock: HandClock) -> None:
+    """One turn of the reactor: what is called meanwhile comes in the next."""
+    due, clock.calls = clock.calls, []
+    for call in due:
+        call()
+
+
+MANY = tuple((TopicPartition("t", number), state(99 if number == 45 else 1)) for number in range(50))
+
+
+def test_the_replicas_of_a_large_topic_are_made_some_at_a_time() -> None:
+    """All in one turn held the reactor for seconds on a busy disk, and the watchdog ended the broker."""
+    node, recorder, clock = make()
+    node.apply_delta(snapshot())
+    recorder.known_topics.clear()
+    node.apply_delta(ClusterDelta(1, 5, 1, partitions=MANY))
+    recorder.taken()
+    recorder.loads["t"].pop().callback(None)
+    assert len(recorder.taken()) == AT_ONCE
+    # What is said of the rest meanwhile counts.
+    node.apply_delta(ClusterDelta(1, 5, 2, partitions=((TopicPartition("t", 49), state(2, 1)),)))
+    assert recorder.taken() == []
+    turn(clock)
+    assert len(recorder.taken()) == AT_ONCE
+    turn(clock)
+    *last, failed, later = recorder.taken()
+    assert last[-1] == "apply t-49 leader=2 epoch=1" and len(last) == 50 - 2 * AT_ONCE
+    assert failed == "log: t-45: its folder is offline" and later.startswith("later 2 ((")
+    assert not clock.calls
+
+
+def test_partitions_added_to_a_topic_are_made_some_at_a_time() -> None:
+    node, recorder, clock = make()
+    node.apply_delta(snapshot(partitions=MANY[:1]))
+    recorder.taken()
+    node.apply_delta(ClusterDelta(1, 5, 1, partitions=MANY))
+    assert len(recorder.taken()) == 1 + AT_ONCE, "what is up takes its new state at once"
+    node.registration_lost()
+    recorder.taken()
+    turn(clock)
+    assert recorder.taken() == []
+
+
+def test_a_change_of_many_roles_is_one() -> None:
+    """A failover does not wait, and the receipt of a snapshot names all that failed."""
+    node, recorder, _ = make()
+    assert len(node.apply_delta(snapshot(partitions=MANY)).failures) == 1
+    recorder.taken()
+    assert len(node.apply_delta(ClusterDelta(1, 5, 1, partitions=MANY)).failures) == 1
+    assert len(recorder.taken()) == 50
 
 
 def test_a_state_that_waits_for_settings_dies_with_the_registration() -> None:

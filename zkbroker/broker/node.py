@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 
+from zkbroker.broker.arrivals import AT_ONCE, Arrivals
 from zkbroker.broker.metadata import ClusterMetadata, Doubt
 from zkbroker.broker.topic_configs import TopicConfigs
 from zkbroker.model.channel import (
@@ -54,6 +54,8 @@ class ReplicaSet(Protocol):
 
     def registration_lost(self) -> None: ...
 
+    def is_up(self, partition: TopicPartition) -> bool: ...
+
     def hosted(self) -> list[tuple[TopicPartition, str]]: ...
 
     def make_stray(self, partition: TopicPartition, topic_id: str) -> None: ...
@@ -63,7 +65,7 @@ class Node:
     """Fills ``replication.ports.BrokerPort``.
 
     A replica is brought up only when its topic's settings were read (a leader that did not know
-    ``min.insync.replicas`` would acknowledge too early); until then its newest state waits in ``_waiting``.
+    ``min.insync.replicas`` would acknowledge too early); until then its newest state waits in ``_arrivals``.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Node:
         topic_configs: TopicConfigs,
         replica_deleted: Callable[[TopicPartition, str], None],
         became_ready: Callable[[], None],
+        call_later: Callable[[float, Callable[[], None]], object],
         log: Callable[[str], None],
         applied_later: Callable[[Applied], object] = lambda applied: None,
         served_again: Callable[[], object] = lambda: None,
@@ -107,14 +110,20 @@ class Node:
         """Of the last delta."""
         self.controller_epoch = -1
         """The highest controller epoch obeyed so far; orders of a lower one are stale."""
-        self._waiting: dict[str, dict[TopicPartition, PartitionState]] = {}
+        self._arrivals = Arrivals(
+            topic_configs=topic_configs,
+            apply=self._bring_up,
+            failed=self._arrivals_failed,
+            call_later=call_later,
+            log=log,
+        )
         self._contact_at = float("-inf")
         """When the controller last heard from ZooKeeper, as far as its heartbeats told."""
         self._heard_at = clock.monotonic()
         """When the controller's last heartbeat arrived."""
 
     def __repr__(self) -> str:
-        return f"Node({self._broker_id} controller_epoch={self.controller_epoch} waiting={sorted(self._waiting)})"
+        return f"Node({self._broker_id} controller_epoch={self.controller_epoch} {self._arrivals!r})"
 
     # BrokerPort
 
@@ -154,7 +163,7 @@ class Node:
         """All roles end, and what still waits was said to the registration that is gone: the next one is told anew, by
         a snapshot. Until then who leads is known here from hearsay, and clients are sent away: connected to nobody
         else, librdkafka would ask this broker, as long as it answers, and be refused by the leader that it names."""
-        self._waiting.clear()
+        self._arrivals.clear()
         self._replicas.registration_lost()
         self._metadata.doubt(Doubt.COUNTED_OUT, self._broker_id, True)
 
@@ -189,17 +198,24 @@ class Node:
 
     def _take_partitions(self, delta: ClusterDelta) -> list[tuple[TopicPartition, str]]:
         failures: list[tuple[TopicPartition, str]] = []
+        made = 0
         for partition, state in delta.partitions:
             if self._broker_id not in state.replicas:
-                self._forget_waiting(partition)
+                self._arrivals.forget(partition)
                 self._replicas.remove(partition, state.topic_id)
                 if not delta.is_snapshot and not self._topic_configs.knows(partition.topic):
                     # Clients ask any broker what the settings are; those of older topics were read at start.
                     self._topic_configs.load(partition.topic).addErrback(lambda _: None)
-            elif self._topic_configs.knows(partition.topic):
-                self._apply(partition, state, failures)
+            elif partition in self._arrivals:
+                self._arrivals.replace(partition, state)
+            elif not self._topic_configs.knows(partition.topic):
+                self._arrivals.wait_for_settings(partition, state)
+            elif made == AT_ONCE and not self._replicas.is_up(partition):
+                self._arrivals.wait_for_turn(partition, state)
             else:
-                self._wait_for_config(partition, state)
+                # All of a snapshot: its receipt names what failed.
+                made += not delta.is_snapshot and not self._replicas.is_up(partition)
+                self._apply(partition, state, failures)
         return failures
 
     def _apply(
@@ -214,56 +230,32 @@ class Node:
             del self._failed[partition]
             self._served_again()
 
-    def _wait_for_config(self, partition: TopicPartition, state: PartitionState) -> None:
-        topic = partition.topic
-        is_first = topic not in self._waiting
-        self._waiting.setdefault(topic, {})[partition] = state
-        if is_first:
-            self._topic_configs.load(topic).addCallbacks(
-                self._config_read, self._config_unread, callbackArgs=(topic,), errbackArgs=(topic,)
-            )
+    def _bring_up(
+        self, partition: TopicPartition, state: PartitionState, failures: list[tuple[TopicPartition, str]]
+    ) -> None:
+        """It has waited; the topic may be another by now."""
+        current = self._metadata.state(partition)
+        if current is not None and current.topic_id == state.topic_id:
+            self._apply(partition, state, failures)
 
-    def _config_read(self, _: None, topic: str) -> None:
-        failures: list[tuple[TopicPartition, str]] = []
-        for partition, state in self._waiting.pop(topic, {}).items():
-            current = self._metadata.state(partition)
-            if current is not None and current.topic_id == state.topic_id:
-                self._apply(partition, state, failures)
-        for partition, reason in failures:
-            self._log(f"{partition}: {reason}")
-        if failures:
-            # Never number 0: that is the receipt of a snapshot, which names all that failed.
-            self._applied_later(Applied(self.controller_epoch, max(1, self._number), tuple(failures)))
-
-    def _config_unread(self, failure: Failure, topic: str) -> None:
-        self._log(f"settings of topic {topic} cannot be read yet: {failure.getErrorMessage()}")
+    def _arrivals_failed(self, failures: list[tuple[TopicPartition, str]]) -> None:
+        # Never number 0: that is the receipt of a snapshot, which names all that failed.
+        self._applied_later(Applied(self.controller_epoch, max(1, self._number), tuple(failures)))
 
     def configs_reachable(self) -> None:
         """ZooKeeper is back: ask again for the settings that replicas wait for."""
-        for topic in list(self._waiting):
-            self._topic_configs.load(topic).addCallbacks(
-                self._config_read, self._config_unread, callbackArgs=(topic,), errbackArgs=(topic,)
-            )
-
-    def _forget_waiting(self, partition: TopicPartition) -> None:
-        waiting = self._waiting.get(partition.topic)
-        if waiting is not None:
-            waiting.pop(partition, None)
-            if not waiting:
-                del self._waiting[partition.topic]
+        self._arrivals.settings_reachable()
 
     def _forget_replaced_topics(self, delta: ClusterDelta) -> None:
         """A known name under a new id is another topic: its settings are not those that were read for the old one."""
         for partition, state in delta.partitions:
             view = self._metadata.topic(partition.topic)
             if view is not None and view.topic_id != state.topic_id:
-                self._waiting.pop(partition.topic, None)
+                self._arrivals.forget_topic(partition.topic)
                 self._topic_configs.forget(partition.topic)
 
     def _topic_gone(self, topic: str, topic_id: str) -> None:
-        for partition, state in list(self._waiting.get(topic, {}).items()):
-            if state.topic_id == topic_id:
-                self._forget_waiting(partition)
+        self._arrivals.forget_topic(topic, topic_id)
         for partition, hosted_id in self._replicas.hosted():
             if partition.topic == topic and hosted_id == topic_id:
                 self._replicas.remove(partition, topic_id)

@@ -161,6 +161,7 @@ class Parts:
             topic_configs=topic_configs,
             replica_deleted=self._replica_deleted,
             became_ready=became_ready,
+            call_later=reactor.callLater,
             log=log,
             states_told=self._delta_taken,
             served_again=lambda: self._reactor.callLater(0, self.channel.subscribe_again, "replicas work again"),

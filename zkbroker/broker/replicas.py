@@ -195,6 +195,10 @@ class Replicas:
         if log is not None and log.topic_id == topic_id:
             self._logs.make_stray(partition)
 
+    def is_up(self, partition: TopicPartition) -> bool:
+        """Is there a replica of it, in any role?"""
+        return partition in self._table.replicas
+
     def hosted(self) -> list[tuple[TopicPartition, str]]:
         """Every log on this broker's disks, with its topic id, whether it is served or not."""
         return [(partition, log.topic_id) for partition, log in self._logs.logs.items()]
