@@ -56,3 +56,23 @@ def test_a_chunk_of_several_batches_is_cut_at_batches() -> None:
     assert found is not None and found[1:] == (4 * size, 0, 8)
     found = tail.read(0, 2 * size + 1, 8, True)
     assert found is not None and found[1:] == (2 * size, 0, 4)
+
+
+def test_what_is_below_an_offset_is_forgotten() -> None:
+    budget = TailBudget()
+    tail, other = Tail(budget), Tail(budget)
+    other.append(chunk(0))
+    for base in (0, 2, 4):
+        tail.append(chunk(base))
+    size = len(chunk(0).data)
+    tail.forget_below(4)
+    assert (tail.bytes_used, budget.bytes_used) == (size, 2 * size)
+    assert tail.read(3, 100, 10, True) is None
+    found = tail.read(4, 100, 10, True)
+    assert found is not None and found[2:] == (4, 6)
+    tail.forget_below(4)
+    assert len(tail) == 1
+    tail.forget_below(6)
+    assert (len(tail), tail.bytes_used, budget.bytes_used) == (0, 0, size)
+    tail.append(chunk(6))
+    assert budget.bytes_used == 2 * size

@@ -55,6 +55,7 @@ def swap_in(log: Log, cleaned: CleanedSegment) -> None:
     segment.created_at_ms = log.context.clock.wall_ms()
     log.segments[first:last] = [segment]
     log.bases[first:last] = [cleaned.base_offset]
+    log.tail.forget_below(log.bases[first + 1])
     log.generation += 1
     log.durability.names_changed = True
     for gone in cleaned.replaced[1:]:

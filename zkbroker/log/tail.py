@@ -41,6 +41,10 @@ class TailBudget:
             self.bytes_used -= oldest.bytes_used
             oldest.forget()
 
+    def shrank(self, change: int) -> None:
+        """Some tail did; which one appended last is as before."""
+        self.bytes_used += change
+
     def emptied(self, tail: Tail) -> None:
         if self._tails.pop(id(tail), None) is not None:
             self.bytes_used -= tail.bytes_used
@@ -77,6 +81,19 @@ class Tail:
         if self._chunks:
             self._budget.emptied(self)
             self.forget()
+
+    def forget_below(self, offset: int) -> None:
+        """After a compaction up to there: on the disk are fewer records now."""
+        chunks = self._chunks
+        if chunks and chunks[-1].base_offset < offset:
+            self.clear()
+            return
+        change = 0
+        while chunks and chunks[0].base_offset < offset:
+            change -= len(chunks.popleft().data)
+        if change:
+            self.bytes_used += change
+            self._budget.shrank(change)
 
     def forget(self) -> None:
         """Drop all without telling the budget, which asks for it."""
