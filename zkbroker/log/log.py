@@ -143,6 +143,9 @@ class Log:
         may have compacted.
         """
         self._check_online()
+        base_offset = truncation.overlap(self, records, leader_epoch_limit)
+        if base_offset is not None:
+            self.truncate_to(base_offset)
         return self._appender.append_as_follower(records, leader_epoch_limit)
 
     def roll(self, base_offset: int | None = None) -> Segment:
@@ -257,6 +260,8 @@ class Log:
                 self.log_start_offset = self.bases[self.segment_of(offset)] if offset >= self.bases[0] else offset
                 self.context.log_start_falls(self)
             cut(self, offset)
+            # All of the batch that was cut went: a compaction must not count what is written there anew as compacted.
+            self.context.log_truncated(self, self.log_end_offset)
             if offset < start:
                 self.log_start_offset = min(start, self.log_end_offset)
         except OSError as error:

@@ -6,9 +6,32 @@ from typing import TYPE_CHECKING
 
 from zkbroker.log.producers import delete_snapshots, rebuild_producers
 from zkbroker.log.segment import Segment
+from zkbroker.records.batch import HEADER_BYTES, check_batch, read_header
 
 if TYPE_CHECKING:
     from zkbroker.log.log import Log
+
+
+def overlap(log: Log, records: bytes | memoryview, leader_epoch_limit: int) -> int | None:
+    """Where the first fetched batch begins, if that is below the log end and yet nothing of it is here. The leader's
+    log start lies within it (DeleteRecords) and this log was begun there; or the log was cut back within a hole that a
+    compaction left here, but not at the leader. Raises BrokerError CORRUPT_MESSAGE or KAFKA_STORAGE_ERROR."""
+    if len(records) < HEADER_BYTES or read_header(records).base_offset >= log.log_end_offset:
+        return None
+    header = check_batch(records, 0, len(records))
+    if header.last_offset < log.log_end_offset or header.leader_epoch > leader_epoch_limit:
+        return None
+    segment = log.active
+    if segment.size == 0:
+        return header.base_offset if len(log.segments) == 1 else None
+    if header.base_offset < segment.base_offset:
+        return None
+    try:
+        position, _ = segment.position_of(header.base_offset)
+    except OSError as error:
+        log.failed("cannot read", error)
+        raise log.offline_error() from None
+    return header.base_offset if position == segment.size else None
 
 
 def truncate_to(log: Log, offset: int) -> None:
