@@ -183,17 +183,18 @@ class _FindJob(NamedTuple):
     log_start: int
 
 
-def offset_for_timestamp(log: Log, timestamp_ms: int) -> Deferred[tuple[int, int, int] | None]:
-    """See ``Log.offset_for_timestamp``."""
+def offset_for_timestamp(log: Log, timestamp_ms: int, first: int = 0) -> Deferred[tuple[int, int, int] | None]:
+    """See ``Log.offset_for_timestamp``; ``first`` is the index of the segment to begin with."""
     try:
-        for index, segment in enumerate(log.segments):
+        for index in range(first, len(log.segments)):
+            segment = log.segments[index]
             end = log.bases[index + 1] if index + 1 < len(log.bases) else log.log_end_offset
             if segment.size and end > log.log_start_offset and segment.largest_timestamp() >= timestamp_ms:
                 position = segment.lookup(segment.time_index.lookup(timestamp_ms))
                 if segment is not log.active:
                     segment.time_index.unload()
                 job = _FindJob(segment.file().use(), position, segment.size, timestamp_ms, log.log_start_offset)
-                return _find_later(log, job, timestamp_ms)
+                return _find_later(log, job, timestamp_ms, index + 1)
     except OSError as error:
         return fail(read_failed(log, error))
     return succeed(None)
@@ -208,7 +209,7 @@ def offset_of_max_timestamp(log: Log) -> Deferred[tuple[int, int, int] | None]:
     return succeed(None) if largest < 0 else offset_for_timestamp(log, largest)
 
 
-def _find_later(log: Log, job: _FindJob, timestamp_ms: int) -> Deferred[tuple[int, int, int] | None]:
+def _find_later(log: Log, job: _FindJob, timestamp_ms: int, following: int) -> Deferred[tuple[int, int, int] | None]:
     generation = log.generation
     done: Deferred[tuple[int, int, int] | None] = log.context.lanes.run(log.log_dir, _find_job, log.context.disk, job)
 
@@ -220,6 +221,9 @@ def _find_later(log: Log, job: _FindJob, timestamp_ms: int) -> Deferred[tuple[in
             return offset_for_timestamp(log, timestamp_ms)
         if isinstance(result, Failure) and isinstance(result.value, OSError):
             raise read_failed(log, result.value)
+        if result is None:
+            # The record that the time index tells of was deleted (log start) or compacted away.
+            return offset_for_timestamp(log, timestamp_ms, following)
         return result
 
     return done.addBoth(finished)
