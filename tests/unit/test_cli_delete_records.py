@@ -72,3 +72,18 @@ def test_output(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.
     assert rows[0] == {"topic": "t", "partition": 0, "low_watermark": 5}
     assert "OffsetOutOfRangeException" in rows[1]["error"]
     assert delete_records.main([*flags[:3], str(tmp_path / "nothing.json")]) == 1
+
+
+def test_errors_are_called_as_in_java() -> None:
+    def of(code: int) -> str:
+        return delete_records.java_name(KafkaException(KafkaError(code, "what the broker said")))
+
+    package = "org.apache.kafka.common.errors."
+    for code, name in (
+        (KafkaError.TOPIC_EXCEPTION, "InvalidTopic"),
+        (KafkaError.REQUEST_TIMED_OUT, "Timeout"),
+        (KafkaError.POLICY_VIOLATION, "PolicyViolation"),
+    ):
+        assert of(code) == f"{package}{name}Exception: what the broker said", code
+    assert of(KafkaError._NOENT).startswith(f"{package}UnknownTopicOrPartitionException: ")
+    assert of(KafkaError._TIMED_OUT) == "no broker answered (what the broker said)"

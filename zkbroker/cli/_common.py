@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 import confluent_kafka.admin
 from confluent_kafka import KafkaError, KafkaException
 
+from zkbroker.model.errors import ErrorCode
+
 DEFAULT_TIMEOUT_S = 30.0
 kafka_admin: Any = confluent_kafka.admin
 """The library's admin classes; it does not type them, so they are used without types."""
@@ -98,6 +100,22 @@ def kafka_error_text(error: BaseException) -> str:
             return f"no broker answered ({found.str()})"
         return str(found.str()) or str(found.name())
     return str(error)
+
+
+# Where Java's class is not called as the error is.
+_JAVA_CLASSES = {
+    ErrorCode.REQUEST_TIMED_OUT: "TimeoutException",
+    ErrorCode.MESSAGE_TOO_LARGE: "RecordTooLargeException",
+    ErrorCode.CORRUPT_MESSAGE: "CorruptRecordException",
+    ErrorCode.TOPIC_ALREADY_EXISTS: "TopicExistsException",
+}
+
+
+def java_class(code: ErrorCode) -> str:
+    """The exception that a Java client throws for an error, with its package: scripts look for it."""
+    words = code.name.removesuffix("_ERROR").removesuffix("_EXCEPTION").split("_")
+    name = _JAVA_CLASSES.get(code) or "".join(word.capitalize() for word in words) + "Exception"
+    return f"org.apache.kafka.common.errors.{name}"
 
 
 def key_values(items: Iterable[str], flag: str) -> dict[str, str]:

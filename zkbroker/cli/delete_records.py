@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from zkbroker.cli import _common as common
 from zkbroker.cli._common import kafka_admin as admin
@@ -83,14 +83,10 @@ def _outcome(future: Any) -> int | str:
 def java_name(error: KafkaException) -> str:
     """The exception that a Java client would have thrown: scripts look for it."""
     code = error.args[0].code()
-    if code > 0:
-        try:
-            words = ErrorCode(code).name.split("_")
-        except ValueError:
-            return common.kafka_error_text(error)
-        name = "".join(word.capitalize() for word in words)
-        return f"org.apache.kafka.common.errors.{name}Exception: {common.kafka_error_text(error)}"
-    return common.kafka_error_text(error)
+    text = common.kafka_error_text(error)
+    if code == KafkaError._NOENT:  # the client knows no leader to ask
+        return f"{common.java_class(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)}: no such partition, or it has no leader"
+    return f"{common.java_class(ErrorCode(code))}: {text}" if code > 0 and code in set(ErrorCode) else text
 
 
 def _read(path: str) -> str:

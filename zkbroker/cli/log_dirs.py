@@ -110,9 +110,7 @@ def _folder(folder: SimpleNamespace, topics: Sequence[str]) -> dict[str, Any]:
 
 def _error_name(code: int) -> str:
     """Java's class of the error, as Kafka's tool prints it."""
-    name = ErrorCode(code).name if code in set(ErrorCode) else f"ERROR_{code}"
-    words = "".join(word.capitalize() for word in name.removesuffix("_ERROR").split("_"))
-    return f"org.apache.kafka.common.errors.{words}Exception"
+    return common.java_class(ErrorCode(code)) if code in set(ErrorCode) else f"error {code}"
 
 
 if __name__ == "__main__":
