@@ -98,7 +98,9 @@ class FakeShard:
         self.told.append(("expire", group_id))
         return ()
 
-    def forget_topics(self, group_id: str, topics: Any, now: Now) -> Effects:
+    point = 7
+
+    def forget_topics(self, topics: Any, group_id: str, now: Now) -> Effects:
         self.told.append(("forget", group_id, topics))
         return ()
 

@@ -150,12 +150,12 @@ def test_offsets_of_deleted_topics() -> None:
     scene.commit("a", {T0: 1, U0: 1})
     scene.written()
     late = scene.commit("a", {T1: 1})
-    scene.took(scene.shard.forget_topics("g", {"t", "x"}, scene.now))
+    scene.took(scene.shard.forget_topics(dict.fromkeys("tx", scene.shard.point), "g", scene.now))
     scene.all_written()
     assert errors(scene, late) == [NONE]
     assert scene.committed() == {U0: 1}
     scene.load()
     assert scene.committed() == {U0: 1}, "also what was being committed when the topic went"
-    scene.took(scene.shard.forget_topics("g", {"y"}, scene.now))
-    scene.took(scene.shard.forget_topics("nothing", {"y"}, scene.now))
+    scene.took(scene.shard.forget_topics({"y": 99}, "g", scene.now))
+    scene.took(scene.shard.forget_topics({"y": 99}, "nothing", scene.now))
     assert not scene.outstanding

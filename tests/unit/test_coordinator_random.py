@@ -269,7 +269,7 @@ class Groups(RuleBasedStateMachine):
 
     @rule(group=groups)
     def forget(self, group: str) -> None:
-        self.it.took(self.it.shard.forget_topics(group, {"t"}, self.it.now))
+        self.it.took(self.it.shard.forget_topics({"t": self.it.shard.point}, group, self.it.now))
 
     @rule(seconds=st.sampled_from((0.1, 1.0, 3.0, 6.0, 6.0, 60.0, 400.0)))
     def wait(self, seconds: float) -> None:

@@ -95,7 +95,9 @@ class Play:
             self.scene.delete()
 
     def do_forget(self, plain: list[str], _: dict[str, str]) -> None:
-        self.scene.took(self.scene.shard.forget_topics("g", plain, self.scene.now))
+        self.scene.took(
+            self.scene.shard.forget_topics(dict.fromkeys(plain, self.scene.shard.point), "g", self.scene.now)
+        )
 
     def do_expire(self, _: list[str], __: dict[str, str]) -> None:
         self.scene.took(self.scene.shard.expire_offsets("g", self.scene.now))

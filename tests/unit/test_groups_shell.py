@@ -349,7 +349,7 @@ def test_offsets_expire_and_those_of_deleted_topics_are_forgotten(networks: Any)
     network.run()
     world.groups[1].topics_deleted(["gone"])
     network.run()
-    assert world.shard.told == [("forget", group, frozenset({"gone"})) for group in "gh"]
+    assert world.shard.told == [("forget", group, {"gone": 7}) for group in "gh"]
     world.shard.told.clear()
     network.run(21)
     assert world.shard.told == [("expire", group) for group in "ghgh"]

@@ -215,6 +215,12 @@ class Turn(Generic[Woken]):
             self._call = None
         self._told.clear()
 
+    def look_now(self) -> None:
+        """Without waiting for the turn's end."""
+        if self._call is not None:
+            self._call.cancel()
+            self._run()
+
     def _run(self) -> None:
         self._call = None
         told = list(self._told)

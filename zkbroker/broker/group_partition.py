@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -72,6 +72,8 @@ class GroupPartition:
         self.loading: GroupLoading | None = None
         self.work: Work | None = None
         """The loading, as long as it is under way."""
+        self.forgotten: dict[str, int] = {}
+        """Deleted topics whose offsets are still to be removed, and when that was in the order of the log."""
         self._shared = shared
         self._tickets: dict[int, _Ticket] = {}
         self._last_ticket = 0
@@ -96,8 +98,13 @@ class GroupPartition:
     def tick(self) -> None:
         self._act("time was up", partial(self.shard.tick, self._shared.now()))
 
+    def topics_deleted(self, topics: Collection[str]) -> None:
+        self.forgotten.update(dict.fromkeys(topics, self.shard.point))
+
     def loaded(self) -> None:
         self.loading = self.work = None
+        # Whatever was loaded was written before.
+        self.topics_deleted(self.forgotten)
         self._act("loaded", partial(self.shard.loaded, self._shared.now()))
 
     def unload(self) -> None:

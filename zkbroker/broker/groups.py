@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
@@ -20,7 +21,7 @@ from zkbroker.broker.group_partition import Coordination, Done, GroupPartition
 from zkbroker.broker.offsets_topic import OFFSETS_TOPIC, OffsetsTopic
 from zkbroker.broker.slices import Slices, Steps
 from zkbroker.coordinator.answers import is_legal_group_id, refused
-from zkbroker.coordinator.effects import Effects, GroupRequest
+from zkbroker.coordinator.effects import Effects, GroupRequest, Now
 from zkbroker.coordinator.settings import GroupSettings
 from zkbroker.coordinator.shard import GroupShard
 from zkbroker.kafka.ports import Cancellable
@@ -110,6 +111,7 @@ class Groups:
         """Nobody's time is up before."""
         self._expiry: Any = None
         self._is_expiring = False
+        self._is_forgetting = False
         self._is_stopped = False
         self._shared = Coordination(
             coordinator_log=coordinator_log,
@@ -137,11 +139,12 @@ class Groups:
 
     def topics_deleted(self, topics: Collection[str]) -> None:
         """Their offsets are forgotten, in the log as well."""
-        gone = frozenset(topics)
-        if gone and self._partitions:
-            self._slices.start(
-                self._each_group(lambda shard, group_id: shard.forget_topics(group_id, gone, self._shared.now()))
-            )
+        if not topics:
+            return
+        self._changed.look_now()
+        for held in self._partitions.values():
+            held.topics_deleted(topics)
+        self._forget_later()
 
     def stop(self) -> None:
         self._is_stopped = True
@@ -260,6 +263,7 @@ class Groups:
         def loaded() -> None:
             shard = held.shard
             held.loaded()
+            self._forget_later()
             count = len(shard.group_ids())
             strange = f", {shard.malformed} records not understood" if shard.malformed else ""
             if count or strange:
@@ -328,17 +332,32 @@ class Groups:
             self._slices.start(self._expire_all())
 
     def _expire_all(self) -> Steps:
-        yield from self._each_group(lambda shard, group_id: shard.expire_offsets(group_id, self._shared.now()))
-        self._is_expiring = False
-
-    def _each_group(self, act: Callable[[GroupShard, str], Effects]) -> Steps:
         for held in list(self._partitions.values()):
             if held.shard.is_loaded:
-                for group_id in held.shard.group_ids():
-                    if not held.tenure.holds:
-                        break
-                    held.run(act(held.shard, group_id))
-                    yield None
+                yield from self._each_group(held, held.shard.expire_offsets)
+        self._is_expiring = False
+
+    def _forget_later(self) -> None:
+        """Offsets of deleted topics."""
+        if not self._is_forgetting and self._next_to_forget() is not None:
+            self._is_forgetting = True
+            self._slices.start(self._forget_all())
+
+    def _forget_all(self) -> Steps:
+        while (held := self._next_to_forget()) is not None:
+            topics, held.forgotten = held.forgotten, {}
+            yield from self._each_group(held, partial(held.shard.forget_topics, topics))
+        self._is_forgetting = False
+
+    def _next_to_forget(self) -> GroupPartition | None:
+        return next((held for held in self._partitions.values() if held.forgotten and held.shard.is_loaded), None)
+
+    def _each_group(self, held: GroupPartition, act: Callable[[str, Now], Effects]) -> Steps:
+        for group_id in held.shard.group_ids():
+            if not held.tenure.holds:
+                break
+            held.run(act(group_id, self._shared.now()))
+            yield None
 
 
 class _Many:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 
 from zkbroker.coordinator.context import ShardContext, said
@@ -62,8 +62,8 @@ class Commits:
         records = [
             GroupRecord(offset_key(group.group_id, *place), offset_value(offset)) for place, offset in stored.items()
         ]
-        group.offsets.begin(stored)
-        context.write(records, partial(self._committed, group, stored, ticket, request, errors))
+        order = context.write(records, partial(self._committed, group, stored, ticket, request, errors))
+        group.offsets.begin(stored, order)
 
     def _committed(
         self,
@@ -177,8 +177,11 @@ class Commits:
             places = offsets.expired(now_ms, retention_ms, None, group.subscribed_topics)
         self._remove(group, places, partial(self._ended, group, len(places), "expired"))
 
-    def forget_topics(self, group: Group, topics: Collection[str]) -> None:
-        places = sorted(place for place in group.offsets.places() if place[0] in topics)
+    def forget_topics(self, group: Group, topics: Mapping[str, int]) -> None:
+        offsets = group.offsets
+        places = sorted(
+            place for place in offsets.places() if place[0] in topics and not offsets.has_newer(place, topics[place[0]])
+        )
         self._remove(group, places, partial(self._ended, group, len(places), "belonged to deleted topics"))
 
     def _ended(self, group: Group, count: int, why: str, error: ErrorCode) -> None:

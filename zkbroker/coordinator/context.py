@@ -41,12 +41,13 @@ class ShardContext:
     def log(self, line: str) -> None:
         self._effects.append(Log(line))
 
-    def write(self, records: Iterable[GroupRecord], outcome: Outcome) -> None:
-        if self.is_closed:
-            return
-        self.order += 1
-        self._outcomes[self.order] = outcome
-        self._effects.append(Write(self.order, tuple(records)))
+    def write(self, records: Iterable[GroupRecord], outcome: Outcome) -> int:
+        """Its place in the order. The outcome is told later."""
+        if not self.is_closed:
+            self.order += 1
+            self._outcomes[self.order] = outcome
+            self._effects.append(Write(self.order, tuple(records)))
+        return self.order
 
     def written(self, write_id: int, error: ErrorCode) -> None:
         outcome = self._outcomes.pop(write_id, None)

@@ -31,7 +31,8 @@ class GroupOffsets:
     def __init__(self) -> None:
         self.committed: dict[Place, Committed] = {}
         self.in_flight: dict[Place, list[int]] = {}
-        """Place → [how many changes of it are being written, the order of the latest removal among them that is]"""
+        """Place → [how many changes of it are being written, the order of the latest removal among them that is, the
+        order of the latest that began]"""
         self.transactional: dict[int, dict[Place, Committed]] = {}
         """Producer id → what its open transaction commits if it does."""
 
@@ -40,14 +41,15 @@ class GroupOffsets:
         """Also such as may come to be: the group must not be removed."""
         return bool(self.committed or self.transactional)
 
-    def begin(self, places: Iterable[Place]) -> None:
+    def begin(self, places: Iterable[Place], order: int) -> None:
         """A change of these is being written."""
         for place in places:
             flight = self.in_flight.get(place)
             if flight is None:
-                self.in_flight[place] = [1, -1]
+                self.in_flight[place] = [1, -1, order]
             else:
                 flight[0] += 1
+                flight[2] = order
 
     def end(self, places: Iterable[Place]) -> None:
         """Its outcome is known, and applied if it was a success."""
@@ -97,6 +99,14 @@ class GroupOffsets:
     def places(self) -> set[Place]:
         """All that there are or may come to be."""
         return set().union(self.committed, self.in_flight, *self.transactional.values())
+
+    def has_newer(self, place: Place, order: int) -> bool:
+        """Whether a change of it after that is known or under way."""
+        flight = self.in_flight.get(place)
+        if flight is not None and flight[2] > order:
+            return True
+        holders = (self.committed, *self.transactional.values())
+        return any(place in offsets and offsets[place].order > order for offsets in holders)
 
     def expired(
         self, now_ms: int, retention_ms: int, since_ms: int | None, subscribed: Collection[str] = ()

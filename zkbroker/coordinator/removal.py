@@ -48,8 +48,8 @@ class Removal:
         batches = _tombstones(group, places, whole=whole)
         self._outstanding = len(batches)
         for records, removed in batches:
-            group.offsets.begin(removed)
-            context.write(records, partial(self._written, removed))
+            order = context.write(records, partial(self._written, removed))
+            group.offsets.begin(removed, order)
         if not batches:
             self._end()
 

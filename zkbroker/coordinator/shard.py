@@ -18,7 +18,7 @@ How the shell drives it:
    sure that this broker still is the leader in the shard's epoch, else it unloads.
 5. After every call look at ``next_deadline`` and call ``tick`` then (a little late does no harm, early is harmless).
 6. Every ``offsets.retention.check.interval.ms``: ``expire_offsets`` for each of ``group_ids``, in slices. When topics
-   were deleted: ``forget_topics``, likewise.
+   were deleted: note the ``point``, then ``forget_topics``, likewise.
 7. The broker is no longer leader: ``unload`` gives the answers for all that is parked. Whatever is called after that
    returns nothing; throw the shard away.
 
@@ -27,7 +27,7 @@ Without a shard for a group's partition the answer is ``refused(request, NOT_COO
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 from zkbroker.coordinator.answers import is_legal_group_id, refused, refused_while_loading
 from zkbroker.coordinator.committing import Commits
@@ -235,8 +235,14 @@ class GroupShard:
         self._commits.expire(group)
         return self._context.take_effects()
 
-    def forget_topics(self, group_id: str, topics: Collection[str], now: Now) -> Effects:
-        """Forget the group's offsets of topics that were deleted."""
+    @property
+    def point(self) -> int:
+        """This moment, in the order of the log."""
+        return self._context.order
+
+    def forget_topics(self, topics: Mapping[str, int], group_id: str, now: Now) -> Effects:
+        """Forget the group's offsets of topics that were deleted: which, and at what ``point``. What was committed
+        since then is for the topic that was made anew under the name."""
         group = self._group_at(group_id, now)
         if group is None:
             return ()
