@@ -15,6 +15,7 @@ from zope.interface import implementer  # type: ignore[import-untyped]
 from zkbroker.kafka.api_versions import encode_unsupported
 from zkbroker.kafka.apis import APIS
 from zkbroker.kafka.framing import FrameError, Frames
+from zkbroker.kafka.in_parts import InParts, route_of
 from zkbroker.kafka.request import Request
 from zkbroker.kafka.versions import (
     API_VERSIONS,
@@ -70,6 +71,8 @@ class KafkaConnection(Protocol):
         """The one Fetch that is begun: its answer can be large, so the next one waits until it is written."""
         self._parked: Request | None = None
         """A JoinGroup or SyncGroup without an answer."""
+        self._large: Request | None = None
+        """One that is worked on in parts: nothing comes between them."""
         self.repeated: Any = None
         self._unsent: deque[bytes | memoryview] = deque()
         """Pieces of large answers that the transport has no room for yet."""
@@ -122,6 +125,7 @@ class KafkaConnection(Protocol):
         self._held = None
         self._fetch = None
         self._parked = None
+        self._large = None
         claimed, self._claimed_bytes = self._claimed_bytes, 0
         factory.memory.release(claimed)
         self._unsent.clear()
@@ -280,6 +284,8 @@ class KafkaConnection(Protocol):
         if not self.factory.services.metadata.is_ready:
             self.factory.wait_until_ready(self)
             return False
+        if self._large is not None:
+            return False
         key = request.key
         if self._parked is not None and key != LEAVE_GROUP:
             # Kafka works on one request of a connection at a time. A second JoinGroup of the member would take the
@@ -303,11 +309,18 @@ class KafkaConnection(Protocol):
             request.answer(encode_unsupported())
             return
         api = APIS[request.key]
+        route = route_of(request)
+        if route is not None:
+            self._large = request
+            InParts(lambda: self.factory.services, self.factory.shares, self, request, api, route).start()
+            return
         message = api.decode(request)
         try:
             api.serve(self.factory.services, request, message)
         except Exception:
             self.request_failed(request, message, Failure())
+        if request.key in _SHARED:
+            self.factory.shares.ended()
 
     def repeat(self, repeated: Any) -> None:
         """Connection: a Fetch that may come again."""
@@ -329,6 +342,8 @@ class KafkaConnection(Protocol):
                 self._fetch = None
             elif first is self._parked:
                 self._parked = None
+            elif first is self._large:
+                self._large = None
             released += first.size
             if first.must_close:
                 self.is_closed = True

@@ -54,7 +54,7 @@ def decode_request(key: int, version: int, reader: Reader) -> SimpleNamespace:
     """One request body. Raises one of ``wire.DECODE_ERRORS`` where the bytes do not fit."""
     decode = _decoders.get((key, version))
     if decode is None:
-        decode = _decoders[key, version] = _entity_decoder(_schema(key, version, "request"))
+        decode = _decoders[key, version] = _entity_decoder(schema_of(key, version, "request"))
     message: SimpleNamespace = decode(reader)
     return message
 
@@ -63,7 +63,7 @@ def encode_response(key: int, version: int, fields: Mapping[str, Any]) -> bytes:
     """One response body, without its header."""
     encode = _encoders.get((key, version))
     if encode is None:
-        encode = _encoders[key, version] = _entity_encoder(_schema(key, version, "response"))
+        encode = _encoders[key, version] = _entity_encoder(schema_of(key, version, "response"))
     out = bytearray()
     encode(out, fields)
     return bytes(out)
@@ -73,7 +73,7 @@ def encode_request(key: int, version: int, fields: Mapping[str, Any]) -> bytes:
     """One request body, for a client."""
     encode = _request_encoders.get((key, version))
     if encode is None:
-        encode = _request_encoders[key, version] = _entity_encoder(_schema(key, version, "request"))
+        encode = _request_encoders[key, version] = _entity_encoder(schema_of(key, version, "request"))
     out = bytearray()
     encode(out, fields)
     return bytes(out)
@@ -83,7 +83,7 @@ def decode_response(key: int, version: int, reader: Reader) -> SimpleNamespace:
     """One response body, for a client. Raises one of ``wire.DECODE_ERRORS`` where the bytes do not fit."""
     decode = _response_decoders.get((key, version))
     if decode is None:
-        decode = _response_decoders[key, version] = _entity_decoder(_schema(key, version, "response"))
+        decode = _response_decoders[key, version] = _entity_decoder(schema_of(key, version, "response"))
     reader.elements_left = reader.end  # our own broker's, not a stranger's: a cluster may be large
     message: SimpleNamespace = decode(reader)
     return message
@@ -93,12 +93,12 @@ def preload(key: int, versions: range) -> None:
     """Import and compile the schemas of these versions now, so that no client waits for it."""
     for version in versions:
         if (key, version) not in _decoders:
-            _decoders[key, version] = _entity_decoder(_schema(key, version, "request"))
+            _decoders[key, version] = _entity_decoder(schema_of(key, version, "request"))
         if (key, version) not in _encoders:
-            _encoders[key, version] = _entity_encoder(_schema(key, version, "response"))
+            _encoders[key, version] = _entity_encoder(schema_of(key, version, "response"))
 
 
-def _schema(key: int, version: int, side: str) -> type:
+def schema_of(key: int, version: int, side: str) -> type:
     name = BY_KEY[key].name
     module = importlib.import_module(f"kio.schema.{name}.v{version}.{side}")
     class_name = "".join(part.capitalize() for part in name.split("_")) + side.capitalize()
@@ -114,7 +114,7 @@ class _Shape(typing.NamedTuple):
     entity: type | None
 
 
-def _shape(annotation: Any) -> _Shape:
+def shape_of(annotation: Any) -> _Shape:
     arguments = typing.get_args(annotation)
     is_nullable = NoneType in arguments
     if is_nullable:
@@ -126,7 +126,7 @@ def _shape(annotation: Any) -> _Shape:
 
 
 def _field_decoder(field: dataclasses.Field[Any], flexible: bool) -> Decode:
-    shape = _shape(field.type)
+    shape = shape_of(field.type)
     one = _entity_decoder(shape.entity) if shape.entity else _primitive_decoder(field, shape, flexible)
     if not shape.is_array:
         return one
@@ -235,7 +235,7 @@ def _primitive_encoder(field: dataclasses.Field[Any], flexible: bool) -> Encode:
 
 
 def _field_encoder(field: dataclasses.Field[Any], flexible: bool) -> Encode:
-    shape = _shape(field.type)
+    shape = shape_of(field.type)
     one = _entity_encoder(shape.entity) if shape.entity else _primitive_encoder(field, flexible)
     if not shape.is_array:
         return one
