@@ -244,19 +244,23 @@ def _clean_group(
     base = group[0].base_offset
     remove_cleaned(disk, job.folder, base)
     made = Segment(disk, OldFiles(disk), job.folder, base, suffix=CLEANED_SUFFIX)
-    made.warm(create=True)
     try:
+        made.warm(create=True)
         is_changed = _fill(job, disk, made, group, batches, pay)
         made.write_indexes(is_final=True)
         aborted, batches.transactions.kept = batches.transactions.kept, []
         for entry in aborted:
             made.transactions.append(entry)
         disk.sync(made.file().handle)
-    finally:
+        for path in (made.index.path, made.time_index.path, made.transactions.path):
+            disk.sync_path(path)
+        disk.sync_dir(job.folder)
+    except BaseException:
+        # Of a full disk it may be the last free part, which the broker needs for what is produced.
         made.close()
-    for path in (made.index.path, made.time_index.path, made.transactions.path):
-        disk.sync_path(path)
-    disk.sync_dir(job.folder)
+        remove_cleaned(disk, job.folder, base)
+        raise
+    made.close()
     return CleanedSegment(base, made.size, bool(aborted), tuple(old.base_offset for old in group)), is_changed
 
 
