@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import closing
+from functools import partial
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from confluent_kafka import (
     ConsumerGroupState,
@@ -43,6 +44,7 @@ _TYPE_WORDS: dict[Any, str] = {ConsumerGroupType.CONSUMER: "Consumer", ConsumerG
 _ASKED_AGAIN = ("NOT_COORDINATOR", "COORDINATOR_LOAD_IN_PROGRESS", "COORDINATOR_NOT_AVAILABLE")
 _ASK_AGAIN_S = 0.1
 
+Answer = TypeVar("Answer")
 Partition = tuple[str, int]
 """(topic, partition)"""
 
@@ -82,6 +84,17 @@ class GroupAdmin:
     def _result(self, future: Any) -> Any:
         return future.result(self._timeout_s + 5)
 
+    def _until_loaded(self, ask: Callable[[], Answer]) -> Answer:
+        """As Java's client does: a coordinator that is being found or still loads is asked again."""
+        until = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                return ask()
+            except KafkaException as error:
+                if error.args[0].name() not in _ASKED_AGAIN or time.monotonic() > until:
+                    raise
+            time.sleep(_ASK_AGAIN_S)
+
     def list_groups(self, states: Collection[str] = (), types: Collection[str] = ()) -> list[Listing]:
         """The groups in any of these states and of any of these types (none: all), by name."""
         known_states = {state for state, word in _STATE_WORDS.items() if word in states}
@@ -106,16 +119,24 @@ class GroupAdmin:
         wanted = sorted(set(group_ids))
         if not wanted:
             return []
-        futures = self._admin.describe_consumer_groups(wanted, request_timeout=self._timeout_s)
-        return [_description(self._result(futures[group_id])) for group_id in wanted]
+
+        def ask() -> list[Description]:
+            futures = self._admin.describe_consumer_groups(wanted, request_timeout=self._timeout_s)
+            return [_description(self._result(futures[group_id])) for group_id in wanted]
+
+        return self._until_loaded(ask)
 
     def committed(self, group_id: str) -> dict[Partition, int]:
         """The offsets that a group has committed."""
         if not group_id:
             return self._committed_by_no_name()
         asked = [ConsumerGroupTopicPartitions(group_id)]
-        futures = self._admin.list_consumer_group_offsets(asked, request_timeout=self._timeout_s)
-        rows = self._result(futures[group_id]).topic_partitions
+
+        def ask() -> list[Any]:
+            futures = self._admin.list_consumer_group_offsets(asked, request_timeout=self._timeout_s)
+            return list(self._result(futures[group_id]).topic_partitions)
+
+        rows = self._until_loaded(ask)
         return {(row.topic, row.partition): row.offset for row in rows if row.error is None and row.offset >= 0}
 
     def _committed_by_no_name(self) -> dict[Partition, int]:
@@ -172,22 +193,28 @@ class GroupAdmin:
         if not rows:
             return
         asked = [ConsumerGroupTopicPartitions(group_id, rows)]
-        futures = self._admin.alter_consumer_group_offsets(asked, request_timeout=self._timeout_s)
-        for row in self._result(futures[group_id]).topic_partitions:
-            if row.error is not None:
-                raise KafkaException(row.error)
+
+        def ask() -> None:
+            futures = self._admin.alter_consumer_group_offsets(asked, request_timeout=self._timeout_s)
+            for row in self._result(futures[group_id]).topic_partitions:
+                if row.error is not None:
+                    raise KafkaException(row.error)
+
+        self._until_loaded(ask)
 
     def delete_groups(self, group_ids: Iterable[str]) -> dict[str, str | None]:
         """The name of the error with which each was refused; None for deleted."""
         wanted = sorted(set(group_ids))
         if not wanted:
             return {}
-        futures = self._admin.delete_consumer_groups(wanted, request_timeout=self._timeout_s)
-        return {group_id: self._refusal(futures[group_id]) for group_id in wanted}
+        return {group_id: self._refusal(partial(self._delete, group_id)) for group_id in wanted}
 
-    def _refusal(self, future: Any) -> str | None:
+    def _delete(self, group_id: str) -> None:
+        self._result(self._admin.delete_consumer_groups([group_id], request_timeout=self._timeout_s)[group_id])
+
+    def _refusal(self, ask: Callable[[], None]) -> str | None:
         try:
-            self._result(future)
+            self._until_loaded(ask)
         except KafkaException as error:
             if error.args[0].code() < 0:
                 raise  # the client's own: no broker answered

@@ -316,7 +316,8 @@ def _progress(row: Mapping[str, Any]) -> str:
     state = "in sync" if row["inSync"] else "copying"
     if row["bytes"] is None:
         return f"broker {row['broker']}: {state}"
-    behind = "" if row["inSync"] or row["offsetLag"] is None else f", {row['offsetLag']:,} offsets behind"
+    # A copy knows no more of the leader's end than what its last fetch said: none behind while the bytes say otherwise.
+    behind = "" if row["inSync"] or not row["offsetLag"] else f", {row['offsetLag']:,} offsets behind"
     return f"broker {row['broker']}: {state}, {row['bytes']:,}{of}{behind}"
 
 
