@@ -330,6 +330,26 @@ def test_many_groups_are_asked_about_in_many_turns(
     assert groups.held[-1].is_cancelled
 
 
+@pytest.mark.parametrize("version", served(v.LIST_GROUPS))
+def test_many_groups_are_listed_in_many_turns(listener: Listener, groups: FakeGroups, version: int) -> None:
+    listed = tuple(ListedGroup(f"g{number}", "consumer", "Stable") for number in range(2 * PER_TURN + 1))
+    groups.answer = ListedGroups(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, listed)
+    many = request(v.LIST_GROUPS, version)
+    connection, transport = listener.connect()
+    connection.dataReceived(request_bytes(many))
+    assert not transport.value()
+    listener.clock.advance(0)
+    (data,) = frames_of(transport.take())
+    answer = response_of(many, data)[1]
+    assert answer.error_code == ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
+    assert [(row.group_id, row.protocol_type) for row in answer.groups] == [row[:2] for row in listed]
+    calls = len(listener.clock.getDelayedCalls())
+    connection.dataReceived(request_bytes(many))
+    assert len(listener.clock.getDelayedCalls()) == calls + 1
+    connection.connectionLost(Failure(ConnectionLost()))
+    assert len(listener.clock.getDelayedCalls()) <= calls
+
+
 # When something of ours fails
 
 

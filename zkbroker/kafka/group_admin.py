@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from zkbroker.kafka.in_turns import InTurns
@@ -9,7 +10,7 @@ from zkbroker.kafka.messages import decode_request, encode_response
 from zkbroker.kafka.request import Api, Request, Services, guarded
 from zkbroker.kafka.versions import DELETE_GROUPS, DESCRIBE_GROUPS, LIST_GROUPS
 from zkbroker.model.errors import ErrorCode
-from zkbroker.model.groups import DescribedGroup, GroupError, ListedGroups
+from zkbroker.model.groups import DescribedGroup, GroupError, ListedGroup, ListedGroups
 
 OPERATIONS_OF_GROUP = 328
 """All that can be done with a group (KIP-430), as bits: without an authorizer everybody may."""
@@ -84,27 +85,29 @@ def decode_list(request: Request) -> tuple[frozenset[str], frozenset[str]]:
 
 def serve_list(services: Services, request: Request, message: tuple[frozenset[str], frozenset[str]]) -> None:
     def done(listed: ListedGroups) -> None:
-        _answer_list(request, listed)
+        # They are all known: it is the encoding that takes its time.
+        InTurns(services, request, message, listed.groups, _as_they_are, _listed, "groups", 1, listed.error).start()
 
-    request.waits_for(services.groups.list_groups(*message, guarded(request, message, done)))
+    waiting = services.groups.list_groups(*message, guarded(request, message, done))
+    if waiting is not None:
+        request.waits_for(waiting)
 
 
-def _answer_list(request: Request, listed: ListedGroups) -> None:
-    rows = [
-        {
-            "group_id": group.group_id,
-            "protocol_type": group.protocol_type,
-            "group_state": group.state,
-            "group_type": group.group_type,
-        }
-        for group in listed.groups
-    ]
-    fields = {"error_code": listed.error, "groups": rows}
-    request.answer(encode_response(LIST_GROUPS, request.version, fields))
+def _as_they_are(groups: Sequence[ListedGroup], done: Callable[[Sequence[ListedGroup]], None]) -> None:
+    done(groups)
+
+
+def _listed(group: ListedGroup) -> dict[str, Any]:
+    return {
+        "group_id": group.group_id,
+        "protocol_type": group.protocol_type,
+        "group_state": group.state,
+        "group_type": group.group_type,
+    }
 
 
 def refuse_list(request: Request, message: object, error: ErrorCode, text: str | None) -> None:
-    _answer_list(request, ListedGroups(error))
+    request.answer(encode_response(LIST_GROUPS, request.version, {"error_code": error, "groups": []}))
 
 
 # DeleteGroups

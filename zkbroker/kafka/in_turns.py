@@ -3,7 +3,8 @@ one, and everybody else would wait until the last is answered (and the watchdog 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from twisted.python.failure import Failure
@@ -12,18 +13,22 @@ from zkbroker.kafka.messages import encode_response
 from zkbroker.kafka.ports import Cancellable
 from zkbroker.kafka.request import Request, Services
 from zkbroker.kafka.wire import encode_size
+from zkbroker.model.errors import ErrorCode
 
+W = TypeVar("W")
 A = TypeVar("A")
+
+_I16 = struct.Struct(">h")
 
 PER_TURN = 50
 """Things of one request in one turn; each takes some 20 µs."""
 
 
-class InTurns(Generic[A]):
+class InTurns(Generic[W, A]):
     """Asks a port about the things, some in each turn, and answers when all are answered. Fills ``Cancellable``.
 
-    The response is one array (``field``) behind a throttle time that version 0 may lack. ``ask`` is the port's method,
-    ``row`` makes an array's element of an answer.
+    The response is one array (``field``) behind a throttle time that version 0 may lack and perhaps an ``error``.
+    ``ask`` is the port's method, ``row`` makes an array's element of an answer.
     """
 
     def __init__(
@@ -31,11 +36,12 @@ class InTurns(Generic[A]):
         services: Services,
         request: Request,
         message: Any,
-        wanted: list[str],
-        ask: Callable[[list[str], Callable[[list[A]], None]], Cancellable | None],
+        wanted: Sequence[W],
+        ask: Callable[[Sequence[W], Callable[[Sequence[A]], None]], Cancellable | None],
         row: Callable[[A], dict[str, Any]],
         field: str,
         throttle_from: int,
+        error: ErrorCode | None = None,
     ) -> None:
         self._services = services
         self._request = request
@@ -44,7 +50,10 @@ class InTurns(Generic[A]):
         self._ask = ask
         self._row = row
         self._field = field
+        self._error = error
         self._head = bytes(4) if request.version >= throttle_from else b""
+        if error is not None:
+            self._head += _I16.pack(error)
         self._begun = 0
         self._parts: list[bytes | None] = []
         """Encoded elements; None where the port has not answered yet."""
@@ -84,7 +93,7 @@ class InTurns(Generic[A]):
         if self._begun < len(self._wanted):
             self._call = self._services.call_later(0, self._step)
 
-    def _answered(self, index: int, answers: list[A]) -> None:
+    def _answered(self, index: int, answers: Sequence[A]) -> None:
         self._open.pop(index, None)
         try:
             self._parts[index] = self._encode(answers)
@@ -94,9 +103,10 @@ class InTurns(Generic[A]):
         except Exception:
             self._failed()
 
-    def _encode(self, answers: list[A]) -> bytes:
+    def _encode(self, answers: Sequence[A]) -> bytes:
         request = self._request
-        body = encode_response(request.key, request.version, {self._field: [self._row(one) for one in answers]})
+        fields = {"error_code": self._error, self._field: [self._row(one) for one in answers]}
+        body = encode_response(request.key, request.version, fields)
         start = len(self._head) + len(encode_size(len(answers), request.flexible))
         return body[start : len(body) - request.flexible]
 
