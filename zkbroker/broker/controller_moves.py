@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Container, Generator, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks
@@ -12,6 +12,7 @@ from zkbroker.broker.controller_reading import ClusterReader, Data, image_of
 from zkbroker.broker.controller_zookeeper import OPS_COUNT_MAX, FencedWriter, Found, gather, state_ops
 from zkbroker.controller.cluster_image import TopicImage
 from zkbroker.controller.effects import EditReassignments, MoveWrite, WriteMoves
+from zkbroker.model.topics import TopicPartition
 from zkbroker.zookeeper.client import (
     BadVersionError,
     ConnectionLossError,
@@ -29,7 +30,7 @@ from zkbroker.zookeeper.znodes.codec import ZnodeError
 TOPIC_ZNODE_BYTES_MAX = 900_000
 """ZooKeeper takes 1 MiB in one request; the states of a step go with it."""
 
-Told = Callable[[str, TopicImage | None, list[Found]], None]
+Told = Callable[[str, TopicImage | None, list[Found], str], None]
 
 
 class MoveWriter:
@@ -45,8 +46,8 @@ class MoveWriter:
         failed: Callable[[Failure], None],
         log: Callable[[str], None],
     ) -> None:
-        """``told`` hears what ZooKeeper holds then: the topic's rows (None: no znode, or it does not decode), and the
-        states."""
+        """``told`` hears what ZooKeeper holds then: the topic's rows (None: no znode, one that does not decode,
+        or of another topic), the states, and why the rows cannot be written, empty if they can."""
         self._writer = writer
         self._reader = reader
         self._told = told
@@ -54,6 +55,8 @@ class MoveWriter:
         self._log = log
         self._waiting: dict[str, list[MoveWrite]] = {}
         self._busy: dict[str, None] = {}
+        self._edits: list[tuple[EditReassignments, Deferred[None]]] = []
+        self._is_editing = False
 
     def __repr__(self) -> str:
         return f"MoveWriter(busy={sorted(self._busy)}, waiting={sorted(self._waiting)})"
@@ -85,12 +88,16 @@ class MoveWriter:
             if read is None:
                 break
             content, stat = read
+            if not _is_of(content, chunk):
+                break  # deleted and made again by hand: these rows are not the new one's
             after = _with_rows(content, chunk)
             data = topic_znode.encode(after)
             if len(data) > TOPIC_ZNODE_BYTES_MAX:
                 # ZooKeeper would close the connection, which all of this broker's writes use.
-                self._log(f"topic {topic} cannot be reassigned: its znode would have {len(data)} bytes")
-                self._told(topic, None, (yield gather([self._state(write) for write in chunk])))
+                refusal = f"topic {topic} cannot be reassigned: its znode would have {len(data)} bytes"
+                self._log(refusal)
+                found = yield gather([self._state(write) for write in chunk])
+                self._told(topic, image_of(topic, content, stat.mzxid), found, refusal)
                 return
             ops: list[Op] = [SetData(path, data, stat.version)]
             ops += [op for write in chunk if write.state is not None for op in state_ops(write.state)]
@@ -108,12 +115,12 @@ class MoveWriter:
                     yield self._write(topic, [write])
                 return
             states = [(write.partition, write.state and write.state.state) for write in chunk]
-            self._told(topic, image_of(topic, after, written[0].mzxid), states)
+            self._told(topic, image_of(topic, after, written[0].mzxid), states, "")
             return
         read = yield self._read(topic)
         found = yield gather([self._state(write) for write in chunk])
-        image = None if read is None else image_of(topic, read[0], read[1].mzxid)
-        self._told(topic, image, found)
+        image = None if read is None or not _is_of(read[0], chunk) else image_of(topic, read[0], read[1].mzxid)
+        self._told(topic, image, found, "")
 
     @inlineCallbacks
     def _state(self, write: MoveWrite) -> Generator[Deferred[Any], Any, Found]:
@@ -145,11 +152,29 @@ class MoveWriter:
                 continue
             return found
 
+    def edit(self, effect: EditReassignments) -> Deferred[None]:
+        """Take entries out of ``/admin/reassign_partitions``; it goes with the last one, and if it does not decode. One
+        write at a time: what is done meanwhile goes with the next, or thousands of moves would write over each other.
+        """
+        over: Deferred[None] = Deferred()
+        self._edits.append((effect, over))
+        if not self._is_editing:
+            self._is_editing = True
+            self._edit_all().addErrback(self._failed)
+        return over
+
     @inlineCallbacks
-    def edit(self, effect: EditReassignments) -> Generator[Deferred[Any], Any, None]:
-        """Take entries out of ``/admin/reassign_partitions``; it goes with the last one, and if it does not decode."""
+    def _edit_all(self) -> Generator[Deferred[Any], Any, None]:
+        while self._edits:
+            edits, self._edits = self._edits, []
+            yield self._edit(dict.fromkeys(entry for effect, _ in edits for entry in effect.done))
+            for _, over in edits:
+                over.callback(None)
+        self._is_editing = False
+
+    @inlineCallbacks
+    def _edit(self, done: Container[tuple[TopicPartition, tuple[int, ...]]]) -> Generator[Deferred[Any], Any, None]:
         path = admin_znode.REASSIGN_PARTITIONS_PATH
-        done = dict(effect.done)
         while True:
             found: dict[str, Data] = yield from self._read_data(path)
             if path not in found:
@@ -159,7 +184,9 @@ class MoveWriter:
                 wanted = admin_znode.decode_reassignment(data)
             except ZnodeError:
                 wanted = {}
-            left = {partition: target for partition, target in wanted.items() if done.get(partition) != target}
+            left = {partition: target for partition, target in wanted.items() if (partition, target) not in done}
+            if left and len(left) == len(wanted):
+                return
             op: Op = Delete(path, stat.version)
             if left:
                 op = SetData(path, admin_znode.encode_reassignment(left), stat.version)
@@ -171,6 +198,11 @@ class MoveWriter:
             except MultiError as error:
                 if not isinstance(error.error, (BadVersionError, NoNodeError)):
                     raise error.error from error
+
+
+def _is_of(content: topic_znode.TopicAssignment, chunk: Sequence[MoveWrite]) -> bool:
+    """Are these rows of that topic, as far as they say? (Without a state nothing was ever written of a partition.)"""
+    return all(write.state is None or write.state.state.topic_id == content.topic_id for write in chunk)
 
 
 def _with_rows(content: topic_znode.TopicAssignment, chunk: Sequence[MoveWrite]) -> topic_znode.TopicAssignment:

@@ -10,6 +10,8 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from zkbroker.broker.controller_zookeeper import gather
 from zkbroker.controller.cluster_image import Placement, TopicImage, TopicRules
 from zkbroker.model.cluster import BrokerRegistration
+from zkbroker.model.config.dynamic_keys import refusal
+from zkbroker.model.config.topic_table import TOPIC_KEYS
 from zkbroker.model.topics import PartitionState, TopicPartition, topic_name_error
 from zkbroker.zookeeper.client import NoNodeError, Stat, Watch, ZooKeeperClient
 from zkbroker.zookeeper.znodes import brokers as broker_znode
@@ -189,9 +191,11 @@ def image_of(name: str, topic: topic_znode.TopicAssignment, mzxid: int = -1) -> 
 
 def rules_of(config: Mapping[str, str]) -> TopicRules:
     """The settings that matter for elections; a value that does not parse counts as not set."""
-    unclean = config.get("unclean.leader.election.enable", "").strip().lower()
-    minimum = config.get("min.insync.replicas", "").strip()
+    values: dict[str, Any] = {}
+    for name in ("unclean.leader.election.enable", "min.insync.replicas"):
+        text, key = config.get(name), TOPIC_KEYS[name]
+        if text is not None and refusal(key, text) is None:
+            values[name] = key.parse(text)
     return TopicRules(
-        min_insync_replicas=int(minimum) if minimum.isascii() and minimum.isdigit() else None,
-        unclean={"true": True, "false": False}.get(unclean),
+        min_insync_replicas=values.get("min.insync.replicas"), unclean=values.get("unclean.leader.election.enable")
     )

@@ -284,9 +284,9 @@ class Term:
             case Log():
                 self.context.log(effect.line)
 
-    def _moved(self, name: str, topic: TopicImage | None, found: list[Found]) -> None:
+    def _moved(self, name: str, topic: TopicImage | None, found: list[Found], refusal: str) -> None:
         if not self.is_closed:
-            self.event(lambda: self.controller.moves_found(name, topic, found))
+            self.event(lambda: self.controller.moves_found(name, topic, found, refusal))
 
     def _reassignments_edited(self, effect: EditReassignments) -> None:
         if not self.is_closed:

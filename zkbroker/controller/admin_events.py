@@ -146,4 +146,6 @@ class AdminEvents:
             return refused
         if self.image.placement(partition) is None or partition.topic in self.deletions:
             return NO_PARTITION
+        if partition.topic in settling.moves.unreadable:
+            return PartitionOutcome(ErrorCode.INVALID_REPLICA_ASSIGNMENT, "The topic's znode cannot be written.")
         return None

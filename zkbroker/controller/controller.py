@@ -348,7 +348,7 @@ class Controller(AdminEvents):
 
     def deletions_requested(self, topics: Sequence[str]) -> list[Effect]:
         """The children of ``/admin/delete_topics``."""
-        self.settling.effects += self.deletions.requested(topics)
+        self.settling.effects += self.deletions.requested(topics, self.settling.is_being_moved)
         for topic in topics:
             self.settling.unsettle(self.image.partitions(topic))
         return self.settling.settle()
@@ -390,10 +390,15 @@ class Controller(AdminEvents):
         return self.settling.settle()
 
     def moves_found(
-        self, name: str, topic: TopicImage | None, found: Sequence[tuple[TopicPartition, PartitionState | None]]
+        self,
+        name: str,
+        topic: TopicImage | None,
+        found: Sequence[tuple[TopicPartition, PartitionState | None]],
+        refusal: str = "",
     ) -> list[Effect]:
-        """What ZooKeeper holds after ``WriteMoves`` was tried. Raises Deposed as ``states_found`` does."""
-        self.settling.moves_found(name, topic, found)
+        """What ZooKeeper holds after ``WriteMoves`` was tried; ``refusal``: why it was not. Raises Deposed as
+        ``states_found`` does."""
+        self.settling.moves_found(name, topic, found, refusal)
         return self.settling.settle()
 
     def time_passed(self, now: float) -> list[Effect]:

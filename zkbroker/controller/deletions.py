@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from zkbroker.controller.changes import Changes
 from zkbroker.controller.cluster_image import ClusterImage, TopicImage
@@ -57,8 +57,11 @@ class Deletions:
             for partition in self._by_topic[topic].awaited_of(broker_id)
         )
 
-    def requested(self, topics: Sequence[str]) -> list[Effect]:
-        """Someone wants these gone. A topic with a reassignment under way has to wait for its end."""
+    def requested(
+        self, topics: Sequence[str], is_being_moved: Callable[[str], bool] = lambda topic: False
+    ) -> list[Effect]:
+        """Someone wants these gone. A topic with a reassignment under way waits for its end, also one that is only
+        being written (``is_being_moved``): whoever takes over would find a move that waits for deleted replicas."""
         effects: list[Effect] = []
         for topic in sorted(topics):
             image = self._image.topics.get(topic)
@@ -71,7 +74,7 @@ class Deletions:
             else:
                 deletion = TopicDeletion(topic, image.topic_id)
                 self._by_topic[topic] = deletion
-                if not any(is_moving(placement) for placement in image.partitions.values()):
+                if not any(is_moving(row) for row in image.partitions.values()) and not is_being_moved(topic):
                     effects += self._start(deletion, image)
         return effects
 

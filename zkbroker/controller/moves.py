@@ -54,7 +54,7 @@ class Moves:
         """What ``/admin/reassign_partitions`` asks for, and is neither done nor refused."""
 
         self.unreadable: dict[str, None] = {}
-        """Topics whose znode could not be written because it does not decode: left alone until it is read again."""
+        """Topics whose znode cannot be written, since it does not decode or grows too large: left alone until read."""
         self._being_edited: dict[tuple[TopicPartition, tuple[int, ...]], None] = {}
         """Entries on their way out of the znode: whoever reads it meanwhile sees them still."""
 

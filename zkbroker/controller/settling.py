@@ -35,6 +35,7 @@ from zkbroker.controller.removals import Removals
 from zkbroker.controller.waits import QueuedProposal, StateWriting, Wait, WaitKind, Waits
 from zkbroker.model.cluster import BrokerRegistration
 from zkbroker.model.errors import ErrorCode
+from zkbroker.model.reassignments import PartitionOutcome
 from zkbroker.model.topics import NO_LEADER, PartitionState, TopicPartition
 
 
@@ -139,32 +140,60 @@ class Settling:
             elif write.proposal is not None:
                 self._proposals.setdefault(partition, []).insert(0, write.proposal)
 
+    def is_being_moved(self, topic: str) -> bool:
+        """Is a step of a reassignment of it being written?"""
+        return any(write.move is not None and partition.topic == topic for partition, write in self.writes.items())
+
     def moves_found(
-        self, name: str, topic: TopicImage | None, found: Sequence[tuple[TopicPartition, PartitionState | None]]
+        self,
+        name: str,
+        topic: TopicImage | None,
+        found: Sequence[tuple[TopicPartition, PartitionState | None]],
+        refusal: str = "",
     ) -> None:
         """What ZooKeeper holds after ``WriteMoves`` was tried: the topic's rows (None: no znode, or none that decodes)
-        and the states. Rows of other partitions are not looked at: ``topic_read`` tells of those that are added."""
+        and the states. Rows of other partitions are not looked at: ``topic_read`` tells of those that are added, and so
+        what it is told has to stay news. ``refusal``: why the rows cannot be written."""
+        if refusal or topic is None:
+            self._refuse_moves(name, found, refusal or f"the znode of topic {name} does not decode")
         known = self._image.topics.get(name)
         if topic is not None and known is not None and known.topic_id == topic.topic_id:
+            mzxid = known.mzxid
+            if topic.partitions.keys() <= known.partitions.keys():
+                mzxid = max(mzxid, topic.mzxid)
             rows = {
                 partition.partition: topic.partitions[partition.partition]
                 for partition, _ in found
                 if partition.partition in topic.partitions and partition.partition in known.partitions
             }
-            self._image.topics[name] = known._replace(
-                partitions={**known.partitions, **rows}, mzxid=max(known.mzxid, topic.mzxid)
-            )
+            self._image.topics[name] = known._replace(partitions={**known.partitions, **rows}, mzxid=mzxid)
         elif topic is None:
             self.moves.unreadable[name] = None
         self.states_found(found)
-        self.effects += self._deletions.moved(name)
+        if not self.is_being_moved(name):
+            self.effects += self._deletions.moved(name)
+
+    def _refuse_moves(
+        self, topic: str, found: Sequence[tuple[TopicPartition, PartitionState | None]], why: str
+    ) -> None:
+        """What was asked for and is in these writes is not tried again. Steps that nobody asked for would be, without
+        end: if there is nothing else the topic is left alone until its znode changes."""
+        wished = False
+        for partition, _ in found:
+            write = self.writes.get(partition)
+            if write is not None and write.move is not None and write.move.wish is not None:
+                wished = True
+                self.writes[partition] = write._replace(move=write.move._replace(wish=None))
+                self.waits.refused(partition, PartitionOutcome(ErrorCode.INVALID_REPLICA_ASSIGNMENT, why))
+        if not wished:
+            self.moves.unreadable[topic] = None
 
     def _move_found(self, partition: TopicPartition, step: Step, state: PartitionState | None) -> None:
         is_written = self._image.placement(partition) == step.placement and (
             step.state is None or (state is not None and is_same_write(step.state, state))
         )
         if not is_written:
-            if step.wish is not None and partition.topic not in self.moves.unreadable:
+            if step.wish is not None:
                 self.moves.wishes.setdefault(partition, step.wish)
             return
         line = f"{partition} on {show_placement(step.placement)}"

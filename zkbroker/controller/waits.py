@@ -74,6 +74,12 @@ class Waits:
         for wait in self._waits:
             wait.missing.pop(partition, None)
 
+    def refused(self, partition: TopicPartition, outcome: PartitionOutcome) -> None:
+        """The partition is not reassigned: whoever asked for it is told why."""
+        for wait in self._waits:
+            if wait.kind is WaitKind.MOVED and partition in wait.missing:
+                wait.outcomes[partition] = outcome
+
     def take_finished(self) -> list[Wait]:
         finished = [wait for wait in self._waits if not wait.missing]
         if finished:
