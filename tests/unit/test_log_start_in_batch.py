@@ -48,3 +48,25 @@ def test_what_a_log_holds_is_never_taken_back_for_a_batch_that_overlaps(networks
         log.append_as_follower(stamp(produced, 0, header, 2, 0), 0)
     assert refused.value.error is ErrorCode.CORRUPT_MESSAGE
     assert (log.log_end_offset, len(log.segments)) == (3, 1)
+
+
+def test_a_log_that_ends_within_its_own_hole_takes_the_batch_that_lies_there_at_its_leader(networks: Any) -> None:
+    """Cut back by the word of a leader that had not compacted what this one had."""
+    network: Network = networks(1)
+    network.elect(1, 0)
+    log = network.logs[1].logs[PARTITION]
+
+    def fetched(base_offset: int, *values: bytes) -> None:
+        produced = batch(*values)
+        ((_, header),) = batches(produced)
+        log.append_as_follower(stamp(produced, 0, header, base_offset, 0), 0)
+
+    fetched(0, b"a", b"b")
+    fetched(10, b"c", b"d")
+    log.truncate_to(6)
+    assert log.log_end_offset == 6
+    fetched(4, b"x", b"y", b"z", b"w")
+    assert (log.log_start_offset, log.log_end_offset) == (0, 8)
+    read = log.read(2, 1000, 8)
+    assert read is not None
+    assert (read.first_offset, read.next_offset) == (4, 8)
