@@ -54,6 +54,9 @@ class FakeShard:
     def take_up(self) -> bool:
         return True
 
+    def expect_members(self, now: Now) -> bool:
+        return True
+
     def loaded(self, now: Now) -> Effects:
         self.is_loaded = True
         return ()

@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from zkbroker.broker.coordinator_log import CoordinatorLog
 from zkbroker.broker.replica import Tenure
 from zkbroker.broker.slices import Steps
+from zkbroker.coordinator.effects import Now
 from zkbroker.coordinator.shard import GroupShard
 from zkbroker.log.log import Log, LogRead
 from zkbroker.model.errors import BrokerError, ErrorCode
@@ -78,6 +79,7 @@ class GroupLoading:
         coordinator_log: CoordinatorLog,
         buffer_bytes: int,
         sleep: Callable[[float], Deferred[None]],
+        now: Callable[[], Now],
         loaded: Callable[[], None],
         log: Callable[[str], None],
     ) -> None:
@@ -86,6 +88,7 @@ class GroupLoading:
         self._coordinator_log = coordinator_log
         self._read_bytes = min(buffer_bytes, READ_BYTES_MAX)
         self._sleep = sleep
+        self._now = now
         self._loaded = loaded
         self._log_line = log
         self._log: Log = tenure.replica.log
@@ -113,6 +116,8 @@ class GroupLoading:
         while self._tenure.holds and self._tenure.replica.high_watermark < self._end:
             self._is_waiting = True
             yield self._coordinator_log.when_committed(self._tenure, self._end, WAIT_S)
+        while self._tenure.holds and not self._shard.expect_members(self._now()):
+            yield None
         if self._tenure.holds:
             self._loaded()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +27,9 @@ BATCH_BYTES_MAX = 128 * 1024
 RECORD_OVERHEAD_BYTES = 24
 """About what a record takes besides its key and value, at most."""
 
+ANSWERS_AT_ONCE = 50
+"""Of those that one event releases: when a rebalance of a thousand members ends, others are served meanwhile."""
+
 Done = Callable[[Any], None]
 
 
@@ -40,6 +44,7 @@ class Coordination:
     codec: int
     """``offsets.topic.compression.codec``"""
     to_write: Turn[GroupPartition]
+    to_answer: Turn[GroupPartition]
     deadline_changed: Callable[[GroupPartition], None]
     log: Callable[[str], None]
     fatal: Callable[[str, BaseException], None]
@@ -78,6 +83,8 @@ class GroupPartition:
         self._tickets: dict[int, _Ticket] = {}
         self._last_ticket = 0
         self._to_write: list[Write] = []
+        self._to_answer: deque[Answer] = deque()
+        """Decided, and left for the next turns."""
 
     def __repr__(self) -> str:
         state = "loaded" if self.shard.is_loaded else repr(self.loading)
@@ -113,6 +120,8 @@ class GroupPartition:
             self.work.cancel()
         self._to_write.clear()
         self._shared.to_write.forget(self)
+        self._to_answer.clear()
+        self._shared.to_answer.forget(self)
         self._act("unloaded", self.shard.unload)
         for number in list(self._tickets):
             ticket = self._tickets.pop(number)
@@ -139,9 +148,22 @@ class GroupPartition:
             else:
                 self._shared.log(effect.line)
         self._shared.deadline_changed(self)
+        if len(answers) > ANSWERS_AT_ONCE:
+            self._to_answer.extend(answers[ANSWERS_AT_ONCE:])
+            self._shared.to_answer.tell(self)
+            del answers[ANSWERS_AT_ONCE:]
         for answer in answers:
             self._answer(answer, is_sure)
             is_sure = False  # whatever that brought about
+
+    def answer_more(self) -> None:
+        """What the turn before left."""
+        waiting = self._to_answer
+        for _ in range(min(ANSWERS_AT_ONCE, len(waiting))):
+            if waiting:  # an answer may bring about that this broker stops to coordinate
+                self._answer(waiting.popleft(), is_sure=False)
+        if waiting:
+            self._shared.to_answer.tell(self)
 
     def _answer(self, effect: Answer, is_sure: bool) -> None:
         ticket = self._tickets.pop(effect.ticket, None)

@@ -119,6 +119,7 @@ class Groups:
             commit_timeout_s=settings.commit_timeout_s,
             codec=settings.codec,
             to_write=Turn(reactor, self._write),
+            to_answer=Turn(reactor, self._answer),
             deadline_changed=self._deadline_changed,
             log=log,
             fatal=fatal,
@@ -150,6 +151,7 @@ class Groups:
         self._is_stopped = True
         self._changed.stop()
         self._shared.to_write.stop()
+        self._shared.to_answer.stop()
         self._slices.stop()
         for call in (self._timer, self._expiry):
             if call is not None and call.active():
@@ -277,6 +279,7 @@ class Groups:
             coordinator_log=self._coordinator_log,
             buffer_bytes=self._settings.load_buffer_bytes,
             sleep=self._sleep,
+            now=self._shared.now,
             loaded=loaded,
             log=self._log,
         )
@@ -294,6 +297,10 @@ class Groups:
                 held.write()
             except Exception as error:
                 self._shared.fatal(f"writing of {held!r}", error)
+
+    def _answer(self, waiting: list[GroupPartition]) -> None:
+        for held in waiting:
+            held.answer_more()
 
     # Time
 

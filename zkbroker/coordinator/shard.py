@@ -7,7 +7,8 @@ How the shell drives it:
 2. Give it every record of the log in order: ``replay(key, value, producer_id)``, the producer id only for records of
    transactional batches, and ``transaction_ended`` for their markers. In slices as long as it likes. No bytes make it
    raise: what is not understood is passed over and counted. Then ``take_up``, again and again until it says True, in
-   slices as well; then ``loaded``, once (it takes up what is left).
+   slices as well; when all of it may be shown ``expect_members``, likewise; then ``loaded``, once (it does what is
+   left).
 3. Every request goes to ``handle`` with a ticket of the shell's choice, unique for the life of the shard. It returns
    effects in order: ``Answer`` (now, or by a later call: joins, syncs and whatever waits for a write), ``Write``, and
    ``Log`` lines. A request whose client is gone needs no word: drop the answer.
@@ -60,6 +61,8 @@ from zkbroker.model.groups import (
 
 GROUPS_TAKEN_UP_AT_ONCE = 5
 """By one call of ``take_up``: of ten members each, a quarter of a millisecond."""
+MEMBERS_EXPECTED_AT_ONCE = 50
+"""By one call of ``expect_members``, or those of one group: a quarter of a millisecond."""
 GROUP_TYPE = "classic"
 DEAD_GROUP = "Dead"
 
@@ -75,6 +78,9 @@ class GroupShard:
         self._membership = Membership(self._context, self._rebalances)
         self._commits = Commits(self._context)
         self._loading: Loading | None = Loading()
+        self._taken_up: list[Group] = []
+        """Those with members, whose sessions did not begin yet."""
+        self._too_large: list[Group] = []
         self.malformed = 0
         """Records that were passed over while loading, because they could not be understood."""
         self.foreign = 0
@@ -115,27 +121,42 @@ class GroupShard:
                 if group is None:
                     return True
                 context.groups[group.group_id] = group
+                if group.members:
+                    self._taken_up.append(group)
                 for producer_id in group.offsets.transactional:
                     context.open_transactions.setdefault(producer_id, set()).add(group.group_id)
         return self._loading is None
 
+    def expect_members(self, now: Now) -> bool:
+        """Members have their session timeout, from now, to be heard of: those of some groups at a time. True when all
+        are expected."""
+        context = self._context
+        context.now = now
+        count = 0
+        while self._taken_up and count < MEMBERS_EXPECTED_AT_ONCE:
+            group = self._taken_up.pop()
+            count += len(group.members)
+            for member in group.members.values():
+                context.expect(group, member)
+            if len(group.members) > context.settings.members_max:
+                self._too_large.append(group)
+        return not self._taken_up
+
     def loaded(self, now: Now) -> Effects:
-        """All is replayed: requests are served. Members have their session timeout, from now, to be heard of."""
+        """All is replayed: requests are served."""
         context, loading = self._context, self._loading
         if loading is None:
             return ()
-        while not self.take_up():
+        while not self.take_up() or not self.expect_members(now):
             pass
         self._loading = None
         self.malformed, self.foreign = loading.malformed, loading.foreign
         if loading.malformed:
             context.log(f"{loading.malformed} records of groups were passed over; the first: {loading.complaint}")
         context.now = now
-        for group in list(context.groups.values()):
-            for member in group.members.values():
-                context.expect(group, member)
-            if len(group.members) > context.settings.members_max:
-                self._rebalances.want(group, "it is larger than group.max.size")
+        for group in self._too_large:
+            self._rebalances.want(group, "it is larger than group.max.size")
+        self._too_large.clear()
         return context.take_effects()
 
     @property
