@@ -52,6 +52,12 @@ def commit_row(number: int) -> dict[str, Any]:
     return {"partition_index": number, "committed_offset": number, "committed_metadata": "x" * (number % 5)}
 
 
+def some(key: int, lowest: int = 0) -> list[int]:
+    """The first version, the last one, and the first that is flexible."""
+    versions = served(key, lowest)
+    return sorted({versions[0], versions[-1], max(versions[0], min(versions[-1], v.BY_KEY[key].flexible_from))})
+
+
 def large_requests() -> list[Any]:
     listed = topics("name", lambda number: {"partition_index": number, "timestamp": -1})
     ended = topics("topic", lambda number: {"partition": number, "leader_epoch": 1})
@@ -61,24 +67,22 @@ def large_requests() -> list[Any]:
         {"resource_type": 2, "resource_name": f"topic-{number}", "configuration_keys": ["a", "b"] * (number % 2)}
         for number in range(MANY // 4)
     ]
-    found = [request(v.LIST_OFFSETS, version, topics=listed) for version in served(v.LIST_OFFSETS, 1)]
-    found += [
-        request(v.OFFSET_FOR_LEADER_EPOCH, version, topics=ended) for version in served(v.OFFSET_FOR_LEADER_EPOCH)
-    ]
-    found += [request(v.DELETE_RECORDS, version, topics=deleted) for version in served(v.DELETE_RECORDS)]
-    found += [request(v.METADATA, version, topics=named) for version in served(v.METADATA, 1)]
-    found += [request(v.DESCRIBE_CONFIGS, version, resources=configs) for version in served(v.DESCRIBE_CONFIGS, 1)]
+    found = [request(v.LIST_OFFSETS, version, topics=listed) for version in some(v.LIST_OFFSETS, 1)]
+    found += [request(v.OFFSET_FOR_LEADER_EPOCH, version, topics=ended) for version in some(v.OFFSET_FOR_LEADER_EPOCH)]
+    found += [request(v.DELETE_RECORDS, version, topics=deleted) for version in some(v.DELETE_RECORDS)]
+    found += [request(v.METADATA, version, topics=named) for version in some(v.METADATA, 1)]
+    found += [request(v.DESCRIBE_CONFIGS, version, resources=configs) for version in some(v.DESCRIBE_CONFIGS, 1)]
     found += [request(v.DESCRIBE_PRODUCERS, 0, topics=indexes())]
     found += [
         request(v.OFFSET_COMMIT, version, group_id="g", member_id="m", topics=topics("name", commit_row))
-        for version in served(v.OFFSET_COMMIT, 2)
+        for version in some(v.OFFSET_COMMIT, 2)
     ]
-    found += [
-        request(v.OFFSET_FETCH, version, group_id="g", topics=indexes()) for version in served(v.OFFSET_FETCH, 1)[:7]
-    ]
+    found += [request(v.OFFSET_FETCH, version, group_id="g", topics=indexes()) for version in (1, 2, 6, 7)]
+    members = [{"member_id": f"m{number}", "group_instance_id": None} for number in range(MANY)]
+    found += [request(v.LEAVE_GROUP, version, group_id="g", members=members) for version in some(v.LEAVE_GROUP, 3)]
     groups: list[dict[str, Any]] = [{"group_id": f"g{number}", "topics": indexes(600)} for number in range(4)]
     groups += [{"group_id": "all", "topics": None}, {"group_id": "none", "topics": []}]
-    found += [request(v.OFFSET_FETCH, version, groups=groups) for version in served(v.OFFSET_FETCH, 8)]
+    found += [request(v.OFFSET_FETCH, version, groups=groups) for version in some(v.OFFSET_FETCH, 8)]
     return found
 
 
@@ -253,3 +257,16 @@ def test_a_crowd_of_heartbeats_is_served_in_many_turns(listener: Listener, monke
         listener.clock.advance(0)
     assert len(listener.groups.asked) == 100
     assert all(transport.value() for _, transport in connections)
+
+
+def test_what_is_worked_on_in_one_turn_names_less(listener: Listener) -> None:
+    """Twenty thousand tiny batches for one partition are appended at once; a hundred thousand would take seconds."""
+    closed = []
+    for count in (19_999, 20_000):  # and one topic
+        rows = b"".join(number.to_bytes(4, "big") + b"\0\0\0\0" for number in range(count))
+        body = b"\0\1\0\0\0\0\0\0\0\1\0\1x" + count.to_bytes(4, "big") + rows
+        data = b"\0\0\0\2\0\0\0\1\xff\xff" + body
+        connection, transport = listener.connect()
+        connection.dataReceived(len(data).to_bytes(4, "big") + data)
+        closed.append(transport.is_closed)
+    assert closed == [False, True]

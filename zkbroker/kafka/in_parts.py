@@ -22,6 +22,7 @@ from zkbroker.kafka.versions import (
     DELETE_RECORDS,
     DESCRIBE_CONFIGS,
     DESCRIBE_PRODUCERS,
+    LEAVE_GROUP,
     LIST_OFFSETS,
     METADATA,
     OFFSET_COMMIT,
@@ -47,6 +48,8 @@ class Plan(NamedTuple):
     """Of one part: about a millisecond's work."""
     once: bool = False
     """The same row is answered once, however often it is there."""
+    since: int = 0
+    """The first version with such an array."""
 
 
 _PARTITIONS = ("topics", "partitions")
@@ -61,6 +64,7 @@ _PLANS = {
     OFFSET_COMMIT: Plan(_PARTITIONS, _PARTITIONS, rows=200),
     OFFSET_DELETE: Plan(_PARTITIONS, _PARTITIONS, rows=200),
     OFFSET_FETCH: Plan(("topics", "partition_indexes"), _PARTITIONS),
+    LEAVE_GROUP: Plan(("members",), ("members",), rows=200, since=3),
 }
 _FETCH_OF_GROUPS = Plan(("groups", "topics", "partition_indexes"), ("groups", "topics", "partitions"))
 _FETCH_OF_GROUPS_FROM = 8
@@ -79,7 +83,7 @@ _routes: dict[tuple[int, int], Route] = {}
 def route_of(request: Request) -> Route | None:
     """How this request is cut; None for one that is served at once."""
     key, version = request.key, request.version
-    if request.size < LARGE_BYTES or key not in _PLANS:
+    if request.size < LARGE_BYTES or key not in _PLANS or version < _PLANS[key].since:
         return None
     route = _routes.get((key, version))
     if route is None:

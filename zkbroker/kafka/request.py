@@ -12,13 +12,32 @@ from twisted.python.failure import Failure
 from zkbroker.kafka.fetch_sessions import FetchSessions
 from zkbroker.kafka.group_ports import CoordinatorPort, GroupPort
 from zkbroker.kafka.ports import AdminPort, Cancellable, DataPort, ListenerLimits, MetadataPort, ProducerIdPort
-from zkbroker.kafka.versions import API_VERSIONS
-from zkbroker.kafka.wire import Reader
+from zkbroker.kafka.versions import (
+    ALTER_CONFIGS,
+    API_VERSIONS,
+    CREATE_PARTITIONS,
+    CREATE_TOPICS,
+    DELETE_TOPICS,
+    INCREMENTAL_ALTER_CONFIGS,
+    PRODUCE,
+)
+from zkbroker.kafka.wire import ARRAY_ELEMENTS_MAX, Reader
 from zkbroker.model.errors import BrokerError, ErrorCode
 
 R = TypeVar("R")
 
 _PREFIX = struct.Struct(">ii")
+
+_ELEMENTS_MAX = {
+    PRODUCE: 20_000,
+    **dict.fromkeys(
+        (CREATE_TOPICS, DELETE_TOPICS, CREATE_PARTITIONS, ALTER_CONFIGS, INCREMENTAL_ALTER_CONFIGS), 60_000
+    ),
+}
+"""Elements of all arrays of requests that are worked on in one turn of the reactor, where less than ARRAY_ELEMENTS_MAX
+keeps it for a second: a Produce appends some 40 µs long for each (a request of ``max.request.size`` as Java's client
+has it, 1 MiB, has no room for more), a topic is decoded and answered for 20 µs (more than 10,000 partitions are refused
+anyway)."""
 
 Chunks = Sequence[bytes | memoryview]
 
@@ -122,7 +141,9 @@ class Request:
         """A reader at the beginning of the body; afterwards the request itself holds the frame no more."""
         frame = self.frame
         self.frame = None
-        return Reader(frame or b"", self.body_offset)
+        reader = Reader(frame or b"", self.body_offset)
+        reader.elements_left = _ELEMENTS_MAX.get(self.key, ARRAY_ELEMENTS_MAX)
+        return reader
 
     def answer(self, body: bytes) -> None:
         """Send a response body; its header is put before it."""
