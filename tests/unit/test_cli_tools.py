@@ -5,12 +5,16 @@ from __future__ import annotations
 import io
 import os
 import re
+import socket
+from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from zkbroker.cli import _common as common
 from zkbroker.cli import bench, console_consumer, console_producer, delete_records, get_offsets, server_stop, topics
+from zkbroker.cli._broker_client import Brokers
 from zkbroker.cli._traffic import Verdict, judge
 
 TOOLS: dict[str, Any] = {
@@ -39,6 +43,7 @@ def test_help_teaches_by_examples(name: str, capsys: pytest.CaptureFixture[str])
         ("topics", [*BOOTSTRAP]),
         ("topics", [*BOOTSTRAP, "--create"]),
         ("topics", [*BOOTSTRAP, "--alter", "--topic", "t"]),
+        ("topics", [*BOOTSTRAP, "--alter", "--topic", "t", "--partitions", "2", "--config", "retention.ms=1"]),
         ("topics", [*BOOTSTRAP, "--list", "--under-replicated-partitions"]),
         ("topics", [*BOOTSTRAP, "--create", "--topic", "t", "--partitions", "0"]),
         ("topics", [*BOOTSTRAP, "--create", "--topic", "t", "--replica-assignment", "1:2", "--partitions", "1"]),
@@ -206,3 +211,32 @@ def test_a_group_has_one_name() -> None:
     assert console_consumer.group_of(None, {}, {"group.id": "h"}) == "h"
     with pytest.raises(common.CommandError, match="Detected group ids: 'g', 'h'"):
         console_consumer.group_of("g", {"group.id": "h"}, {})
+
+
+def test_configs_of_a_topic_are_all_that_somebody_made() -> None:
+    """As in Kafka's tool: those of the brokers' files, too."""
+
+    class Admin:
+        def describe_configs(self, resources: list[Any], **_: Any) -> dict[Any, Future[Any]]:
+            source = common.kafka_admin.ConfigSource
+            made = [
+                ("min.insync.replicas", "2", source.STATIC_BROKER_CONFIG),
+                ("retention.ms", "1", source.DEFAULT_CONFIG),
+                ("segment.ms", "5", source.DYNAMIC_TOPIC_CONFIG),
+            ]
+            future: Future[Any] = Future()
+            future.set_result({row[0]: SimpleNamespace(name=row[0], value=row[1], source=row[2].value) for row in made})
+            return {resources[0]: future}
+
+    command = topics._Command(Admin(), topics.make_parser().parse_args([*BOOTSTRAP, "--describe"]))
+    assert command._configs(["t"]) == {"t": (["min.insync.replicas=2", "segment.ms=5"], 2)}
+
+
+def test_a_broker_that_is_not_reached_is_named() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        brokers = Brokers.__new__(Brokers)
+        brokers.addresses, brokers._open, brokers._timeout_s = {7: ("127.0.0.1", port)}, {}, 5.0
+        with pytest.raises(OSError, match=rf"^broker 7 at 127\.0\.0\.1:{port}: Connection refused$"):
+            brokers.of(7, 18, {})

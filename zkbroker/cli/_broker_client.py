@@ -116,7 +116,14 @@ class Brokers:
         return self._first.ask(key, fields)
 
     def of(self, broker_id: int, key: int, fields: Mapping[str, Any]) -> SimpleNamespace:
-        """The answer of this broker. Raises CommandError when there is none of that id."""
+        """The answer of this broker. Raises CommandError when there is no such broker, OSError without an answer."""
+        try:
+            return self._ask(broker_id, key, fields)
+        except OSError as error:
+            host, port = self.addresses[broker_id]
+            raise ConnectionError(f"broker {broker_id} at {host}:{port}: {error.strerror or error}") from error
+
+    def _ask(self, broker_id: int, key: int, fields: Mapping[str, Any]) -> SimpleNamespace:
         connection = self._open.get(broker_id)
         if connection is None:
             if broker_id not in self.addresses:

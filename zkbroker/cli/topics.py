@@ -67,7 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--if-exists", action="store_true", help="except --create: a missing topic is no error")
     parser.add_argument("--exclude-internal", action="store_true", help="leave out topics such as __consumer_offsets")
     parser.add_argument(
-        "--topics-with-overrides", action="store_true", help="only topics that have settings of their own"
+        "--topics-with-overrides", action="store_true", help="only topics with other settings than Kafka's defaults"
     )
     parser.add_argument(
         "--under-replicated-partitions", action="store_true", help="only where a replica is not in sync"
@@ -102,6 +102,8 @@ def _check(arguments: argparse.Namespace) -> None:
     action = arguments.action
     if action in ("create", "alter", "delete") and not arguments.topic:
         raise common.UsageError("missing required argument --topic")
+    if action == "alter" and arguments.config:
+        raise common.UsageError("--config does not go with --alter: zkbroker-configs alters the settings of topics")
     if action == "alter" and not arguments.partitions:
         raise common.UsageError("missing required argument --partitions")
     if action != "create" and (arguments.config or arguments.replication_factor or arguments.if_not_exists):
@@ -266,18 +268,18 @@ class _Command:
         return names
 
     def _configs(self, names: list[str]) -> dict[str, tuple[list[str], int]]:
-        """Per topic: its own settings as name=value, and its min.insync.replicas."""
+        """Per topic: the settings that somebody made for it or for all, as name=value; its min.insync.replicas."""
         resources = [admin.ConfigResource(admin.ConfigResource.Type.TOPIC, name) for name in names]
         found = {}
         for resource, future in self._admin.describe_configs(resources, request_timeout=self._timeout_s).items():
             entries = future.result(self._timeout_s + 5)
-            own = [
+            made = [
                 f"{entry.name}={entry.value}"
                 for entry in entries.values()
-                if entry.source == admin.ConfigSource.DYNAMIC_TOPIC_CONFIG.value
+                if entry.source != admin.ConfigSource.DEFAULT_CONFIG.value
             ]
             min_isr = entries.get("min.insync.replicas")
-            found[resource.name] = (own, int(min_isr.value) if min_isr is not None and min_isr.value else 1)
+            found[resource.name] = (made, int(min_isr.value) if min_isr is not None and min_isr.value else 1)
         return found
 
     def _replicas_count(self, topic: str, partition: Any) -> int:
