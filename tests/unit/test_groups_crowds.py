@@ -29,6 +29,10 @@ def networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 COUNT = 2 * ANSWERS_AT_ONCE + 1
 
 
+def request_of(number: int) -> JoinGroup:
+    return JoinGroup("g", f"m{number}", Client("c", "/h"), 10_000, 10_000, "consumer", (Protocol("range", b""),))
+
+
 def joined(world: Coordinators, answers: list[JoinAnswer], seen: list[int]) -> None:
     """Members whose requests are answered together, a second later; ``seen``: how many are after each turn."""
     reactor = world.network.reactor
@@ -45,8 +49,7 @@ def joined(world: Coordinators, answers: list[JoinAnswer], seen: list[int]) -> N
             reactor.callLater(0, look)
 
     for number in range(COUNT):
-        request = JoinGroup("g", f"m{number}", Client("c", "/h"), 10_000, 10_000, "consumer", (Protocol("range", b""),))
-        world.groups[1].join(request, answered)
+        world.groups[1].join(request_of(number), answered)
     world.shard.deadline = world.network.time.monotonic() + 1.0
     world.heartbeat()
 
@@ -76,6 +79,20 @@ def test_a_crowd_whose_coordinator_goes_is_sent_elsewhere(networks: Any) -> None
     network.run(1.1)
     assert [answer.error for answer in answers].count(ErrorCode.NOT_COORDINATOR) >= COUNT - 2 * ANSWERS_AT_ONCE
     assert len(answers) == COUNT
+
+
+def test_a_crowd_is_sent_away_when_the_broker_stops(networks: Any) -> None:
+    network = networks(1)
+    world = Coordinators(network)
+    network.elect(1, 0)
+    network.run()
+    answers: list[JoinAnswer] = []
+    for number in range(COUNT):
+        world.groups[1].join(request_of(number), answers.append)
+    world.groups[1].stop()
+    assert len(answers) == COUNT
+    network.replicas[1].stop()
+    assert network.reactor.getDelayedCalls() == []
 
 
 def test_members_are_expected_from_when_all_is_loaded_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,12 +120,12 @@ class GroupPartition:
             self.work.cancel()
         self._to_write.clear()
         self._shared.to_write.forget(self)
-        self._to_answer.clear()
-        self._shared.to_answer.forget(self)
         self._act("unloaded", self.shard.unload)
         for number in list(self._tickets):
             ticket = self._tickets.pop(number)
             self._send(ticket, refused(ticket.request, ErrorCode.NOT_COORDINATOR))
+        self._to_answer.clear()
+        self._shared.to_answer.forget(self)
 
     def _act(self, event: str, decide: Callable[[], Effects]) -> None:
         try:

@@ -151,13 +151,13 @@ class Groups:
         self._is_stopped = True
         self._changed.stop()
         self._shared.to_write.stop()
-        self._shared.to_answer.stop()
         self._slices.stop()
         for call in (self._timer, self._expiry):
             if call is not None and call.active():
                 call.cancel()
         for held in list(self._partitions.values()):
             held.unload()
+        self._shared.to_answer.stop()
         self._partitions.clear()
 
     def status_lines(self) -> list[str]:
