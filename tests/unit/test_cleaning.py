@@ -16,7 +16,7 @@ from zkbroker.broker.cleaner_process import CleanerEnded
 from zkbroker.broker.cleaning import RETRY_S, Cleaning
 from zkbroker.log.cleaner import CleanerJob
 from zkbroker.log.cleaner_choice import CleanerSettings
-from zkbroker.log.log import Log
+from zkbroker.log.log import RETENTION_WAIT_S, Log
 from zkbroker.model.errors import BrokerError, ErrorCode
 from zkbroker.model.topic_config import TopicConfig
 from zkbroker.model.topics import TopicPartition
@@ -188,14 +188,23 @@ def test_a_deleted_log_ends_it_and_its_successor_waits(room: Room) -> None:
     assert values(successor) == [(1, b"k", b"1")]
 
 
-def test_retention_ends_it(room: Room) -> None:
+def test_retention_waits_for_it_but_not_for_ever(room: Room) -> None:
+    """Else a compaction that takes longer than the pauses of retention would begin anew for ever."""
     log = room.dirty()
-    log.set_config(compacted(cleanup_policy=("compact", "delete"), retention_bytes=100))
+    log.set_config(compacted(cleanup_policy=("compact", "delete"), retention_bytes=50))
     room.cleaning.look()
-    log.delete_old_segments(log.log_end_offset, room.world.clock.now_ms)
+    assert log.delete_old_segments(log.log_end_offset, room.world.clock.now_ms) == 0
+    room.finish()
+    assert values(log) == [(2, b"k", b"2")]
+    put(log, (b"k", b"3"))
+    log.roll()
+    log.flush_later()
+    room.cleaning.look()
+    room.world.clock.now_ms += RETENTION_WAIT_S * 1000
+    assert log.delete_old_segments(log.log_end_offset, room.world.clock.now_ms) == 1
     expected = values(log)
     room.steps.run()
-    assert values(log) == expected
+    assert values(log) == expected == [(3, b"k", b"3")]
 
 
 def test_a_policy_that_changed_ends_it(room: Room) -> None:

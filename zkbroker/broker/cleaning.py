@@ -2,8 +2,8 @@
 
 A child process does the work from a frozen job. Each segment that it made takes the place of old ones on the reactor,
 if the log is still what the job was made from: truncation, deletion, retention and a failed folder raise its generation
-(the first three end the child at once). Then the folder is synced in a thread, and only then the child may go on: so
-what is replaced first is on the disk first.
+and end the child at once; retention waits for it before. Then the folder is synced in a thread, and only then the child
+may go on: so what is replaced first is on the disk first.
 """
 
 from __future__ import annotations
@@ -207,6 +207,7 @@ class _Run:
         self._generation = log.generation
         self._is_over = False
         log.stop_cleaning = self.stop
+        log.cleaning_since = started_at
 
     def __repr__(self) -> str:
         return f"_Run({self.log.partition} {self._work!r})"
@@ -280,4 +281,5 @@ class _Run:
         log = self.log
         if log.stop_cleaning == self.stop:
             log.stop_cleaning = _nothing
+            log.cleaning_since = None
         self._work.stop().addCallback(lambda _: self._cleaning.ended(self))

@@ -25,6 +25,10 @@ from zkbroker.partition.producer_state import ProducerStates
 
 __all__ = ["AppendInfo", "Log", "LogRead"]
 
+RETENTION_WAIT_S = 3600
+"""Retention waits so long at most for a compaction under way (Kafka: as long as it takes): each deletion ends it, and
+one that takes longer than the pauses between them would never come to its end."""
+
 
 def _nothing_to_stop() -> None:
     pass
@@ -70,6 +74,8 @@ class Log:
         point stays there."""
         self.stop_cleaning: Callable[[], None] = _nothing_to_stop
         """Called when the segments are no more what a compaction began with."""
+        self.cleaning_since: float | None = None
+        """Monotonic; None while nothing compacts it."""
         self.durability = Durability(self)
         self._appender = Appender(self)
         self._reads_cached = context.cached_reads.get(log_dir, False)
@@ -287,12 +293,15 @@ class Log:
         """Retention by time, bytes and log start, only below the high watermark. The number of segments deleted."""
         if self.is_offline:
             return 0
+        since = self.cleaning_since
+        is_waiting = since is not None and self.context.clock.monotonic() - since < RETENTION_WAIT_S
         try:
-            deleted = retention.delete_old_segments(self, high_watermark, now_ms)
+            deleted = 0 if is_waiting else retention.delete_old_segments(self, high_watermark, now_ms)
         except OSError as error:
             self.failed("cannot delete old segments", error)
             return 0
         if deleted:
+            self.stop_cleaning()
             self.durability.names_changed = True
             self.durability.write_epochs_soon()
         self.producers.expire(now_ms, self.context.producer_id_expiration_ms)
