@@ -8,7 +8,15 @@ from tests.unit.controller_cluster import T0, Cluster
 from zkbroker.broker.controller_reading import rules_of
 from zkbroker.controller.cluster_image import Placement, TopicImage, TopicRules
 from zkbroker.controller.controller import Controller
-from zkbroker.controller.effects import EditReassignments, Effect, MoveWrite, StateWrite, WriteMoves, WriteStates
+from zkbroker.controller.effects import (
+    Answer,
+    EditReassignments,
+    Effect,
+    MoveWrite,
+    StateWrite,
+    WriteMoves,
+    WriteStates,
+)
 from zkbroker.controller.office import ControllerRules
 from zkbroker.model.cluster import BrokerRegistration, Endpoint
 from zkbroker.model.errors import ErrorCode
@@ -125,3 +133,51 @@ def test_what_is_done_at_one_time_leaves_the_znode_in_one_write() -> None:
 def test_settings_that_people_wrote_into_the_znode(minimum: str, expected: int | None) -> None:
     rules = rules_of({"min.insync.replicas": minimum, "unclean.leader.election.enable": "TRUE"})
     assert rules == TopicRules(expected, True)
+
+
+@pytest.mark.parametrize(
+    ("row", "target"),
+    [
+        (Placement((3, 2)), (4,)),
+        (Placement((2, 3, 4), (4,), (4,)), None),
+        (Placement((2,), (2,), (2,)), None),
+    ],
+)
+def test_an_assignment_by_hand_without_anybody_of_the_isr_ends_no_term(
+    row: Placement, target: tuple[int, ...] | None
+) -> None:
+    """People edit the topic's znode and make another controller read it: nobody who is to stay has the records."""
+    controller = Controller(9, 2, ControllerRules())
+    brokers = [BrokerRegistration(broker, 10 * broker, (Endpoint("REPLICATION", "h", 1),)) for broker in (1, 2, 3, 4)]
+    state = PartitionState("id", row.replicas, 1, 5, (1,), 7, 1)
+    effects = controller.cluster_read(brokers, [TopicImage("t", "id", {0: row}, 10)], {T0: (state, 99)}, {}, (), 0.0)
+    assert moves(effects) == []
+    effects = controller.reassignments_read({T0: target} if target else {})
+    if target is not None:
+        effects += controller.reassignments_requested(1, {T0: target})
+        [answer] = [effect.result for effect in effects if isinstance(effect, Answer)]
+        assert isinstance(answer, dict) and answer[T0].error is ErrorCode.INVALID_REPLICA_ASSIGNMENT
+    assert moves(effects) == []
+    [back] = moves(controller.reassignments_requested(2, {T0: (1, 2)}))
+    assert back.state is not None and back.state.state.isr == (1,), "back to who has them"
+
+
+def test_states_that_would_be_too_large_for_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(3)
+    cluster.create(assignment=((0, (1,)),), partitions=-1, factor=-1)
+    monkeypatch.setattr("zkbroker.broker.controller_moves.STATES_BYTES_MAX", 100)
+    refused = cluster.wait(cluster.controller.alter_reassignments({T0: (2,)}, 1000))[T0]
+    assert refused.error is ErrorCode.INVALID_REPLICA_ASSIGNMENT
+    assert cluster.row().partitions[0] == (1,)
+
+
+def test_a_target_of_more_brokers_than_there_can_be() -> None:
+    cluster = Cluster(3)
+    cluster.create(assignment=((0, (1,)),), partitions=-1, factor=-1)
+    wanted = {T0: tuple(range(70_000))}
+    refused = cluster.wait(cluster.controller.alter_reassignments(wanted, 1000))[T0]
+    assert refused.error is ErrorCode.INVALID_REPLICA_ASSIGNMENT
+    cluster.zk.write(Create(admin_znode.REASSIGN_PARTITIONS_PATH, admin_znode.encode_reassignment(wanted)))
+    cluster.turns()
+    assert cluster.row().partitions[0] == (1,)
+    assert cluster.zk.stat(admin_znode.REASSIGN_PARTITIONS_PATH) is None

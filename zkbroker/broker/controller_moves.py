@@ -16,6 +16,7 @@ from zkbroker.model.topics import TopicPartition
 from zkbroker.zookeeper.client import (
     BadVersionError,
     ConnectionLossError,
+    Create,
     Delete,
     MultiError,
     NoNodeError,
@@ -29,6 +30,9 @@ from zkbroker.zookeeper.znodes.codec import ZnodeError
 
 TOPIC_ZNODE_BYTES_MAX = 900_000
 """ZooKeeper takes 1 MiB in one request; the states of a step go with it."""
+
+STATES_BYTES_MAX = 100_000
+"""Of the states and their paths: 99 have 50 kB, unless somebody wrote targets of thousands of brokers."""
 
 Told = Callable[[str, TopicImage | None, list[Found], str], None]
 
@@ -92,17 +96,17 @@ class MoveWriter:
                 break  # deleted and made again by hand: these rows are not the new one's
             after = _with_rows(content, chunk)
             data = topic_znode.encode(after)
-            if len(data) > TOPIC_ZNODE_BYTES_MAX:
+            state_writes = [op for write in chunk if write.state is not None for op in state_ops(write.state)]
+            states_bytes = sum(len(op.path) + len(op.data) for op in state_writes if isinstance(op, Create | SetData))
+            if len(data) > TOPIC_ZNODE_BYTES_MAX or states_bytes > STATES_BYTES_MAX:
                 # ZooKeeper would close the connection, which all of this broker's writes use.
                 refusal = f"topic {topic} cannot be reassigned: its znode would have {len(data)} bytes"
                 self._log(refusal)
                 found = yield gather([self._state(write) for write in chunk])
                 self._told(topic, image_of(topic, content, stat.mzxid), found, refusal)
                 return
-            ops: list[Op] = [SetData(path, data, stat.version)]
-            ops += [op for write in chunk if write.state is not None for op in state_ops(write.state)]
             try:
-                written = yield self._writer.write(ops)
+                written = yield self._writer.write([SetData(path, data, stat.version), *state_writes])
             except ConnectionLossError:
                 yield self._writer.overtake()
                 break

@@ -116,8 +116,8 @@ class AdminEvents:
             outcome = None
             if self.image.placement(partition) is None or partition.topic in self.deletions:
                 outcome = NO_PARTITION
-            elif not target:
-                outcome = moves.refusal(partition, target, ())
+            else:
+                outcome = moves.refusal(partition, target, target)
             if outcome is not None:
                 self.settling.effects.append(Log(f"{partition} cannot be reassigned: {outcome.message}"))
                 refused.append((partition, target))

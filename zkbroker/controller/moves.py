@@ -25,6 +25,9 @@ from zkbroker.model.errors import ErrorCode
 from zkbroker.model.reassignments import OngoingMove, PartitionOutcome
 from zkbroker.model.topics import PartitionState, TopicPartition
 
+REPLICAS_COUNT_MAX = 1000
+"""More brokers than any cluster has: a list of 100,000 keeps the reactor for minutes."""
+
 
 class Wish(NamedTuple):
     """A move that was asked for and is not begun yet."""
@@ -88,12 +91,18 @@ class Moves:
         may be added."""
         if not target:
             return _invalid("Empty replica list specified in partition reassignment.")
+        if len(target) > REPLICAS_COUNT_MAX:
+            return _invalid(f"{len(target)} replicas for one partition: at most {REPLICAS_COUNT_MAX} are possible")
         if len(set(target)) < len(target):
             return _invalid(f"Duplicate replica ids in partition reassignment replica list: {list(target)}")
         if any(broker < 0 for broker in target):
             return _invalid(f"Invalid broker id in replica list: {list(target)}")
         placement = self._image.placement(partition)
-        adding = towards(placement or Placement(()), target).adding
+        moving = towards(placement or Placement(()), target)
+        state = self._image.states.get(partition)
+        if state is not None and _is_without(state, moving):
+            return _invalid(f"Nobody of ISR {list(state.isr)} is among the replicas: {list(moving.replicas)}")
+        adding = moving.adding
         absent = [broker for broker in adding if broker in target and broker not in brokers]
         if absent:
             return _invalid(
@@ -122,7 +131,7 @@ class Moves:
             controller_epoch=self._controller_epoch,
         )
         after = settled_placement(asked, state, now)
-        if after == placement:
+        if after == placement or _is_without(state, after):
             return None
         written = reassigned_state(placement, after, state, now)
         if written.leader != state.leader:
@@ -158,6 +167,11 @@ class Moves:
     def _is_on_its_way(self, partition: TopicPartition, target: tuple[int, ...]) -> bool:
         placement = self._image.placement(partition)
         return placement is not None and is_moving(placement) and target_of(placement) == target
+
+
+def _is_without(state: PartitionState, placement: Placement) -> bool:
+    """Would nobody there have the records? Only where people edited the topic's znode."""
+    return not any(member in placement.replicas for member in state.isr)
 
 
 def _invalid(message: str) -> PartitionOutcome:
