@@ -205,12 +205,19 @@ def test_brokers_are_found_by_their_command_line(tmp_path: Any) -> None:
     assert re.fullmatch(r"/etc/b\.yaml", found[1].config_path)
 
 
+def test_arguments_are_utf8(capsys: pytest.CaptureFixture[str]) -> None:
+    assert topics.main([*BOOTSTRAP, "--describe", "--topic", os.fsdecode(b"t\xff")]) == 2
+    assert capsys.readouterr().err == "zkbroker-topics: b't\\xff' is not UTF-8 (see --help)\n"
+
+
 def test_a_group_has_one_name() -> None:
     assert console_consumer.group_of(None, {}, {"client.id": "c"}) is None
     assert console_consumer.group_of("g", {"group.id": "g"}, {}) == "g"
     assert console_consumer.group_of(None, {}, {"group.id": "h"}) == "h"
     with pytest.raises(common.CommandError, match="Detected group ids: 'g', 'h'"):
         console_consumer.group_of("g", {"group.id": "h"}, {})
+    with pytest.raises(common.CommandError, match="should not be an empty string"):
+        console_consumer.group_of("", {}, {})
 
 
 def test_configs_of_a_topic_are_all_that_somebody_made() -> None:

@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka import ConsumerGroupState, KafkaError, KafkaException
 
 from zkbroker.cli import _group_admin as group_admin
-from zkbroker.cli._common import kafka_admin
+from zkbroker.cli._common import CommandError, kafka_admin
 from zkbroker.cli._group_admin import GroupAdmin
 
 LOADS = KafkaError.COORDINATOR_LOAD_IN_PROGRESS
@@ -90,3 +90,8 @@ def test_not_for_ever(made: tuple[GroupAdmin, Client]) -> None:
     with pytest.raises(KafkaException):
         groups.describe(["g"])
     assert client.asked["describe"] <= 2
+
+
+def test_the_group_without_a_name_is_refused(made: tuple[GroupAdmin, Client]) -> None:
+    with pytest.raises(CommandError, match="without a name"):
+        made[0].set_offsets("", {("t", 0): 1})

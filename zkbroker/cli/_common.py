@@ -63,6 +63,7 @@ def run(prog: str, body: Callable[[argparse.Namespace], int], parser: argparse.A
     """
     try:
         try:
+            _check_encoding(sys.argv[1:] if argv is None else argv)
             arguments = parser.parse_args(argv)
             status = body(arguments)
             sys.stdout.flush()
@@ -85,6 +86,15 @@ def run(prog: str, body: Callable[[argparse.Namespace], int], parser: argparse.A
         # The reader has what it wanted. Point stdout elsewhere so that the flush at exit is not one more error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
+
+
+def _check_encoding(argv: Sequence[str]) -> None:
+    """The client library ends the process for a name that is not UTF-8. Raises UsageError."""
+    for argument in argv:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{os.fsencode(argument)!r} is not UTF-8") from None
 
 
 def complain(line: str, status: int) -> int:

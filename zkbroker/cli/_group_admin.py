@@ -192,6 +192,8 @@ class GroupAdmin:
         rows = [TopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]
         if not rows:
             return
+        if not group_id:
+            raise common.CommandError("offsets of the group without a name cannot be set with this tool")
         asked = [ConsumerGroupTopicPartitions(group_id, rows)]
 
         def ask() -> None:

@@ -162,7 +162,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def group_of(flag: str | None, *layers: Mapping[str, str]) -> str | None:
-    """The group's id, which may be given by the flag or as a property. Raises CommandError when they do not agree."""
+    """The group's id, which may be given by the flag or as a property. Raises CommandError when they do not agree.
+
+    A name of nothing is refused here: librdkafka would end the process.
+    """
     named = [flag, *(layer.get("group.id") for layer in layers)]
     found = list(dict.fromkeys(name for name in named if name is not None))
     if len(found) > 1:
@@ -170,6 +173,8 @@ def group_of(flag: str | None, *layers: Mapping[str, str]) -> str | None:
             "The group ids provided in different places (directly using '--group', via '--consumer-property', or via "
             f"'--consumer.config') do not match. Detected group ids: {', '.join(map(repr, found))}"
         )
+    if found and not found[0].strip():
+        raise common.CommandError("The configured group.id should not be an empty string or whitespace.")
     return found[0] if found else None
 
 
