@@ -11,7 +11,7 @@ from twisted.internet.task import Clock as TaskClock
 from tests.unit.replica_cluster import PARTITION, Network, TestTime, batch, clusters
 from tests.unit.test_config_broker import build
 from tests.unit.test_replication_fetcher import DEMO, OTHER, Pair
-from zkbroker.broker.throttles import FOLLOWER_RATE, LEADER_RATE, ReplicationThrottles, Throttle, is_throttled
+from zkbroker.broker.throttles import FOLLOWER_RATE, LEADER_RATE, ReplicationThrottles, Throttle
 from zkbroker.model.config.dynamic import with_dynamic
 from zkbroker.model.topic_config import TopicConfig
 
@@ -43,10 +43,32 @@ def test_a_rate_holds_over_time_and_may_change() -> None:
 
 
 def test_whom_a_topic_names() -> None:
-    assert is_throttled(("*",), 3, 7)
-    assert is_throttled(("2:7", "3:7"), 3, 7)
-    assert not is_throttled(("3:7",), 3, 8)
-    assert not is_throttled((), 3, 7)
+    throttles = ReplicationThrottles(TestTime(TaskClock()), with_dynamic(CONFIG, {}, {}))
+    for _ in range(2):
+        assert throttles.names(("*",), 3, 7)
+        assert throttles.names(("2:7", "3:7"), 3, 7)
+        assert not throttles.names(("3:7",), 3, 8)
+        assert not throttles.names((), 3, 7)
+    for number in range(500):
+        assert throttles.names((f"{number}:7",), number, 7), "lists that are gone are not mistaken for others"
+
+
+def test_a_long_list_is_looked_through_once() -> None:
+    class Counted(tuple[str, ...]):
+        looks = 0
+
+        def __iter__(self) -> Iterator[str]:
+            Counted.looks += 1
+            return super().__iter__()
+
+        def __contains__(self, value: object) -> bool:
+            Counted.looks += 1
+            return super().__contains__(value)
+
+    throttles = ReplicationThrottles(TestTime(TaskClock()), with_dynamic(CONFIG, {}, {}))
+    names = Counted(f"{number}:1" for number in range(1000))
+    assert all(throttles.names(names, number, 1) for number in range(1000))
+    assert Counted.looks == 1
 
 
 BATCH_BYTES = 600_000

@@ -8,7 +8,7 @@ from twisted.python.failure import Failure
 
 from zkbroker.broker.replica import ColdRead, Replica
 from zkbroker.broker.replica_table import ReplicaTable
-from zkbroker.broker.throttles import Throttle, is_throttled
+from zkbroker.broker.throttles import Throttle
 from zkbroker.log.log import LogRead
 from zkbroker.model.channel import FollowerContact
 from zkbroker.model.errors import BrokerError, ErrorCode, InvariantViolation
@@ -145,10 +145,11 @@ class FollowerReads:
     def _throttle_of(self, replica: Replica, leader: LeaderState, broker_id: int) -> Throttle | None:
         """What paces this follower's reads; None for one that acks=all waits for, and for what nobody throttles."""
         shared, named = self._table.shared, replica.log.config.leader_replication_throttled_replicas
-        if not named or shared.throttles is None or leader.waits_for(broker_id, shared.clock.monotonic()):
+        throttles = shared.throttles
+        if not named or throttles is None or leader.waits_for(broker_id, shared.clock.monotonic()):
             return None
         # It names the replica that sends.
-        return shared.throttles.leader if is_throttled(named, replica.partition.partition, shared.broker_id) else None
+        return throttles.leader if throttles.names(named, replica.partition.partition, shared.broker_id) else None
 
     def _look_later(self, replica: Replica, delay_s: float) -> None:
         self._throttled[replica.partition] = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from zkbroker.broker.replica import Replica
 from zkbroker.broker.replica_table import ReplicaTable
-from zkbroker.broker.throttles import Throttle, is_throttled
+from zkbroker.broker.throttles import Throttle
 from zkbroker.model.errors import BrokerError, ErrorCode, InvariantViolation
 from zkbroker.model.topics import TopicPartition
 from zkbroker.partition.follower import AppendFetched, Effect, Retry, StartAgainAt, TruncateTo
@@ -47,7 +47,7 @@ class Following:
         if throttles is None or replica is None or replica.follower is None or replica.follower.is_in_sync:
             return None
         named, broker_id = replica.log.config.follower_replication_throttled_replicas, self._table.shared.broker_id
-        return throttles.follower if is_throttled(named, replica.partition.partition, broker_id) else None
+        return throttles.follower if throttles.names(named, replica.partition.partition, broker_id) else None
 
     def fetched(self, request: FetchRow, answer: FetchedRow) -> None:
         partition = TopicPartition(request.topic, request.partition)

@@ -15,6 +15,9 @@ from zkbroker.model.config import BrokerConfig
 LEADER_RATE = "leader.replication.throttled.rate"
 FOLLOWER_RATE = "follower.replication.throttled.rate"
 
+LISTS_COUNT_MAX = 100
+"""Lists of replicas that are kept as sets."""
+
 DELAY_S_MAX = 1.0
 """Then it is looked again: the rate may be another one by then."""
 
@@ -61,6 +64,9 @@ class ReplicationThrottles:
     def __init__(self, clock: Clock, config: BrokerConfig) -> None:
         self.leader = Throttle(clock, 0)
         self.follower = Throttle(clock, 0)
+        self._sets: dict[int, tuple[Sequence[str], frozenset[str]]] = {}
+        """By the identity of a topic's list, which is kept so that no other one gets it: asked for each fetch of each
+        replica, and a topic of thousands of partitions names them all."""
         self.settings_changed(config)
 
     def __repr__(self) -> str:
@@ -71,7 +77,13 @@ class ReplicationThrottles:
         self.leader.rate = config.get_int(LEADER_RATE)
         self.follower.rate = config.get_int(FOLLOWER_RATE)
 
-
-def is_throttled(replicas: Sequence[str], partition: int, broker_id: int) -> bool:
-    """Does a topic's ``….throttled.replicas`` name this replica?"""
-    return bool(replicas) and ("*" in replicas or f"{partition}:{broker_id}" in replicas)
+    def names(self, replicas: Sequence[str], partition: int, broker_id: int) -> bool:
+        """Does a topic's ``….throttled.replicas`` name this replica?"""
+        if not replicas:
+            return False
+        known = self._sets.get(id(replicas))
+        if known is None:
+            if len(self._sets) >= LISTS_COUNT_MAX:
+                self._sets.clear()
+            known = self._sets[id(replicas)] = replicas, frozenset(replicas)
+        return not known[1].isdisjoint(("*", f"{partition}:{broker_id}"))

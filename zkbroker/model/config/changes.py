@@ -133,7 +133,7 @@ def _list_changed(name: str, text: str | None, operation: Operation, value: str,
         # Kafka's own default, not what the broker has for topics that say nothing.
         text = format_value(key.default) or ""
     before = [element for element in split_list(text) if element]
-    named = [element for element in split_list(value) if element]
+    named = dict.fromkeys(element for element in split_list(value) if element)
     if operation is Operation.APPEND:
         return ",".join(dict.fromkeys([*before, *named]))
     return ",".join(element for element in before if element not in named)
