@@ -291,3 +291,35 @@ def test_a_silent_line_connection_is_tried_by_the_kernel(world: World) -> None:
 def test_a_connection_that_the_network_gave_up_was_closed_by_nobody(number: int, kind: type[Exception]) -> None:
     """Linux names a host that cannot be reached instead of the time that is up; no peer said that it dies."""
     assert type(loop_reactor._why_lost(OSError(number, os.strerror(number)))) is kind
+
+
+def test_an_answer_given_at_once_costs_no_further_turn() -> None:
+    """All of what was answered while bytes came is sent in one go; what is written later waits for the turn's end."""
+
+    class Sockets:
+        def __init__(self) -> None:
+            self.later: list[Any] = []
+            self.sent: list[list[bytes]] = []
+
+        def call_soon(self, call: Any) -> None:
+            self.later.append(call)
+
+        def writelines(self, pieces: list[bytes]) -> None:
+            self.sent.append(list(pieces))
+
+    class Echo:
+        def dataReceived(self, data: bytes) -> None:
+            transport.write(data)
+            transport.write(data)
+
+    sockets = Sockets()
+    transport = loop_reactor._Transport(sockets, None)
+    transport._socket, transport._protocol = sockets, Echo()
+    transport.data_received(b"a")
+    assert (sockets.sent, sockets.later) == ([[b"a", b"a"]], [])
+    transport.write(b"b")
+    assert len(sockets.sent) == 1
+    transport.data_received(b"c")
+    assert (len(sockets.sent), len(sockets.later)) == (1, 1)
+    sockets.later[0]()
+    assert sockets.sent[1:] == [[b"b", b"c", b"c"]]

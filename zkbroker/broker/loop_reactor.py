@@ -100,6 +100,8 @@ class _Transport(asyncio.Protocol):
         self._producer: Any = None
         self._unwritten: list[bytes] = []
         self._unwritten_bytes = 0
+        self._is_receiving = False
+        """The protocol works on bytes that came: what it writes goes out right after."""
         self.connected = False
         self.disconnecting = False
 
@@ -116,8 +118,16 @@ class _Transport(asyncio.Protocol):
         self._protocol.makeConnection(self)
 
     def data_received(self, data: bytes) -> None:
-        if not self.disconnecting:
+        if self.disconnecting:
+            return
+        # A request that is answered at once costs no further turn: of a heartbeat that was a good part.
+        self._is_receiving = not self._unwritten
+        try:
             self._protocol.dataReceived(data)
+        finally:
+            if self._is_receiving:
+                self._is_receiving = False
+                self._write_out()
 
     def pause_writing(self) -> None:
         if self._producer is not None:
@@ -153,7 +163,7 @@ class _Transport(asyncio.Protocol):
         if self.disconnecting:
             return
         unwritten = self._unwritten
-        if not unwritten:
+        if not unwritten and not self._is_receiving:
             self._loop.call_soon(self._write_out)
         unwritten.extend(data)
         self._unwritten_bytes += sum(map(len, data))
