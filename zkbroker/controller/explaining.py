@@ -95,6 +95,9 @@ def elections_ended(image: ClusterImage, complaints: Complaints, wait: Wait) -> 
             if state.leader == NO_LEADER:
                 told = leaderless(image, partition, state)
                 ended[partition] = PartitionOutcome(ErrorCode.ELIGIBLE_LEADERS_NOT_AVAILABLE, told)
+            elif state.leader not in image.brokers:
+                told = f"broker {state.leader}, the leader, does not answer; ask again when its session is over"
+                ended[partition] = PartitionOutcome(ErrorCode.ELIGIBLE_LEADERS_NOT_AVAILABLE, told)
         else:
             reason = declined(image, complaints, partition)
             refused = PartitionOutcome(ErrorCode.PREFERRED_LEADER_NOT_AVAILABLE, reason)
