@@ -6,6 +6,8 @@ from tests.unit.controller_cluster import T0, Cluster
 from zkbroker.broker.controller_settings import ControllerSettings
 from zkbroker.model.channel import AlterPartitionRequest, IsrProposal
 from zkbroker.model.topics import TopicPartition
+from zkbroker.zookeeper.client import Create, SetData
+from zkbroker.zookeeper.znodes import config as config_znode
 
 
 def leaderless() -> Cluster:
@@ -65,3 +67,27 @@ def test_min_insync_replicas_of_all_topics_decide_who_stays_eligible() -> None:
         cluster.wait(cluster.controller.alter_partition(request))
         state = cluster.subscribe(1).states[TopicPartition(*T0)]
         assert (state.isr, state.elr) == ((2,), elr)
+
+
+def test_settings_that_do_not_decode_allow_no_unclean_election() -> None:
+    """The topic forbade it while the default allows it; then somebody broke its znode."""
+    cluster = Cluster(settings=ControllerSettings(unclean_leader_election_enable=True))
+    forbidden = (("unclean.leader.election.enable", "false"),)
+    cluster.create(assignment=((0, (2, 3)),), partitions=-1, factor=-1, configs=forbidden)
+    cluster.join(2)
+    cluster.zk.write(SetData(config_znode.topic_path("t"), b"{"))
+    cluster.zk.write(Create(config_znode.CHANGE_PREFIX, config_znode.encode_change("topics", "t"), sequential=True))
+    cluster.turns()
+    cluster.kill(2)
+    cluster.turns()
+    state = cluster.state()
+    assert state is not None and (state.leader, state.isr) == (-1, (2,))
+    cluster.wait(cluster.controller.stop())
+    cluster.turns()
+    state = cluster.state()
+    assert state is not None and (state.leader, state.isr) == (-1, (2,)), "nor does the next controller"
+    cluster.zk.write(SetData(config_znode.topic_path("t"), config_znode.encode({})))
+    cluster.zk.write(Create(config_znode.CHANGE_PREFIX, config_znode.encode_change("topics", "t"), sequential=True))
+    cluster.turns()
+    state = cluster.state()
+    assert state is not None and (state.leader, state.recovering) == (3, True)

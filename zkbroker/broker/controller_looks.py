@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, inlineCallbacks
 
-from zkbroker.broker.controller_reading import ClusterReader, Data, image_of
+from zkbroker.broker.controller_reading import UNREADABLE, ClusterReader, Data, image_of
 from zkbroker.broker.controller_zookeeper import FencedWriter, Look
 from zkbroker.controller.controller import Controller
 from zkbroker.controller.effects import Effect
@@ -270,4 +270,6 @@ class Looks:
         self.last_config_change = max([self.last_config_change, *names])
         if not self._term.is_closed:
             for topic in rules:
+                if rules[topic] is UNREADABLE and topic in self._term.controller.image.rules:
+                    continue  # the last good ones stay in force
                 self._term.event(partial(self._term.controller.topic_rules_changed, topic, rules[topic]))

@@ -23,6 +23,9 @@ from zkbroker.zookeeper.znodes.codec import ZnodeError
 READS_AT_ONCE = 1000
 """Reads pipelined at a time, so that a large cluster does not queue a million calls."""
 
+UNREADABLE = TopicRules(unclean=False)
+"""Of a topic whose settings do not decode: they may forbid what the broker's defaults allow."""
+
 States = dict[TopicPartition, tuple[PartitionState, int]]
 Data = tuple[bytes, Stat]
 
@@ -95,7 +98,10 @@ class ClusterReader:
                 try:
                     config = config_znode.decode(path, found[path][0])
                 except ZnodeError as error:
-                    self.complain(path, f"{error}; the broker's defaults hold for topic {topic}")
+                    self.complain(path, f"{error}; nobody is elected uncleanly for topic {topic}")
+                    rules[topic] = UNREADABLE
+                    continue
+                self.content(path)
             rules[topic] = rules_of(config)
         return rules
 
