@@ -270,3 +270,10 @@ def test_what_is_worked_on_in_one_turn_names_less(listener: Listener) -> None:
         connection.dataReceived(len(data).to_bytes(4, "big") + data)
         closed.append(transport.is_closed)
     assert closed == [False, True]
+
+
+def test_too_many_topics_are_refused_before_anything_is_planned(listener: Listener) -> None:
+    for count, error in ((10_000, 0), (10_001, 44)):
+        rows = [{"name": f"new-{number}", "num_partitions": 0, "replication_factor": 1} for number in range(count)]
+        answer = listener.ask(request(v.CREATE_TOPICS, 2, topics=rows, timeout=1000))
+        assert {row.error_code.value == 44 for row in answer.topics} == {error == 44}

@@ -18,6 +18,7 @@ from zkbroker.kafka.versions import (
     CREATE_PARTITIONS,
     CREATE_TOPICS,
     DELETE_TOPICS,
+    FETCH,
     INCREMENTAL_ALTER_CONFIGS,
     PRODUCE,
 )
@@ -30,14 +31,13 @@ _PREFIX = struct.Struct(">ii")
 
 _ELEMENTS_MAX = {
     PRODUCE: 20_000,
-    **dict.fromkeys(
-        (CREATE_TOPICS, DELETE_TOPICS, CREATE_PARTITIONS, ALTER_CONFIGS, INCREMENTAL_ALTER_CONFIGS), 60_000
-    ),
+    FETCH: 60_000,
+    CREATE_TOPICS: 45_000,
+    **dict.fromkeys((DELETE_TOPICS, CREATE_PARTITIONS, ALTER_CONFIGS, INCREMENTAL_ALTER_CONFIGS), 30_000),
 }
-"""Elements of all arrays of requests that are worked on in one turn of the reactor, where less than ARRAY_ELEMENTS_MAX
-keeps it for a second: a Produce appends some 40 µs long for each (a request of ``max.request.size`` as Java's client
-has it, 1 MiB, has no room for more), a topic is decoded and answered for 20 µs (more than 10,000 partitions are refused
-anyway)."""
+"""Elements of all arrays of requests that are worked on in one turn of the reactor, where ARRAY_ELEMENTS_MAX would keep
+it for a second or more. A Produce appends some 40 µs long for each (1 MiB, what Java's client sends at most by default,
+has no room for more); ten thousand partitions that are created, the most there may be, have four each."""
 
 Chunks = Sequence[bytes | memoryview]
 

@@ -14,6 +14,7 @@ from zkbroker.kafka.request import Api, Request, Services, when_done
 from zkbroker.kafka.versions import CREATE_PARTITIONS, CREATE_TOPICS, DELETE_TOPICS
 from zkbroker.model.channel import NewTopic, TopicResult
 from zkbroker.model.errors import ErrorCode
+from zkbroker.model.limits import PARTITIONS_CREATED_MAX
 
 _CONFIGS_FROM = 5
 _DISABLED_FROM = 3
@@ -74,6 +75,10 @@ def _new_topic_error(asked: SimpleNamespace) -> TopicResult | None:
 
 
 def _serve_create(services: Services, request: Request, message: SimpleNamespace) -> None:
+    if len(message.topics) > PARTITIONS_CREATED_MAX:  # which the controller would say, seconds later
+        text = f"{len(message.topics)} topics in one request: at most {PARTITIONS_CREATED_MAX} are created at once"
+        _refuse_create(request, message, ErrorCode.POLICY_VIOLATION, text)
+        return
     names = [asked.name for asked in message.topics]
     refused = _twice(names)
     topics: list[NewTopic] = []
