@@ -336,7 +336,7 @@ def test_whatever_happens_to_coordinators_acknowledged_offsets_stay_and_groups_g
             world.start(broker_id)
     before = [one.acks for one in committers]
     world.is_restless = False
-    world.run(60.0)
+    world.run(40.0)
     for robot in robots:
         robot.check()
     assert all(one.acks > count for one, count in zip(committers, before, strict=True))
