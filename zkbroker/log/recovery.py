@@ -117,8 +117,11 @@ def load(log: Log, *, is_clean: bool, recovery_point: int, log_start: int) -> Lo
         # Kafka begins anew there: what is left lies wholly below what was deleted.
         remarks.append(f"log start {log.log_start_offset} lies beyond the log end {log.log_end_offset}: begun anew")
         log.truncate_fully_and_start_at(log.log_start_offset)
-    if log.epochs.truncate_from_end(log.log_end_offset) and not is_clean:
-        remarks.append("dropped leader epochs that begin at or after the log end")
+    # A leader that had nothing appended in its epoch leaves one that begins at the log end: nothing is missing then.
+    is_beyond = any(start > log.log_end_offset for _, start in log.epochs.entries)
+    log.epochs.truncate_from_end(log.log_end_offset)
+    if is_beyond and not is_clean:
+        remarks.append("dropped leader epochs that begin after the log end")
     log.epochs.truncate_from_start(log.log_start_offset)
     rebuild_producers(log)
     remove_stray_snapshots(log)
