@@ -96,16 +96,20 @@ class Liveness:
             missing.append(f"controllers: {active}")
         marked = [path for path in world.zookeeper.tree.znodes if path.startswith("/admin/delete_topics/")]
         # A deletion waits for the end of a reassignment, and that perhaps for a person.
-        stuck = {partition.topic for partition in self._partitions() if partition.is_moving and _is_excused(partition)}
+        stuck = {
+            partition.topic for partition in self._partitions() if partition.is_moving and self._is_excused(partition)
+        }
         missing += [f"{path} is still there" for path in marked if path.rpartition("/")[2] not in stuck]
-        is_waiting = any(_is_excused(partition) for partition in self._partitions())
+        is_waiting = any(self._is_excused(partition) for partition in self._partitions())
         if "/admin/reassign_partitions" in world.zookeeper.tree.znodes and not is_waiting:
             missing.append("/admin/reassign_partitions is still there")
         if workload.admin is not None and not workload.admin.is_content:
             missing.append(f"the administrator's topics: {workload.admin.partition_counts}")
         for partition in self._partitions():
             missing += self._missing_of(partition)
-        excused = {(partition.topic, partition.partition) for partition in self._partitions() if _is_excused(partition)}
+        excused = {
+            (partition.topic, partition.partition) for partition in self._partitions() if self._is_excused(partition)
+        }
         for producer in workload.producers:
             for place, queue in producer.queues.items():
                 if queue.batches and place not in excused:
@@ -122,6 +126,17 @@ class Liveness:
             for partition in self._ghost.partitions.values()
             if topics.get(partition.topic) == partition.key[0] and partition.replicas
         ]
+
+    def _is_excused(self, partition: Partition) -> bool:
+        """Without a leader, because all who might hold what is committed may lack some of it: a person must decide."""
+        state = partition.state
+        if state is None or state.leader >= 0:
+            return False
+        if state.recovering and partition.is_moving:
+            # Of an only replica the loss is accepted without a person; not while others are being added, which may hold
+            # more than is left. Its broker says that it lost something until it has led for a moment.
+            return all(self._workload.checkers.znodes.says_lossy(member) for member in state.members)
+        return all(member in partition.lossy or member in partition.unsettled for member in state.members)
 
     def _holds(self, node: Any, partition: Partition) -> bool:
         """Has that broker its log, or was it set aside there instead of deleted?"""
@@ -143,7 +158,7 @@ class Liveness:
         state, world = partition.state, self._world
         if state is None:
             return [f"{partition!r} has no state"]
-        if _is_excused(partition):
+        if self._is_excused(partition):
             return []
         if state.leader < 0:
             return [f"{partition!r} has no leader: {state}, lossy {list(partition.lossy)} {list(partition.unsettled)}"]
@@ -185,7 +200,7 @@ class Liveness:
             topics=tuple(workload.settings.topics),
             again_share=0.0,
         )
-        partitions = [partition for partition in self._partitions() if not _is_excused(partition)]
+        partitions = [partition for partition in self._partitions() if not self._is_excused(partition)]
 
         def unread() -> list[str]:
             return [
@@ -210,15 +225,3 @@ class Liveness:
                     6, f"{partition!r}: {value!r} was acknowledged at offset {offset}; read there: {read.get(offset)!r}"
                 )
             self._world.counts["acked_and_read"] += 1
-
-
-def _is_excused(partition: Partition) -> bool:
-    """Without a leader because all who might hold what is committed may lack some of it: only a person may decide."""
-    state = partition.state
-    if state is None or state.leader >= 0:
-        return False
-    if state.recovering and partition.is_moving:
-        # Of an only replica the loss is accepted without a person; not while others are being added, which may hold
-        # more than is left. Its broker says that it lost something until it has led for a moment.
-        return True
-    return all(member in partition.lossy or member in partition.unsettled for member in state.members)

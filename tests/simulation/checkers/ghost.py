@@ -116,7 +116,7 @@ class Partition:
         self.replicas: tuple[int, ...] = ()
         """The assignment, by the topic's znode."""
         self.fewest_replicas = 0
-        """The smallest assignment that it ever had; 0 before it had one."""
+        """The smallest assignment that it had since as many members as the minimum held all; 0 before it had one."""
         self.is_moving = False
         """Its row has replicas that are being added or removed."""
         self.state: State | None = None

@@ -72,6 +72,10 @@ class ZnodeChecker:
         ghost.controller_epoch = epoch
         ghost.controller_session = commit.session
 
+    def says_lossy(self, broker_id: int) -> bool:
+        """Does its registration name replicas that lost something?"""
+        return self._says_lossy.get(broker_id, False)
+
     def _registration(self, broker_id: int, commit: Commit) -> None:
         ghost = self._ghost
         if commit.op == "delete":
@@ -117,6 +121,9 @@ class ZnodeChecker:
         self._check_members(partition, new)
         partition.state = new
         partition.state_at = ghost.now
+        if not partition.counted and len(new.isr) >= partition.effective_min_isr:
+            # So many hold all that was ever committed: what was committed with fewer is no weaker any more.
+            partition.fewest_replicas = len(partition.replicas)
         if old is None:
             partition.leaders[new.leader_epoch] = new.leader
             return
@@ -171,7 +178,7 @@ class ZnodeChecker:
         if new.recovering or old.recovering or len(new.isr) >= partition.effective_min_isr:
             return
         for member in old.members:
-            is_whole = member not in partition.lossy and not self._says_lossy.get(member)
+            is_whole = member not in partition.lossy and not self.says_lossy(member)
             # whom a reassignment took out is no replica any more: see _check_removed
             if member not in new.members and member in partition.replicas and is_whole:
                 raise Violation(
