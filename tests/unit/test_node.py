@@ -28,6 +28,7 @@ class Recorder:
         self.loads: dict[str, list[Deferred[None]]] = {}
         self.folders: list[tuple[TopicPartition, str]] = []
         self.up: set[TopicPartition] = set()
+        self.out_of_reach: set[TopicPartition] = set()
         self.last_reply_at = 0.0
         self.is_connected = True
 
@@ -43,6 +44,9 @@ class Recorder:
     def delete(self, partition: TopicPartition, topic_id: str) -> Deferred[None]:
         self.told.append(f"delete {partition} {topic_id}")
         return succeed(None)
+
+    def is_out_of_reach(self, partition: TopicPartition) -> bool:
+        return partition in self.out_of_reach
 
     def brokers_changed(self) -> None:
         self.told.append("brokers changed")
@@ -359,6 +363,22 @@ def test_a_replica_that_is_assigned_elsewhere_is_removed_but_not_deleted() -> No
     recorder.taken()
     node.apply_delta(ClusterDelta(2, 5, 1, partitions=((T0, state(leader=2, leader_epoch=3, replicas=(2, 3))),)))
     assert recorder.taken() == ["remove t-0 one"]
+
+
+def test_data_in_a_folder_that_is_offline_is_not_said_to_be_gone() -> None:
+    """The controller would forget it, and what a reassignment left would be a stray when the folder is back."""
+    node, recorder, _ = make()
+    recorder.out_of_reach = {T0}
+    moved = ((T0, state(leader=2, leader_epoch=3, replicas=(2, 3))),)
+    order = (DeletedReplica("t", 0, "one"),)
+    node.apply_delta(snapshot(partitions=moved, deleted_replicas=order))
+    assert [line for line in recorder.taken() if line.startswith("delete")] == []
+    recorder.out_of_reach = set()
+    node.apply_delta(snapshot(partitions=moved, deleted_replicas=order))
+    assert [line for line in recorder.taken() if line.startswith("delete")] == ["delete t-0 one", "deleted t-0 one"]
+    recorder.out_of_reach = {T0}
+    node.apply_delta(ClusterDelta(2, 5, 1, deleted_topics=(("t", "one"),), deleted_replicas=order))
+    assert "deleted t-0 one" in recorder.taken(), "a deletion of the topic does not wait for it"
 
 
 def test_a_recreated_topic_does_not_come_up_with_its_predecessors_settings() -> None:

@@ -50,6 +50,8 @@ class ReplicaSet(Protocol):
 
     def delete(self, partition: TopicPartition, topic_id: str) -> Deferred[None]: ...
 
+    def is_out_of_reach(self, partition: TopicPartition) -> bool: ...
+
     def brokers_changed(self) -> None: ...
 
     def registration_lost(self) -> None: ...
@@ -267,6 +269,10 @@ class Node:
         state = self._metadata.state(partition)
         if state is not None and state.topic_id == deleted.topic_id and self._broker_id in state.replicas:
             self._log(f"{partition}: ordered to delete what is assigned here: refused")
+            return
+        if state is not None and state.topic_id == deleted.topic_id and self._replicas.is_out_of_reach(partition):
+            # What a reassignment left behind: ordered again when this broker is back with its folder.
+            self._log(f"{partition}: its data may be in a log folder that is offline, and is not deleted yet")
             return
         self._replicas.delete(partition, deleted.topic_id).addCallbacks(
             lambda _: self._replica_deleted(partition, deleted.topic_id),

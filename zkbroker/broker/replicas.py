@@ -188,6 +188,10 @@ class Replicas:
         self.remove(partition, topic_id)
         return maybeDeferred(self._logs.delete, partition, topic_id)
 
+    def is_out_of_reach(self, partition: TopicPartition) -> bool:
+        """May its data be in a log folder that is offline?"""
+        return bool(self._logs.offline_dirs) and partition not in self._logs.logs
+
     def make_stray(self, partition: TopicPartition, topic_id: str) -> None:
         """Set the folder aside: the cluster does not know it under this topic id."""
         self.remove(partition, topic_id)
