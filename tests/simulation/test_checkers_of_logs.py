@@ -182,3 +182,16 @@ def test_an_index_entry_that_is_no_batch(bench: Bench, entry: tuple[int, int]) -
     index._positions.append(entry[1])
     with pytest.raises(Exception, match="invariant 16"):
         bench.all.at_end()
+
+
+def test_what_a_dead_process_had_sent_is_no_sign_of_its_next_one(bench: Bench) -> None:
+    """Its registration arrives after the power went: a partition that is given to it meanwhile waits for a person."""
+    node = bench.nodes[2]
+    bench.unregister(2)
+    node.losses, node.is_running = 1, False
+    bench.step()
+    bench.commit("/brokers/ids/2", b"{}")
+    bench.write_state(2, 0, (2,))
+    bench.step()
+    (partition,) = bench.all.ghost.partitions.values()
+    assert list(partition.unsettled) == [2]

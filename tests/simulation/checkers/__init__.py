@@ -45,7 +45,7 @@ class Checkers:
         self.ghost = Ghost(min_insync_replicas, lambda text: world.trace.add("checker", text))
         self.znodes = ZnodeChecker(self.ghost)
         self.logs = LogChecker(self.ghost)
-        self.committed = CommittedChecker(self.ghost)
+        self.committed = CommittedChecker(self.ghost, lambda broker_id: bool(world.nodes[broker_id].is_running))
         self.roles = RoleChecker(self.ghost, lambda broker_id: _running_disk(world, broker_id))
         self.fencing = FencingChecker(self.ghost, world.settings.session_timeout_s)
         self.promises = PromiseChecker(self.ghost, world)

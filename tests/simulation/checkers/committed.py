@@ -16,8 +16,9 @@ from tests.simulation.violation import Violation
 
 
 class CommittedChecker:
-    def __init__(self, ghost: Ghost) -> None:
+    def __init__(self, ghost: Ghost, is_running: Callable[[int], bool]) -> None:
         self._ghost = ghost
+        self._is_running = is_running
         self.on_commit: list[Callable[[Partition, Batch], None]] = []
         """Told of each batch when it is committed."""
         self.on_loss: list[Callable[[Partition, int], None]] = []
@@ -50,7 +51,10 @@ class CommittedChecker:
 
     def committed(self, commit: Commit) -> None:
         if commit.path.startswith("/brokers/ids/") and commit.op != "delete":
-            self._down.pop(int(commit.path.rpartition("/")[2]), None)
+            broker_id = int(commit.path.rpartition("/")[2])
+            # What a process sent before it died may arrive after that.
+            if self._is_running(broker_id):
+                self._down.pop(broker_id, None)
         if not commit.path.endswith("/state") or commit.op == "delete":
             return
         _, _, _, topic, _, number, _ = commit.path.split("/")
