@@ -195,3 +195,17 @@ def test_what_a_dead_process_had_sent_is_no_sign_of_its_next_one(bench: Bench) -
     bench.step()
     (partition,) = bench.all.ghost.partitions.values()
     assert list(partition.unsettled) == [2]
+
+
+def test_who_joins_the_isr_after_the_power_took_its_data_is_unsettled(bench: Bench) -> None:
+    """Its leader's proposal was on its way."""
+    bench.write_state(1, 0, (1, 3))
+    bench.step()
+    node = bench.nodes[2]
+    node.losses, node.is_running = 1, False
+    bench.step()
+    (partition,) = bench.all.ghost.partitions.values()
+    assert not partition.unsettled
+    bench.write_state(1, 0, (1, 3, 2))
+    bench.step()
+    assert list(partition.unsettled) == [2]

@@ -62,9 +62,8 @@ class CommittedChecker:
         if partition is None:
             return
         state = decode_state(commit.data, commit.version)
-        if commit.version == 0:
-            # whoever lost its unflushed data before cannot tell that it never had the partition
-            partition.unsettled.update((member, None) for member in state.members if member in self._down)
+        # Whoever lost its unflushed data before cannot tell that it never had the partition, or was no member then.
+        partition.unsettled.update((member, None) for member in state.members if member in self._down)
         for broker_id in list(partition.unsettled):
             if broker_id not in state.members or (state.recovering and state.leader == broker_id):
                 del partition.unsettled[broker_id]
