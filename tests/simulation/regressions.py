@@ -41,7 +41,7 @@ NOTICED: dict[str, Caught] = {
     "fenced-early-waits-for-ever": Caught(seed=24, profile="suspicion", steps=2000, step=40118, invariant=17),
     "old-complaint-shrinks-the-isr": Caught(seed=21, profile="gray", steps=2000, step=2494, invariant=17),
     "boot-named-too-early": Caught(seed=294, profile="starts", steps=2000, step=1353, invariant=6),
-    "clean-stop-hides-missing-logs": Caught(seed=215, profile="starts", steps=2000, step=1409, invariant=6),
+    "clean-stop-hides-missing-logs": Caught(seed=799, profile="starts", steps=2000, step=1871, invariant=6),
     "empty-log-above-the-leaders-start": Caught(seed=690, profile="disks", steps=2000, step=5247, invariant=6),
     "ends-outlive-another-leader": Caught(seed=3, profile="late", steps=2000, step=1802, invariant=5),
 }
