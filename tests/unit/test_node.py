@@ -123,6 +123,7 @@ def make() -> tuple[Node, Recorder, HandClock]:
         replica_deleted=lambda partition, topic_id: recorder.told.append(f"deleted {partition} {topic_id}"),
         became_ready=lambda: recorder.told.append("ready"),
         call_later=clock.call_later,
+        zk_silence_s=2.0,
         log=lambda line: recorder.told.append(f"log: {line}"),
         applied_later=lambda applied: recorder.told.append(f"later {applied.number} {applied.failures}"),
         served_again=lambda: recorder.told.append("served again"),
@@ -431,6 +432,36 @@ def test_settings_of_a_new_topic_are_read_although_it_is_not_hosted_here() -> No
     assert list(recorder.loads) == ["new"]
 
 
+def test_after_a_gap_zookeeper_alone_is_no_contact() -> None:
+    """A process that stood still had its leaderships moved, and kept its session: ZooKeeper answered its first ping
+    sooner than it read the controller's news, and it acknowledged what waited in its sockets."""
+    node, recorder, clock = make()
+    clock.reactor.advance(10.0)
+    recorder.last_reply_at = 9.0
+    assert node.contact_age() == 1.0
+    clock.reactor.advance(4.0)
+    assert node.contact_age() == 5.0
+    recorder.last_reply_at = 13.5
+    assert node.contact_age() == float("inf")
+    # The answer to a question from before the gap lay in the socket.
+    node.controller_heard(5, zookeeper_age_s=5.0)
+    assert node.contact_age() == 5.0
+    node.controller_heard(5, zookeeper_age_s=0.25)
+    assert node.contact_age() == 0.25
+
+
+def test_after_a_gap_what_zookeeper_says_of_the_leaders_counts() -> None:
+    node, recorder, clock = make()
+    clock.reactor.advance(10.0)
+    node.controller_age()
+    recorder.last_reply_at = 9.5
+    assert node.contact_age() == float("inf")
+    node.confirmed(9.0)
+    assert node.contact_age() == float("inf")
+    node.confirmed(9.75)
+    assert node.contact_age() == 0.5
+
+
 def test_contact_is_the_youngest_of_the_own_and_the_controllers_reply() -> None:
     node, recorder, clock = make()
     recorder.last_reply_at = 0.0
@@ -441,5 +472,9 @@ def test_contact_is_the_youngest_of_the_own_and_the_controllers_reply() -> None:
     node.apply_delta(snapshot(epoch=6))
     node.controller_heard(5, zookeeper_age_s=0.0)
     assert node.contact_age() == 3.0
-    recorder.last_reply_at = 9.5
+    recorder.last_reply_at = 1.5
+    node.contact_age()
+    for reply_at in (3.5, 5.5, 7.5, 9.5):
+        recorder.last_reply_at = reply_at
+        node.contact_age()
     assert node.contact_age() == 0.5

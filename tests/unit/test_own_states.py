@@ -39,6 +39,7 @@ class Broker:
         self.led_on: list[tuple[TopicPartition, PartitionState]] = []
         self.lines: list[str] = []
         self.touches: list[bool] = []
+        self.confirmed: list[float] = []
         self.passes(0.1)
         for partition in self.led:
             self.zk.create(state_znode.state_path(*partition), state_znode.encode(STATE), make_parents=True)
@@ -54,6 +55,7 @@ class Broker:
             told=self.take,
             log=self.lines.append,
             out_of_touch=self.touches.append,
+            confirmed=self.confirmed.append,
         )
         self.own.start()
 
@@ -96,6 +98,18 @@ def test_it_steps_down_from_what_another_leads_and_goes_on_with_the_rest(broker:
     assert (state.leader, state.leader_epoch, state.isr, state.partition_epoch) == (2, 5, (2, 3), 1)
     assert (state.topic_id, state.replicas) == (ID, (1, 2, 3))
     assert list(broker.led) == [T0]
+
+
+def test_what_is_led_is_confirmed_by_an_answer_about_all_of_it(broker: Broker) -> None:
+    broker.controller_age = TIMEOUT_S
+    asked_at = broker.reactor.seconds()
+    broker.passes(TIMEOUT_S)
+    assert broker.confirmed and all(at >= asked_at for at in broker.confirmed)
+    broker.led[TopicPartition("gone", 0)] = STATE
+    broker.passes(0.1)
+    broker.confirmed.clear()
+    broker.passes(TIMEOUT_S)
+    assert broker.confirmed == []
 
 
 def test_while_the_controller_is_heard_it_asks_nobody(broker: Broker) -> None:

@@ -88,7 +88,9 @@ class Node:
         served_again: Callable[[], object] = lambda: None,
         states_told: Callable[[ClusterDelta], object] = lambda delta: None,
         brokers_changed: Callable[[Sequence[BrokerRegistration]], object] = lambda brokers: None,
+        zk_silence_s: float = float("inf"),
     ) -> None:
+        """``zk_silence_s``: of ZooKeeper, within which others may have been made leaders here."""
         self._broker_id = broker_id
         self._clock = clock
         self._zk = zk
@@ -123,6 +125,13 @@ class Node:
         """When the controller last heard from ZooKeeper, as far as its heartbeats told."""
         self._heard_at = clock.monotonic()
         """When the controller's last heartbeat arrived."""
+        self._zk_silence_s = zk_silence_s
+        self._zk_reply_at = float("-inf")
+        """Of ZooKeeper's newest reply that was looked at."""
+        self._zk_since = float("-inf")
+        """Since when its replies follow each other without a gap."""
+        self._confirmed_at = float("-inf")
+        """So late ZooKeeper was asked what is led here, and named no other leader."""
 
     def __repr__(self) -> str:
         return f"Node({self._broker_id} controller_epoch={self.controller_epoch} {self._arrivals!r})"
@@ -181,6 +190,7 @@ class Node:
 
     def controller_age(self) -> float:
         """Seconds since the controller was last heard."""
+        self._look_at_zookeeper()
         return self._clock.monotonic() - self._heard_at
 
     def told_by_zookeeper(self, states: Sequence[tuple[TopicPartition, PartitionState]]) -> None:
@@ -193,8 +203,25 @@ class Node:
 
     def contact_age(self) -> float:
         """Seconds since the newest sign that ZooKeeper still counts this broker in: its own reply, or the controller's
-        as told by a heartbeat (contact rule of DECISIONS.md)."""
-        return self._clock.monotonic() - max(self._contact_at, self._zk.last_reply_at)
+        as told by a heartbeat (contact rule of DECISIONS.md).
+
+        After a gap its own reply says nothing: this process stood still, its followers had another leader elected, and
+        ZooKeeper, whose session it kept, answers sooner than the controller's news is read."""
+        self._look_at_zookeeper()
+        newest = self._contact_at
+        if self._zk_since <= max(self._contact_at, self._confirmed_at):
+            newest = max(newest, self._zk_reply_at)
+        return self._clock.monotonic() - newest
+
+    def _look_at_zookeeper(self) -> None:
+        reply_at, known = self._zk.last_reply_at, self._zk_reply_at
+        if reply_at - known > self._zk_silence_s and known > float("-inf"):
+            self._zk_since = reply_at
+        self._zk_reply_at = reply_at
+
+    def confirmed(self, asked_at: float) -> None:
+        """Asked at that moment, ZooKeeper named no other leader of what is led here."""
+        self._confirmed_at = max(self._confirmed_at, asked_at)
 
     # Partitions
 

@@ -55,7 +55,8 @@ States = Sequence[tuple[TopicPartition, PartitionState]]
 class OwnStates:
     """``led()``: what this broker leads, with the state it goes by; ``controller_age()``: seconds since the controller
     was heard; ``told`` is given newer states of what is led. ``out_of_touch`` is told again and again that neither the
-    controller nor ZooKeeper is heard, and once that one of them is again."""
+    controller nor ZooKeeper is heard, and once that one of them is again. ``confirmed``: when ZooKeeper was asked about
+    all that is led, and knew nothing newer or that was told."""
 
     def __init__(
         self,
@@ -70,6 +71,7 @@ class OwnStates:
         told: Callable[[States], None],
         log: Callable[[str], None],
         out_of_touch: Callable[[bool], None] = lambda is_out: None,
+        confirmed: Callable[[float], None] = lambda asked_at: None,
     ) -> None:
         self._broker_id = broker_id
         self._reactor = reactor
@@ -81,6 +83,7 @@ class OwnStates:
         self._told = told
         self._tell_out_of_touch = out_of_touch
         self._is_out_of_touch = False
+        self._confirmed = confirmed
         self._log = log
         self._call: Any = None
         self._is_stopped = False
@@ -113,10 +116,11 @@ class OwnStates:
 
     @inlineCallbacks
     def _read_all(self) -> Generator[Deferred[Any], Any, None]:
-        led = list(self._led())
+        led, asked_at, is_whole = list(self._led()), self._clock.monotonic(), True
         for start in range(0, len(led), READS_AT_ONCE):
             some = dict(led[start : start + READS_AT_ONCE])
-            newer = yield self._read_newer(some)
+            newer, is_read = yield self._read_newer(some)
+            is_whole = is_whole and is_read
             topics = yield self._read_topics({topic for (topic, _), found in newer.items() if self._is_mine(found)})
             if self._is_stopped:
                 return
@@ -133,6 +137,8 @@ class OwnStates:
                     mine.append((partition, led_on))
             self._tell(others, f"others lead {len(others)} partitions now")
             self._tell(mine, f"the state of {len(mine)} partitions led here is another now")
+        if is_whole:
+            self._confirmed(asked_at)
 
     def _tell(self, states: States, what: str) -> None:
         if states:
@@ -142,7 +148,8 @@ class OwnStates:
     @inlineCallbacks
     def _read_newer(
         self, some: Mapping[TopicPartition, PartitionState]
-    ) -> Generator[Deferred[Any], Any, dict[TopicPartition, state_znode.LeaderAndIsr]]:
+    ) -> Generator[Deferred[Any], Any, tuple[dict[TopicPartition, state_znode.LeaderAndIsr], bool]]:
+        """What is newer, and whether all could be read."""
         reads = [self._zk.get(state_znode.state_path(*partition)).addErrback(_unread) for partition in some]
         got: list[tuple[bytes, Stat] | None] = yield gather(reads)
         newer = {}
@@ -155,7 +162,7 @@ class OwnStates:
                 continue  # the controller leaves such a topic alone, and so do I
             if self._is_newer(found, state):
                 newer[partition] = found
-        return newer
+        return newer, all(one is not None for one in got)
 
     @inlineCallbacks
     def _read_topics(

@@ -167,6 +167,7 @@ class Parts:
             served_again=lambda: self._reactor.callLater(0, self.channel.subscribe_again, "replicas work again"),
             applied_later=lambda applied: self.channel.applied(applied).addErrback(_told_again_later),
             brokers_changed=lambda brokers: self.detection.brokers_changed(brokers),
+            zk_silence_s=replica_settings(config, timeout_s).contact_seconds_max,
         )
         self.controller = ControllerLoop(
             broker_id=broker_id,
@@ -231,6 +232,7 @@ class Parts:
             told=self.node.told_by_zookeeper,
             log=log,
             out_of_touch=self._out_of_touch,
+            confirmed=self.node.confirmed,
         )
         self._link = ControllerLink(broker_id=broker_id, zk=zk, reactor=reactor, channel=self.channel, log=log)
         self._server = ReplicationServer(
